@@ -1,0 +1,321 @@
+"""A system configuration: frozen dataclasses, read from YAML, overridden by ``section.key=value``.
+
+A YAML file may name another one of the same folder as its ``base`` and then states only what differs. The defaults
+below are the paper's recipe where it is published, else what the line under each field says.
+"""
+import difflib
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, field, fields, is_dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
+
+from task1a.errors import InputError
+
+
+def _number(value: Any) -> Any:
+    # PyYAML reads 1e-3 (no dot) as text; who writes it means the number
+    if isinstance(value, str):
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    return value
+
+
+Real = Annotated[float, BeforeValidator(_number)]
+Count = Annotated[int, Field(gt=0)]
+Fraction = Annotated[Real, Field(ge=0, lt=1)]
+
+_strict = ConfigDict(extra="forbid", strict=True)
+
+
+@dataclass(frozen=True, config=_strict)
+class DataConfig:
+    """Which recordings, and how they are gone through."""
+
+    source: Literal["tau_layout", "demo"] = "tau_layout"
+    """a folder in the layout of the TAU sets, or the demo set that is synthesised on first use"""
+    root: str | None = None
+    """folder of the development set (``--data-root``)"""
+    evaluation_root: str | None = None
+    """folder of the evaluation set (``--eval-root``); without one there is nothing to submit"""
+    cache_dir: str = "cache"
+    """folder of the feature caches and of the demo set, shared by all runs"""
+    workers: Count | None = None
+    """processes of the features stage; one a core when not given"""
+    skip_damaged: bool = False
+    """leave unreadable clips out, and list them, instead of stopping (``--skip-damaged``)"""
+
+
+@dataclass(frozen=True, config=_strict)
+class FeatureConfig:
+    """Log-mel energies of a clip."""
+
+    sample_rate: Count = 16000
+    """Hz, after resampling"""
+    n_mels: Count = 256
+    """mel bins"""
+    window: Count = 2080
+    """samples of the Hann window: 130 ms"""
+    hop: Count = 480
+    """samples between frames: 30 ms"""
+    n_fft: Count = 4096
+    """FFT size; large enough that no mel filter is empty"""
+    f_min: Annotated[Real, Field(ge=0)] = 0.0
+    """Hz, lower edge of the lowest filter"""
+    f_max: Real | None = None
+    """Hz, upper edge of the highest filter; half the sampling rate when not given"""
+    log_floor: Annotated[Real, Field(gt=0)] = 1e-8
+    """added to the mel power before the natural logarithm"""
+    clip_seconds: Annotated[Real, Field(gt=0)] = 10.0
+    """length every clip is brought to: a longer one is cut, a shorter one repeated"""
+
+    def __post_init__(self) -> None:
+        if self.window > self.n_fft:
+            raise ValueError(f"features.window={self.window} is longer than features.n_fft={self.n_fft}")
+        if self.f_max is not None and not self.f_min < self.f_max <= self.sample_rate / 2:
+            raise ValueError(f"features.f_max={self.f_max} must lie between features.f_min and half of "
+                             f"features.sample_rate={self.sample_rate}")
+
+    @property
+    def clip_samples(self) -> int:
+        """Samples of a clip after resampling."""
+        return round(self.clip_seconds * self.sample_rate)
+
+    @property
+    def frames(self) -> int:
+        """Frames of a clip: centred frames, so one more than whole hops fit."""
+        return 1 + self.clip_samples // self.hop
+
+
+@dataclass(frozen=True, config=_strict)
+class ModelConfig:
+    """BC-ResNet-ASC; the number of classes comes from the data."""
+
+    name: Literal["bcresnet_asc"] = "bcresnet_asc"
+    """architecture"""
+    tau: Annotated[Real, Field(gt=0)] = 1.0
+    """width factor: the base width is c = 10 tau"""
+    sub_bands: Count = 4
+    """sub-bands of the sub-spectral norm"""
+    dropout: Fraction = 0.1
+    """channel dropout in every block"""
+    residual_norm: Literal["all", "input", "none"] = "all"
+    """where ResNorm stands: at the input and after every stage, at the input only, nowhere"""
+    residual_norm_shortcut: Annotated[Real, Field(ge=0)] = 0.1
+    """lambda of ResNorm; 0 is plain frequency-wise instance norm"""
+    residual_norm_eps: Annotated[Real, Field(gt=0)] = 1e-5
+    """added to the variance"""
+
+
+@dataclass(frozen=True, config=_strict)
+class TrainingConfig:
+    """Stochastic gradient descent with warm-up and cosine decay, mixup, SpecAugment and time roll."""
+
+    epochs: Count = 100
+    """passes over the training part"""
+    batch_size: Annotated[int, Field(ge=2)] = 64
+    """clips a step, over all processes"""
+    learning_rate: Annotated[Real, Field(gt=0)] = 0.06
+    """peak, reached after the warm-up; decays to 0 along a cosine, step by step"""
+    warmup_epochs: Annotated[Real, Field(ge=0)] = 5
+    """linear rise from 0"""
+    momentum: Fraction = 0.9
+    """of SGD"""
+    weight_decay: Annotated[Real, Field(ge=0)] = 1e-3
+    """L2 penalty on all parameters"""
+    mixup_alpha: Annotated[Real, Field(ge=0)] = 0.3
+    """of the Beta distribution; 0 is no mixup"""
+    frequency_masks: Annotated[int, Field(ge=0)] = 2
+    """SpecAugment: masks along frequency"""
+    frequency_mask_bins: Annotated[int, Field(ge=0)] = 40
+    """their greatest width in mel bins"""
+    time_masks: Annotated[int, Field(ge=0)] = 2
+    """SpecAugment: masks along time"""
+    time_mask_frames: Annotated[int, Field(ge=0)] = 80
+    """their greatest width in frames"""
+    mask_value: Literal["mean", "zero"] = "mean"
+    """what a mask puts in: the clip's own mean, or 0"""
+    roll_seconds: Annotated[Real, Field(ge=0)] = 1.5
+    """time roll: greatest shift to either side"""
+    validation_fraction: Annotated[Real, Field(ge=0, le=0.5)] = 0.1
+    """part of the training split, by location, that is held out for history.csv; 0 trains on all of it"""
+    validation_seed: int = 0
+    """draws the validation locations, so that runs of different seeds share them"""
+    calibrate: bool = False
+    """divide the logits by the temperature of least validation log loss; accuracy and size stay as they are"""
+    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
+    """number format of the forward and backward pass, as lightning-fabric names it"""
+    channels_last: bool = False
+    """memory layout of the convolutions"""
+
+    def __post_init__(self) -> None:
+        if self.warmup_epochs > self.epochs:
+            raise ValueError(f"training.warmup_epochs={self.warmup_epochs:g} exceeds training.epochs={self.epochs}")
+
+
+@dataclass(frozen=True, config=_strict)
+class EvaluationConfig:
+    """Prediction over the test split and the evaluation set."""
+
+    batch_size: Count = 64
+    """clips a forward pass"""
+
+
+@dataclass(frozen=True, config=_strict)
+class SubmissionConfig:
+    """What the metadata file says beyond what the run knows by itself."""
+
+    name: str = "BC-ResNet-ASC with Residual Normalization"
+    """full name of the system"""
+    abbreviation: Annotated[str, Field(min_length=1, max_length=10)] = "BCResNet"
+    """at most ten characters, for the result tables"""
+    authors: str | None = None
+    """YAML file with the authors; the filled example that comes with the project when not given"""
+    source_code: str | None = None
+    """address of published source code"""
+
+
+@dataclass(frozen=True, config=_strict)
+class Config:
+    """One system: everything that decides what a run computes."""
+
+    system: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-][A-Za-z0-9._-]*$")]
+    """the name of the YAML file, and of the folder of its runs"""
+    description: str = ""
+    """one line: which row of which table this is"""
+    seed: int = 0
+    """of the initialisation, the order of the clips, the augmentation and the dropout (``--seed``)"""
+    data: DataConfig = field(default_factory=DataConfig)
+    features: FeatureConfig = field(default_factory=FeatureConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    submission: SubmissionConfig = field(default_factory=SubmissionConfig)
+
+
+def load(path: Path, overrides: Sequence[str] = ()) -> Config:
+    """Read a system configuration and apply ``section.key=value`` overrides.
+
+    Raises:
+        InputError: the file or an override is malformed, names an unknown key (the nearest valid one is offered) or
+            has a value of the wrong type or range.
+    """
+    path = Path(path)
+    tree = _read_tree(path, seen=())
+    for override in overrides:
+        _override(tree, override)
+    return from_tree({"system": path.stem, **tree}, source=str(path))
+
+
+def from_tree(tree: Mapping[str, Any], source: str) -> Config:
+    """Build a configuration from nested mappings, e.g. a run's own ``config.yaml``; ``source`` is named in errors."""
+    _check_keys(Config, tree, (), source)
+    try:
+        # JSON is where pydantic takes mappings for sections and yet is strict about types
+        return TypeAdapter(Config).validate_json(json.dumps(tree, default=str))
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        key = ".".join(str(part) for part in first["loc"] if isinstance(part, str) and part.islower())
+        message = first["msg"].removeprefix("Value error, ")
+        if first["type"] == "value_error":  # from a __post_init__, which names the keys itself
+            raise InputError(f"{source}: {message}") from None
+        raise InputError(f"{source}: {key}: {message} (given {first['input']!r})") from None
+
+
+def to_yaml(config: Config) -> str:
+    """The whole configuration, defaults included, as the text of a YAML file that :func:`load` reads back."""
+    return yaml.safe_dump(asdict(config), sort_keys=False, allow_unicode=True)
+
+
+def fingerprint(value: Any) -> str:
+    """A short digest of plain data or of a configuration section: equal exactly where the values are equal."""
+    plain = asdict(value) if is_dataclass(value) else value
+    text = json.dumps(plain, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _read_tree(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
+    if not path.is_file():
+        known = sorted(p.name for p in path.parent.glob("*.yaml")) if path.parent.is_dir() else []
+        near = difflib.get_close_matches(path.name, known, n=1)
+        raise InputError(f"{path}: no such configuration" + (f"; did you mean {near[0]}?" if near else ""))
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(tree, dict):
+        raise InputError(f"{path}: must hold sections ({', '.join(_sections())})")
+    base = tree.pop("base", None)
+    if base is None:
+        return tree
+    if not isinstance(base, str) or Path(base).name != base:
+        raise InputError(f"{path}: base: must be the name of a file in the same folder (given {base!r})")
+    base_path = path.parent / base
+    if base_path in seen or base_path == path:
+        raise InputError(f"{path}: base: {base} builds on this file itself")
+    return _merge(_read_tree(base_path, (*seen, path)), tree)
+
+
+def _merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(below)
+    for key, value in above.items():
+        nested = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        merged[key] = _merge(merged[key], value) if nested else value
+    return merged
+
+
+def _override(tree: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    path = key.split(".")
+    if not equals or not all(path):
+        raise InputError(f"{override!r}: an override is written section.key=value, e.g. training.epochs=60")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise InputError(f"{override!r}: {text!r} is not a value") from None
+    _check_keys(Config, _nested(path, value), (), "command line")
+    node = tree
+    for part in path[:-1]:
+        node = node.setdefault(part, {})
+    node[path[-1]] = value
+
+
+def _nested(path: Sequence[str], value: Any) -> dict[str, Any]:
+    for part in reversed(path):
+        value = {part: value}
+    return value
+
+
+def _check_keys(kind: type, tree: Any, above: tuple[str, ...], source: str) -> None:
+    if not isinstance(tree, Mapping):
+        raise InputError(f"{source}: {'.'.join(above)}: must hold keys ({', '.join(f.name for f in fields(kind))})")
+    known = {f.name: f.type for f in fields(kind)}
+    for key, value in tree.items():
+        name = ".".join((*above, str(key)))
+        if key not in known:
+            near = _nearest(name)
+            raise InputError(f"{source}: unknown key {name!r}" + (f"; did you mean {near!r}?" if near else ""))
+        if is_dataclass(known[key]):
+            _check_keys(known[key], value, (*above, key), source)
+
+
+def _sections() -> list[str]:
+    return [f.name for f in fields(Config) if is_dataclass(f.type)]
+
+
+def _nearest(name: str) -> str | None:
+    """The valid key closest to ``name``: by its spelling, else the one of that name in another section."""
+    names = [f.name if not is_dataclass(f.type) else f"{f.name}.{g.name}"
+             for f in fields(Config) for g in (fields(f.type) if is_dataclass(f.type) else (f,))]
+    last = name.rsplit(".", 1)[-1]
+    elsewhere = [n for n in names if n.rsplit(".", 1)[-1] == last]
+    near = elsewhere or difflib.get_close_matches(name, names, n=1, cutoff=0.5) or difflib.get_close_matches(
+        last, names, n=1, cutoff=0.5)
+    return near[0] if near else None

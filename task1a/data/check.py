@@ -1,0 +1,311 @@
+"""The check of a data set before anything is computed from it: what there is, and all that is wrong with it.
+
+Every file's header is opened, none is decoded. Conventions:
+
+- a *problem* makes results impossible or meaningless and stops the run: audio that is missing or damaged, a clip or a
+  recording location in both splits, a label that cannot be learnt or tested, a withdrawn copy of the split;
+- a *note* is worth knowing: clips that no split uses, devices that only the test split hears, differing formats.
+
+Problems and notes are counted in full and name their first ten cases.
+"""
+import hashlib
+import os
+import struct
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from itertools import chain
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import pandas as pd
+import soundfile
+
+from task1a.data import demo, tau_layout
+from task1a.errors import InputError
+
+NAMED = 10
+"""Cases that a problem or a note names; all are counted."""
+
+_SPLITS = ("train", "test", "unused")
+_CHUNK = 256  # files a task: a task a file would spend more time on the pool than on the files
+
+
+@dataclass(frozen=True)
+class DataReport:
+    """What a check found."""
+
+    facts: dict[str, Any]
+    """plain data: ``name``, ``demo``, ``labels``, ``devices``, ``clips`` and ``by_device`` (by split), ``locations``,
+    ``cities``, ``damaged`` (clips left out), ``formats`` (clips by audio format, for each set)"""
+    problems: list[str] = field(default_factory=list)
+    """what stops a run; one text each, a line for the count and a line for each of the first ten cases"""
+    notes: list[str] = field(default_factory=list)
+    """what does not stop it, in the same form"""
+
+
+@dataclass(frozen=True)
+class Header:
+    """What the head of an audio file says: its format and length in seconds, or why it cannot be used."""
+
+    audio_format: str = ""
+    seconds: float = 0.0
+    fault: str = ""
+    missing: bool = False
+
+
+def check(data_root: Path, evaluation_root: Path | None, workers: int | None = None,
+          skip_damaged: bool = False) -> DataReport:
+    """Check a development set and, where there is one, an evaluation set.
+
+    Args:
+        data_root: folder of the development set.
+        evaluation_root: folder of the evaluation set.
+        workers: threads that open the files; one a core when not given.
+        skip_damaged: list damaged clips in the facts as left out instead of as a problem. Missing ones stay a problem.
+
+    Raises:
+        InputError: a table of the development set is missing or malformed, so that there is nothing to check.
+    """
+    data_root = Path(data_root)
+    clips = tau_layout.read_development(data_root, allow_overlap=True)
+    headers = read_headers(data_root, clips.filename, workers)
+    needed = {f: headers[f] for f in clips.filename[clips.split != "unused"]}
+    unused = {f: headers[f] for f in clips.filename[clips.split == "unused"]}
+    facts = _facts(data_root, clips, headers)
+    report = DataReport(facts)
+    _check_split(clips, facts, report)
+    _check_files("", needed, report, skip_damaged)
+    _note_unused(unused, report)
+    if evaluation_root is None:
+        report.notes.append("no evaluation set is given: the system will be trained and judged, but there is nothing "
+                            "to submit (--eval-root)")
+    else:
+        _check_evaluation(Path(evaluation_root), report, workers, skip_damaged)
+    for name, formats in facts["formats"].items():
+        if len(formats) > 1:
+            report.notes.append(f"{name} set: {len(formats)} audio formats; all are read, resampled and mixed to mono")
+    return report
+
+
+def read_headers(root: Path, filenames: Iterable[str], workers: int | None = None) -> dict[str, Header]:
+    """Open the head of every file, in threads; keys are ``filenames`` in their order."""
+    names = list(filenames)
+    chunks = [names[start:start + _CHUNK] for start in range(0, len(names), _CHUNK)]
+    with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
+        read = pool.map(lambda chunk: [read_header(root / name) for name in chunk], chunks)
+        return dict(zip(names, chain.from_iterable(read), strict=True))
+
+
+def read_header(path: Path) -> Header:
+    """Read the format and length of one audio file, and find out whether all of it is there.
+
+    A WAV file that is shorter than its header says would be read as a shorter clip without a word, so the size that
+    its data chunk declares is compared with the size of the file. Other containers are taken at their word.
+    """
+    try:
+        with open(path, "rb") as file:
+            fault = _truncation(file)
+        info = soundfile.info(str(path))
+    except FileNotFoundError:
+        return Header(fault="no such file", missing=True)
+    except soundfile.LibsndfileError as error:
+        return Header(fault=f"unreadable: {error.error_string.strip().rstrip('.')}")
+    except OSError as error:
+        return Header(fault=f"unreadable: {error.strerror}")
+    if not info.frames:
+        fault = "holds no audio"
+    return Header(_format_name(info), info.frames / info.samplerate, fault)
+
+
+def content_digest(data_root: Path, evaluation_root: Path | None) -> str:
+    """A digest of what the data sets hold, which tells whether something made from them is still up to date.
+
+    It changes with every byte of the split files and with the name, size and modification time of every clip; the
+    clips are not opened. Moving a data set does not change it.
+
+    Raises:
+        InputError: a table is missing or malformed.
+    """
+    roots = [(Path(data_root), lambda root: tau_layout.read_development(root, allow_overlap=True))]
+    if evaluation_root is not None:
+        roots.append((Path(evaluation_root), tau_layout.read_evaluation))
+    digest = hashlib.sha256()
+    for root, read in roots:
+        for table in (*root.glob(tau_layout.META), *sorted((root / tau_layout.SETUP).glob("fold1_*.csv"))):
+            content = table.read_bytes()
+            digest.update(f"{table.name}\t{len(content)}\n".encode() + content)
+        for name in read(root).filename:
+            size, modified = _size_and_time(root / name)
+            digest.update(f"{name}\t{size}\t{modified}\n".encode())
+    return digest.hexdigest()
+
+
+def format_report(report: DataReport) -> str:
+    """The report as text for a terminal: counts by split and device, formats, notes, problems."""
+    facts = report.facts
+    demo_mark = " (synthesised demo data)" if facts["demo"] else ""
+    lines = [f"{facts['name']}{demo_mark}: {facts['clips']['meta']:,} clips of {len(facts['labels'])} scenes, "
+             f"{facts['locations']:,} locations in {facts['cities']:,} cities", *_table(facts)]
+    if facts["clips"]["evaluation"]:
+        lines.append(f"  evaluation set: {facts['clips']['evaluation']:,} clips")
+    for name, formats in facts["formats"].items():
+        lines += [f"  {name} audio: {count:,} x {audio_format}" for audio_format, count in formats.items()]
+    lines += [f"note: {note}" for note in report.notes]
+    lines += [f"problem: {problem}" for problem in report.problems]
+    return "\n".join(lines)
+
+
+def _facts(data_root: Path, clips: pd.DataFrame, headers: dict[str, Header]) -> dict[str, Any]:
+    members = {split: clips[_in(clips, split)] for split in _SPLITS}
+    return {
+        "name": data_root.resolve().name,
+        "demo": demo.is_demo(data_root),
+        "labels": list(tau_layout.scene_labels(clips)),
+        "devices": sorted(clips.device.unique()),
+        "clips": {"meta": len(clips), **{split: len(part) for split, part in members.items()}, "evaluation": 0},
+        "by_device": {split: dict(sorted(Counter(part.device).items())) for split, part in members.items()},
+        "locations": int(clips.identifier.nunique()),
+        "cities": int(clips.identifier.str.rsplit("-", n=1).str[0].nunique()),
+        "damaged": [],
+        "formats": {"development": _count_formats(headers.values())},
+    }
+
+
+def _in(clips: pd.DataFrame, split: str) -> pd.Series:
+    # a clip that wrongly is in both splits counts in both
+    return clips.split.isin((split,) if split == "unused" else (split, "both"))
+
+
+def _check_split(clips: pd.DataFrame, facts: dict[str, Any], report: DataReport) -> None:
+    train, test = clips[_in(clips, "train")], clips[_in(clips, "test")]
+    older = tau_layout.older_copy(len(train), len(test)).removeprefix("; ")
+    if older:
+        report.problems.append(older)
+    both = clips.filename[clips.split == "both"]
+    if len(both):
+        report.problems.append(_named(f"clips in both the train and the test split: {len(both):,}", both))
+    shared = sorted(set(train.identifier) & set(test.identifier))
+    if shared:
+        counts = [(name, sum(train.identifier == name), sum(test.identifier == name)) for name in shared]
+        report.problems.append(_named(
+            f"locations in both the train and the test split: {len(shared):,}; the test would be of places learnt",
+            [f"{name} ({in_train:,} train clips, {in_test:,} test clips)" for name, in_train, in_test in counts]))
+    for split, part, consequence in (("train", train, "cannot be learnt"), ("test", test, "cannot be tested")):
+        absent = sorted(set(facts["labels"]) - set(part.scene_label))
+        if absent:
+            report.problems.append(f"scenes without a clip in the {split} split, which {consequence}: "
+                                   f"{', '.join(absent)}")
+    unseen = sorted(set(test.device) - set(train.device))
+    if unseen:
+        report.notes.append(f"unseen devices, in the test split only: {', '.join(unseen)}")
+
+
+def _check_files(which: str, headers: dict[str, Header], report: DataReport, skip_damaged: bool) -> None:
+    missing = [name for name, header in headers.items() if header.missing]
+    damaged = {name: header.fault for name, header in headers.items() if header.fault and not header.missing}
+    if missing:
+        report.problems.append(_named(f"missing {which}audio files: {len(missing):,}; unpack all audio archives of the "
+                                      "data set", missing))
+    if not damaged:
+        return
+    cases = [f"{name} ({fault})" for name, fault in damaged.items()]
+    if skip_damaged:
+        report.facts["damaged"].extend(damaged)
+        report.notes.append(_named(f"damaged {which}audio files: {len(damaged):,}, left out", cases))
+    else:
+        report.problems.append(_named(f"damaged {which}audio files: {len(damaged):,}; restore them, or leave them out "
+                                      "with --skip-damaged", cases))
+
+
+def _note_unused(headers: dict[str, Header], report: DataReport) -> None:
+    if not headers:
+        return
+    report.notes.append(f"unused clips, in neither split: {len(headers):,}; this is intended, the official split "
+                        "leaves them out (6,105 on TAU Urban Acoustic Scenes 2020 Mobile)")
+    faulty = [f"{name} ({header.fault})" for name, header in headers.items() if header.fault]
+    if faulty:
+        report.notes.append(_named(f"missing or damaged among the unused clips: {len(faulty):,}; nothing needs them",
+                                   faulty))
+
+
+def _check_evaluation(root: Path, report: DataReport, workers: int | None, skip_damaged: bool) -> None:
+    try:
+        clips = tau_layout.read_evaluation(root)
+    except InputError as error:
+        report.problems.append(str(error))
+        return
+    headers = read_headers(root, clips.filename, workers)
+    report.facts["clips"]["evaluation"] = len(clips)
+    report.facts["formats"]["evaluation"] = _count_formats(headers.values())
+    _check_files("evaluation ", headers, report, skip_damaged)
+
+
+def _named(heading: str, cases: Sequence[str]) -> str:
+    more = [f"... and {len(cases) - NAMED:,} more"] if len(cases) > NAMED else []
+    return "\n    ".join([heading, *list(cases)[:NAMED], *more])
+
+
+def _count_formats(headers: Iterable[Header]) -> dict[str, int]:
+    """Clips by format, the commonest first; a format's clips may differ in length."""
+    seconds: dict[str, list[float]] = {}
+    for header in headers:
+        if not header.fault:
+            seconds.setdefault(header.audio_format, []).append(round(header.seconds, 1))
+    named = {f"{name}, {min(s)}{f' to {max(s)}' if min(s) < max(s) else ''} s": len(s) for name, s in seconds.items()}
+    return dict(sorted(named.items(), key=lambda item: (-item[1], item[0])))
+
+
+def _format_name(info: Any) -> str:
+    encodings = {"PCM_U8": "8 bit", "PCM_S8": "8 bit", "PCM_16": "16 bit", "PCM_24": "24 bit", "PCM_32": "32 bit",
+                 "FLOAT": "32 bit float", "DOUBLE": "64 bit float"}
+    channels = {1: "mono", 2: "stereo"}.get(info.channels, f"{info.channels} channels")
+    return f"{info.samplerate / 1000:g} kHz, {encodings.get(info.subtype, info.subtype_info)}, {channels}"
+
+
+def _truncation(file: BinaryIO) -> str:
+    """Say how much of a WAV file's data chunk is there where it is not all; empty where it is, or for other files.
+
+    Chunks as in Microsoft's *Multimedia Programming Interface and Data Specifications 1.0*; RF64 as in EBU Tech 3306.
+    """
+    size = os.fstat(file.fileno()).st_size
+    form, _, kind = _unpack("<4sI4s", file.read(12))
+    if form not in (b"RIFF", b"RF64") or kind != b"WAVE":
+        return ""
+    long_size = None
+    while len(head := file.read(8)) == 8:
+        name, declared = struct.unpack("<4sI", head)
+        if name == b"ds64":
+            _, long_size = _unpack("<QQ", file.read(16))
+            declared -= 16
+        if name == b"data":
+            if declared == 0xFFFFFFFF:  # too long for the field, or written to a pipe: length not known beforehand
+                declared = long_size or 0
+            there = size - file.tell()
+            return f"truncated: {there:,} of {declared:,} bytes of audio" if there < declared else ""
+        file.seek(declared + declared % 2, os.SEEK_CUR)
+    return "truncated: ends before its audio"
+
+
+def _unpack(layout: str, data: bytes) -> tuple[Any, ...]:
+    # a file that ends early reads as zeros, which is no WAV file
+    return struct.unpack(layout, data.ljust(struct.calcsize(layout), b"\0"))
+
+
+def _size_and_time(path: Path) -> tuple[int, int]:
+    try:
+        stat = path.stat()
+    except FileNotFoundError:
+        return -1, -1
+    return stat.st_size, stat.st_mtime_ns
+
+
+def _table(facts: dict[str, Any]) -> list[str]:
+    rows = [["split", "clips", *facts["devices"]]]
+    for split in _SPLITS:
+        by_device = facts["by_device"][split]
+        rows.append([split, f"{facts['clips'][split]:,}", *(f"{by_device.get(d, 0):,}" for d in facts["devices"])])
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  " + "  ".join(f"{cell:{'<' if column == 0 else '>'}{width}}"
+                             for column, (cell, width) in enumerate(zip(row, widths, strict=True))) for row in rows]

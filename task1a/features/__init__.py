@@ -1,0 +1,1 @@
+"""From recordings to log-mel energies, and their cache."""

@@ -1,0 +1,99 @@
+"""BC-ResNet-ASC, the low-complexity network of the winning entry of DCASE 2021 Task 1A.
+
+Kim, Yang, Kim, Chang: *QTI submission to DCASE 2021: residual normalization for device-imbalanced acoustic scene
+classification with efficient design* (arXiv 2206.13909), built from the blocks of Kim et al.: *Broadcasted residual
+learning for efficient keyword spotting*, Interspeech 2021.
+"""
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from task1a.models.normalization import ResidualNorm, SubSpectralNorm
+
+
+class BCResBlock(nn.Module):
+    """One block of broadcasted residual learning.
+
+    f2: [1x1 convolution, batch norm, ReLU where channels change,] 3x1 depthwise convolution, sub-spectral norm;
+    f1: mean over frequency, 1x3 depthwise convolution, batch norm, SiLU, 1x1 convolution, channel dropout;
+    y = ReLU(f2(x) + f1(f2(x)) [+ x where channels do not change]), f1 broadcast over frequency.
+
+    Shape: [N, C_in, F, T] -> [N, C_out, F, T].
+    """
+
+    def __init__(self, in_channels: int, channels: int, sub_bands: int, dropout: float) -> None:
+        super().__init__()
+        self.expand = None
+        if in_channels != channels:
+            self.expand = nn.Sequential(
+                nn.Conv2d(in_channels, channels, 1, bias=False), nn.BatchNorm2d(channels), nn.ReLU())
+        self.frequency_conv = nn.Conv2d(channels, channels, (3, 1), padding=(1, 0), groups=channels, bias=False)
+        self.frequency_norm = SubSpectralNorm(channels, sub_bands)
+        self.time_conv = nn.Conv2d(channels, channels, (1, 3), padding=(0, 1), groups=channels, bias=False)
+        self.time_norm = nn.BatchNorm2d(channels)
+        self.mix = nn.Conv2d(channels, channels, 1, bias=False)
+        self.dropout = nn.Dropout2d(dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = x if self.expand is None else self.expand(x)
+        y = self.frequency_norm(self.frequency_conv(y))
+        pooled = y.mean(dim=2, keepdim=True)
+        broadcast = self.dropout(self.mix(F.silu(self.time_norm(self.time_conv(pooled)))))
+        y = y + broadcast
+        return F.relu(y if self.expand is not None else y + x)
+
+
+class BCResNetASC(nn.Module):
+    """BC-ResNet-ASC of any width.
+
+    A 5x5 stem of stride 2, four stages of (2, 2, 2, 3) blocks with c, 1.5c, 2c and 2.5c channels for c = 10 tau, a
+    2x2 max-pool after the first and the second, a 1x1 convolution to the classes and the mean over frequency and time.
+    With ten classes tau = 1 has 8,055 parameters and tau = 8 has 314,970.
+
+    Args:
+        classes: number of scenes.
+        tau: width factor.
+        sub_bands: of the sub-spectral norms.
+        dropout: channel dropout in every block.
+        residual_norm: ResNorm at the input and after every stage (before its max-pool), at the input only, or nowhere.
+        residual_norm_shortcut: lambda of ResNorm.
+        residual_norm_eps: of ResNorm.
+
+    Shape: log-mel energies [N, 1, F, T] -> logits [N, classes]. F is a multiple of 8 ``sub_bands``.
+    """
+
+    blocks = (2, 2, 2, 3)
+    widths = (1.0, 1.5, 2.0, 2.5)
+
+    def __init__(self, classes: int, tau: float = 1.0, sub_bands: int = 4, dropout: float = 0.1,
+                 residual_norm: Literal["all", "input", "none"] = "all",
+                 residual_norm_shortcut: float = 0.1, residual_norm_eps: float = 1e-5) -> None:
+        super().__init__()
+        base = 10 * tau
+        stem = round(2 * base)
+
+        def norm(wanted: bool) -> nn.Module:
+            return ResidualNorm(residual_norm_shortcut, residual_norm_eps) if wanted else nn.Identity()
+
+        self.input_norm = norm(residual_norm != "none")
+        self.stem = nn.Sequential(
+            nn.Conv2d(1, stem, 5, stride=2, padding=2, bias=False), nn.BatchNorm2d(stem), nn.ReLU())
+        self.stages, self.stage_norms = nn.ModuleList(), nn.ModuleList()
+        channels = stem
+        for blocks, width in zip(self.blocks, self.widths, strict=True):
+            out = round(width * base)
+            self.stages.append(nn.Sequential(*(
+                BCResBlock(out if k else channels, out, sub_bands, dropout) for k in range(blocks))))
+            self.stage_norms.append(norm(residual_norm == "all"))
+            channels = out
+        self.head = nn.Conv2d(channels, classes, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(self.input_norm(x))
+        for number, (stage, stage_norm) in enumerate(zip(self.stages, self.stage_norms, strict=True)):
+            x = stage_norm(stage(x))
+            if number < 2:
+                x = F.max_pool2d(x, 2)
+        return torch.flatten(self.head(x).mean(dim=(2, 3)), 1)

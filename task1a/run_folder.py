@@ -1,0 +1,86 @@
+"""The folder of one run, ``runs/<system>/seed<N>/``: where everything lies, atomic writes, what is up to date.
+
+The names are a contract: other tools read them.
+"""
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The paths of one run below ``root``."""
+
+    root: Path
+
+    config = property(lambda self: self.root / "config.yaml")
+    environment = property(lambda self: self.root / "environment.json")
+    data = property(lambda self: self.root / "data.json")
+    features = property(lambda self: self.root / "features.json")
+    model = property(lambda self: self.root / "train" / "model.safetensors")
+    checkpoint = property(lambda self: self.root / "train" / "checkpoint.pt")
+    history = property(lambda self: self.root / "train" / "history.csv")
+    complexity = property(lambda self: self.root / "complexity.json")
+    test_predictions = property(lambda self: self.root / "predictions" / "test.csv")
+    evaluation_predictions = property(lambda self: self.root / "predictions" / "evaluation.csv")
+    evaluation = property(lambda self: self.root / "evaluation.json")
+    submission = property(lambda self: self.root / "submission")
+    records = property(lambda self: self.root / "stages")
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary path beside ``path`` that takes its place when the block ends well, and is removed otherwise.
+
+    Whoever reads ``path`` sees the old file or the new one, never a part of either, even after a power failure.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+    os.close(handle)
+    part = Path(name)
+    try:
+        yield part
+        with open(part, "rb+") as written:
+            os.fsync(written.fileno())
+        part.chmod(0o666 & ~_umask())  # mkstemp's private mode is meant for secrets
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write ``text`` as UTF-8 with the line ends it has, atomically."""
+    with replacing(path) as part:
+        part.write_bytes(text.encode("utf-8"))
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write plain data as indented JSON, atomically. NaN and infinity are refused (ValueError): JSON has none."""
+    write_text(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Plain data from a JSON file."""
+    return json.loads(Path(path).read_text(encoding="utf-8"))
+
+
+def digest(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
+    sha256 = hashlib.sha256()
+    with open(path, "rb") as handle:
+        while block := handle.read(1 << 20):
+            sha256.update(block)
+    return sha256.hexdigest()
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

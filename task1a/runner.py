@@ -1,0 +1,174 @@
+"""The runner: one command from recordings to a checked submission zip.
+
+Stages that are up to date are skipped. A run can be killed at any moment and started again with the same command.
+"""
+import argparse
+import difflib
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from evaluation.per_device import DEMO_NOTE, summary
+from task1a import config as configuration
+from task1a.complexity import verdict
+from task1a.errors import FallsShort, InputError
+from task1a.run_folder import RunFolder, digest, read_json, write_json, write_text
+from task1a.stages import STAGES, Run, Stage
+from task1a.training.fit import processes, rank
+
+DEFAULT_SYSTEM = Path(__file__).resolve().parent.parent / "system_configs" / "demo.yaml"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the wanted stages of one system; returns the exit status.
+
+    Raises:
+        InputError: the arguments or the configuration are wrong, or a stage could not do its work.
+        FallsShort: a stage did its work and the result is not good enough.
+    """
+    arguments = _parser().parse_intermixed_args(argv)
+    wanted = _wanted(arguments.stage)
+    config = configuration.load(arguments.system, [*arguments.overrides, *_flags(arguments)])
+    folder = RunFolder(arguments.runs / config.system / f"seed{config.seed}")
+    run = Run(config, folder, arguments.device, arguments.force, _say)
+    if processes() > 1 and wanted != ["train"]:
+        raise InputError("under torchrun only --stage train runs, on all processes; run the other stages without it")
+    with _only_one(folder):
+        _run_stages(run, wanted, everything=arguments.stage == "all")
+    _say(_closing_summary(run))
+    if folder.complexity.is_file() and not read_json(folder.complexity)["within_limit"]:
+        raise FallsShort(f"the model is over the size limit: {verdict(read_json(folder.complexity))}")
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="task1a.py", description="From recordings to a checked challenge zip.",
+        epilog="Exit status: 0 all is there and right; 1 it falls short (over the limit, invalid); 2 it could not be "
+               "done.")
+    names = ",".join(stage.name for stage in STAGES)
+    parser.add_argument("--stage", default="all", metavar="NAME[,NAME]", help=f"all (default), or some of {names}")
+    parser.add_argument("--system", type=Path, default=DEFAULT_SYSTEM, metavar="FILE",
+                        help="system configuration (default: system_configs/demo.yaml)")
+    parser.add_argument("--data-root", metavar="DIR", help="development set in the TAU layout")
+    parser.add_argument("--eval-root", metavar="DIR", help="evaluation set in the TAU layout")
+    parser.add_argument("--runs", type=Path, default=Path("runs"), metavar="DIR", help="where runs lie (default: runs)")
+    parser.add_argument("--seed", type=int, metavar="N", help="of initialisation, order, augmentation and dropout")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto",
+                        help="auto (default) takes a GPU where there is one")
+    parser.add_argument("--force", action="store_true", help="run the stages even where they are up to date")
+    parser.add_argument("--skip-damaged", action="store_true", help="leave unreadable clips out instead of stopping")
+    parser.add_argument("overrides", nargs="*", metavar="section.key=value", help="e.g. training.epochs=60")
+    return parser
+
+
+def _wanted(text: str) -> list[str]:
+    """The names of the wanted stages, in the order of the chain."""
+    known = [stage.name for stage in STAGES]
+    names = known if text == "all" else text.split(",")
+    for name in names:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            raise InputError(f"--stage {name}: no such stage" + (f"; did you mean {near[0]}?" if near else "") +
+                             f" (all, or some of {','.join(known)})")
+    return [name for name in known if name in names]
+
+
+def _flags(arguments: argparse.Namespace) -> list[str]:
+    """The flags that stand for a key of the configuration, as overrides."""
+    values = {"data.root": arguments.data_root, "data.evaluation_root": arguments.eval_root, "seed": arguments.seed,
+              "data.skip_damaged": arguments.skip_damaged or None}
+    return [f"{key}={json.dumps(value)}" for key, value in values.items() if value is not None]
+
+
+@contextmanager
+def _only_one(folder: RunFolder) -> Iterator[None]:
+    """Hold the run folder's lock, which a killed process gives back by itself."""
+    if rank() > 0:
+        yield
+        return
+    folder.root.mkdir(parents=True, exist_ok=True)
+    try:
+        hold = FileLock(folder.root / ".lock").acquire(timeout=0)
+    except Timeout:
+        raise InputError(f"{folder.root}: another process is working on this run; wait for it, or give another "
+                         "--runs, --seed or system name") from None
+    with hold:
+        yield
+
+
+def _run_stages(run: Run, wanted: Sequence[str], everything: bool) -> None:
+    last = max(index for index, stage in enumerate(STAGES) if stage.name in wanted)
+    for stage in STAGES[:last + 1]:
+        if stage.name == "package" and "evaluation" not in run.sets:
+            if not everything:
+                raise InputError("--stage package: without an evaluation set there is nothing to submit (--eval-root "
+                                 "DIR)")
+            _say("[package] left out: no evaluation set is given (--eval-root DIR)")
+            continue
+        outdated = _outdated(run, stage)
+        if stage.name not in wanted:
+            if outdated:
+                raise InputError(f"stage {stage.name} comes first: {outdated}; run --stage all, or name it in --stage")
+        elif outdated or run.force:
+            _say(f"[{stage.name}] {outdated or 'forced'}")
+            _run_stage(run, stage)
+        else:
+            _say(f"[{stage.name}] up to date")
+
+
+def _run_stage(run: Run, stage: Stage) -> None:
+    record = run.folder.records / f"{stage.name}.json"
+    if rank() == 0:
+        record.unlink(missing_ok=True)
+        write_text(run.folder.config, configuration.to_yaml(run.config))
+    inputs = stage.depends_on(run)
+    written = stage.work(run)
+    if rank() == 0:
+        outputs = {path.relative_to(run.folder.root).as_posix(): digest(path) for path in written}
+        write_json(record, {"inputs": inputs, "outputs": outputs})
+
+
+def _outdated(run: Run, stage: Stage) -> str | None:
+    """Why a stage has to run, or None where its results are those of the present configuration and files."""
+    record = run.folder.records / f"{stage.name}.json"
+    if not record.is_file():
+        return "not done yet"
+    made = read_json(record)
+    for name, content in made["outputs"].items():
+        path = run.folder.root / name
+        if not path.is_file():
+            return f"{name} is missing"
+        if digest(path) != content:
+            return f"{name} was changed"
+    if not stage.still_there(run):
+        return "its cache is gone"
+    inputs: dict[str, Any] = json.loads(json.dumps(stage.depends_on(run)))
+    changed = [key for key in {**made["inputs"], **inputs} if made["inputs"].get(key) != inputs.get(key)]
+    return f"{', '.join(changed)} changed" if changed else None
+
+
+def _closing_summary(run: Run) -> str:
+    """What the run has come to: accuracy and log loss by device, the size, and where the files are."""
+    folder, lines = run.folder, [""]
+    if folder.evaluation.is_file():
+        results = read_json(folder.evaluation)
+        lines.append(f"{run.config.system}, seed {run.config.seed}, on the {results['data']['clips']:,} test clips of "
+                     f"{results['data']['name']}")
+        if results["data"]["demo"]:
+            lines.append(DEMO_NOTE)
+        lines.append(summary(results))
+    if folder.complexity.is_file():
+        lines.append(f"size  {verdict(read_json(folder.complexity))}")
+    lines.append(f"run   {folder.root}")
+    lines += [f"zip   {path}" for path in sorted(folder.submission.glob("*.zip"))]
+    return "\n".join(lines)
+
+
+def _say(text: str) -> None:
+    if rank() == 0:
+        print(text, flush=True)

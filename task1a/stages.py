@@ -1,0 +1,303 @@
+"""The chain: an ordered table of stages, each with what it depends on and what it does.
+
+A stage is a function of the configuration and of the files before it. It is skipped while what it depends on is what
+it was when the stage last ran and its files are as it left them. Nobody imports this module but the runner.
+"""
+import platform
+import subprocess
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from evaluation import metrics, per_device
+from submission.findings import tell
+from submission.package import package
+from submission.rules import TASK1A_2021
+from task1a import complexity, model_file, predict
+from task1a.config import Config, fingerprint
+from task1a.data import check, demo, tau_layout
+from task1a.errors import FallsShort, InputError
+from task1a.features import cache
+from task1a.features.cache import FeatureCache
+from task1a.model_file import ModelSpec
+from task1a.predict import ReadClips
+from task1a.run_folder import RunFolder, digest, read_json, write_json
+from task1a.training import fit
+
+Inputs = dict[str, Any]
+
+SPLITS = {"development": ("train", "test"), "evaluation": ("evaluation",)}
+"""the splits of each data set that are gone through; the unused clips of the development set are left alone"""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of the chain: what to do it with and where it lies."""
+
+    config: Config
+    folder: RunFolder
+    device: str = "auto"
+    force: bool = False
+    say: Callable[[str], None] = print
+
+    @cached_property
+    def sets(self) -> dict[str, Path]:
+        """Folders of the ``development`` and, where there is one, the ``evaluation`` set.
+
+        The demo set is built where it is missing.
+        """
+        data = self.config.data
+        if data.source == "demo":
+            roots = demo.build(Path(data.cache_dir) / "demo", workers=data.workers)
+        elif data.root is None:
+            raise InputError("no data set: give its folder with --data-root DIR (and --eval-root DIR)")
+        else:
+            roots = data.root, data.evaluation_root
+        return {name: Path(root) for name, root in zip(SPLITS, roots, strict=True) if root is not None}
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One step of the chain."""
+
+    name: str
+    depends_on: Callable[[Run], Inputs]
+    """everything its result depends on, as plain data; called where the stages before it are up to date"""
+    work: Callable[[Run], Sequence[Path]]
+    """does it, and returns the files that it wrote into the run folder"""
+    still_there: Callable[[Run], bool] = lambda run: True
+    """whether what it left outside the run folder is there"""
+
+
+def data_inputs(run: Run) -> Inputs:
+    return {"recordings": _recordings(run), "data.skip_damaged": run.config.data.skip_damaged}
+
+
+def data(run: Run) -> Sequence[Path]:
+    """Check the recordings and their tables; stop where something is wrong."""
+    report = check.check(run.sets["development"], run.sets.get("evaluation"), run.config.data.workers,
+                         run.config.data.skip_damaged)
+    run.say(check.format_report(report))
+    if report.problems:
+        raise InputError(f"the data set has {len(report.problems)} problem{'s' * (len(report.problems) > 1)}, named "
+                         "above: put them right, or leave unreadable clips out with --skip-damaged")
+    write_json(run.folder.data, {**report.facts, "content": _recordings(run)})
+    return [run.folder.data]
+
+
+def features_inputs(run: Run) -> Inputs:
+    return {"data": digest(run.folder.data), **_settings("features", run.config.features)}
+
+
+def features(run: Run) -> Sequence[Path]:
+    """Bring the feature caches up to date and note what is in them."""
+    settings, damaged = run.config.data, {}
+    for name, root in run.sets.items():
+        clips = [filename for split in SPLITS[name] for filename in _listed(run, split).filename]
+        built = cache.build(root, clips, run.config.features, Path(settings.cache_dir), settings.workers,
+                            settings.skip_damaged)
+        damaged[name] = dict(built.damaged)
+        run.say(f"{name}: {len(built):,} clips in {built.folder}")
+        for clip, reason in built.damaged.items():
+            run.say(f"left out: {clip}: {reason}")
+    write_json(run.folder.features, {"damaged": damaged, "splits": _cached_splits(run, damaged)})
+    return [run.folder.features]
+
+
+def features_there(run: Run) -> bool:
+    """Whether the caches still hold what was noted."""
+    noted = read_json(run.folder.features)
+    try:
+        return _cached_splits(run, noted["damaged"]) == noted["splits"]
+    except InputError:
+        return False
+
+
+def train_inputs(run: Run) -> Inputs:
+    config = run.config
+    return {"training clips": _noted_splits(run)["train"], "seed": config.seed,
+            **_settings("features", config.features), **_settings("model", config.model),
+            **_settings("training", config.training)}
+
+
+def train(run: Run) -> Sequence[Path]:
+    """Train the vanilla model, or go on with it."""
+    config, folder = run.config, run.folder
+    clips, read = _clips(run, "train")
+    labels = tuple(read_json(folder.data)["labels"])
+    held_out = fit.split_validation(clips, config.training.validation_fraction, config.training.validation_seed)
+    targets = np.array([labels.index(label) for label in clips.scene_label])
+
+    def examples(chosen: np.ndarray) -> fit.Examples:
+        rows = np.flatnonzero(chosen)
+        return fit.Examples(lambda indices: read(rows[indices]), targets[rows])
+
+    if fit.rank() == 0:
+        write_json(folder.environment, environment(run.device))
+    run.say(f"{(~held_out).sum():,} training clips, {held_out.sum():,} validation clips of other locations")
+    fit.fit(ModelSpec(config.model, config.features, labels), config.training, config.seed, examples(~held_out),
+            examples(held_out), folder.model.parent, fingerprint(train_inputs(run)), run.device,
+            resume=not run.force, report=run.say)
+    return [folder.model, folder.history, folder.environment]
+
+
+def complexity_inputs(run: Run) -> Inputs:
+    return {"model": digest(run.folder.model)}
+
+
+def count(run: Run) -> Sequence[Path]:
+    """Count the model's size over its file."""
+    counted = complexity.measure(run.folder.model)
+    write_json(run.folder.complexity, counted)
+    run.say(complexity.verdict(counted))
+    return [run.folder.complexity]
+
+
+def predict_inputs(run: Run) -> Inputs:
+    splits = _noted_splits(run)
+    return {"model": digest(run.folder.model), "test clips": splits["test"],
+            "evaluation clips": splits.get("evaluation")}
+
+
+def predictions(run: Run) -> Sequence[Path]:
+    """Predict the test split and the evaluation set with the model as it is stored."""
+    model, spec = model_file.load(run.folder.model)
+    device = torch.device(fit.device_of(run.device))
+    model.to(device)
+    written = []
+    for split, path in (("test", run.folder.test_predictions), ("evaluation", run.folder.evaluation_predictions)):
+        path.unlink(missing_ok=True)
+        if split not in _noted_splits(run):
+            continue
+        clips, read = _clips(run, split)
+        outputs = predict.logits(model, read, len(clips), run.config.evaluation.batch_size, device)
+        predict.write_predictions(path, predict.predictions(clips.filename, outputs, spec.labels))
+        run.say(f"{split}: {len(clips):,} clips")
+        written.append(path)
+    return written
+
+
+def evaluate_inputs(run: Run) -> Inputs:
+    return {"predictions": digest(run.folder.test_predictions), "data": digest(run.folder.data)}
+
+
+def evaluate(run: Run) -> Sequence[Path]:
+    """Judge the predictions of the test split, overall and by device."""
+    facts = read_json(run.folder.data)
+    reference, _ = _clips(run, "test")
+    results = metrics.evaluate(reference, metrics.read_predictions(run.folder.test_predictions),
+                               seen_devices=set(facts["by_device"]["train"]))
+    judged = {"name": facts["name"], "demo": facts["demo"], "clips": len(reference)}
+    left_out = sorted(set(_listed(run, "test").filename) - set(reference.filename))
+    write_json(run.folder.evaluation, {"data": judged, **results, "left_out": left_out})
+    run.say(per_device.format_table(results).rstrip("\n"))
+    if left_out:
+        run.say(f"{len(left_out)} damaged test clips were left out")
+    return [run.folder.evaluation]
+
+
+def package_inputs(run: Run) -> Inputs:
+    folder, config = run.folder, run.config
+    return {"predictions": digest(folder.evaluation_predictions), "complexity": digest(folder.complexity),
+            "results": digest(folder.evaluation),
+            "authors": digest(Path(config.submission.authors)) if config.submission.authors else None,
+            **_settings("features", config.features), **_settings("model", config.model),
+            **_settings("training", config.training), **_settings("submission", config.submission)}
+
+
+def make_package(run: Run) -> Sequence[Path]:
+    """Write the challenge's files and the zip, and check the zip as a stranger would."""
+    authors = run.config.submission.authors
+    report = package([run.folder.root], Path(authors) if authors else None, run.folder.submission)
+    run.say(tell(report.findings, TASK1A_2021.name))
+    if report.zip is None:
+        raise FallsShort("no package was made; what is wrong with it is named above")
+    return sorted(path for path in run.folder.submission.rglob("*") if path.is_file())
+
+
+def _recordings(run: Run) -> str:
+    return check.content_digest(run.sets["development"], run.sets.get("evaluation"))
+
+
+def environment(device: str) -> dict[str, Any]:
+    """What a run was made with: versions, commit, machine."""
+    packages = ("torch", "torchaudio", "lightning-fabric", "numpy", "pandas", "scikit-learn", "soundfile", "soxr")
+    used = fit.device_of(device)
+    return {
+        "python": platform.python_version(),
+        "packages": {name: metadata.version(name) for name in packages},
+        "git_commit": _git_commit(),
+        "platform": platform.platform(),
+        "processor": platform.processor() or platform.machine(),
+        "threads": torch.get_num_threads(),
+        "device": torch.cuda.get_device_name() if used == "cuda" else used,
+    }
+
+
+def _git_commit() -> str | None:
+    """The commit that is checked out where this code lies, ``+changes`` where files differ from it."""
+    try:
+        described = subprocess.run(
+            ["git", "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty=+changes"], text=True,
+            cwd=Path(__file__).parent, capture_output=True, check=True, timeout=10)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return described.stdout.strip()
+
+
+def _settings(section: str, settings: Any) -> Inputs:
+    return {f"{section}.{key}": value for key, value in asdict(settings).items()}
+
+
+def _noted_splits(run: Run) -> dict[str, str]:
+    return read_json(run.folder.features)["splits"]
+
+
+def _listed(run: Run, split: str) -> pd.DataFrame:
+    """The clips that the tables list for ``train``, ``test`` or ``evaluation``."""
+    if split == "evaluation":
+        return tau_layout.read_evaluation(run.sets["evaluation"])
+    clips = tau_layout.read_development(run.sets["development"])
+    return clips[clips.split == split].reset_index(drop=True)
+
+
+def _cached_splits(run: Run, damaged: Mapping[str, Collection[str]]) -> dict[str, str]:
+    """Digests of names, labels and content of the clips of each split in the caches, without the damaged ones."""
+    digests = {}
+    for name, root in run.sets.items():
+        opened = FeatureCache.open(root, run.config.features, Path(run.config.data.cache_dir))
+        for split in SPLITS[name]:
+            clips = _without(_listed(run, split), damaged[name])
+            digests[split] = fingerprint([opened.digest(clips.filename), clips.to_dict("list")])
+    return digests
+
+
+def _clips(run: Run, split: str) -> tuple[pd.DataFrame, ReadClips]:
+    """The clips of a split, without those that were left out as damaged, and the reader of their features."""
+    name = next(name for name, splits in SPLITS.items() if split in splits)
+    clips = _without(_listed(run, split), read_json(run.folder.features)["damaged"][name])
+    opened = FeatureCache.open(run.sets[name], run.config.features, Path(run.config.data.cache_dir))
+    rows = opened.rows(clips.filename)
+    return clips, lambda indices: opened.read(rows[indices])
+
+
+def _without(clips: pd.DataFrame, damaged: Collection[str]) -> pd.DataFrame:
+    return clips[~clips.filename.isin(set(damaged))].reset_index(drop=True)
+
+
+STAGES = (
+    Stage("data", data_inputs, data),
+    Stage("features", features_inputs, features, features_there),
+    Stage("train", train_inputs, train),
+    Stage("complexity", complexity_inputs, count),
+    Stage("predict", predict_inputs, predictions),
+    Stage("evaluate", evaluate_inputs, evaluate),
+    Stage("package", package_inputs, make_package),
+)

@@ -1,0 +1,275 @@
+"""The training loop: from cached log-mel energies to a vanilla model.
+
+A run is repeatable and can be killed at any moment: every epoch draws from generators that are seeded by (seed, epoch)
+alone, and the state after each epoch lies in the checkpoint, so a resumed run goes through the same numbers.
+"""
+import math
+import os
+import pickle
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import lightning_fabric
+import numpy as np
+import pandas as pd
+import torch
+from scipy.optimize import minimize_scalar
+from sklearn.model_selection import StratifiedGroupKFold
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from task1a import model_file
+from task1a.config import TrainingConfig
+from task1a.errors import InputError
+from task1a.model_file import ModelSpec
+from task1a.predict import ReadClips, logits
+from task1a.run_folder import replacing, write_text
+from task1a.training.augment import augment
+
+HISTORY = ("epoch", "learning_rate", "train_loss", "validation_accuracy", "validation_log_loss", "seconds")
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Clips by index, ``read`` giving their log-mel energies, and their class indices ``targets`` [clips]."""
+
+    read: ReadClips
+    targets: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def batch(self, indices: np.ndarray, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Clips [n, 1, mel bins, frames] and their class indices [n], on ``device``."""
+        x = torch.from_numpy(self.read(indices)).unsqueeze(1)
+        return x.to(device), torch.from_numpy(self.targets[indices]).to(device)
+
+
+def device_of(name: str) -> str:
+    """``cpu`` or ``cuda`` for what the user asked for: ``auto`` takes a GPU where there is one.
+
+    Raises:
+        InputError: ``cuda`` was asked for and there is none.
+    """
+    if name == "cuda" and not torch.cuda.is_available():
+        raise InputError("--device cuda: no CUDA device is available here; use --device cpu")
+    return ("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name
+
+
+def rank() -> int:
+    """Number of this process under torchrun; 0 leads, and is the only one that writes."""
+    return int(os.environ.get("RANK", 0))
+
+
+def processes() -> int:
+    """Number of processes under torchrun, 1 without it."""
+    return int(os.environ.get("WORLD_SIZE", 1))
+
+
+def join_processes(device: str, precision: str) -> lightning_fabric.Fabric:
+    """The device, the precision and, under torchrun, the group of processes.
+
+    Args:
+        device: ``auto``, ``cpu`` or ``cuda``.
+        precision: as lightning-fabric names it.
+    """
+    local = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    # on the CPU Fabric joins torchrun's group only when told its size; at its defaults each process trains alone
+    group = lightning_fabric.Fabric(
+        accelerator=device_of(device), devices=local, num_nodes=processes() // local, precision=precision,
+        strategy="ddp" if processes() > 1 else "auto")
+    group.launch()
+    return group
+
+
+def split_validation(clips: pd.DataFrame, fraction: float, seed: int) -> np.ndarray:
+    """Choose the validation clips: whole locations, about ``fraction`` of the clips, scenes in proportion.
+
+    Args:
+        clips: ``scene_label`` and ``identifier`` (the location) of the training split.
+        fraction: 0 for no validation.
+        seed: of the draw.
+
+    Returns:
+        bool [clips]: True for validation.
+
+    Raises:
+        InputError: there are too few locations to hold any out.
+    """
+    held_out = np.zeros(len(clips), dtype=bool)
+    if fraction == 0:
+        return held_out
+    parts = round(1 / fraction)
+    locations = clips.identifier.nunique()
+    if locations < parts:
+        raise InputError(f"training.validation_fraction={fraction:g}: the {locations} locations of the training split "
+                         f"do not divide into {parts} parts; raise it, or give 0 for no validation")
+    folds = StratifiedGroupKFold(parts, shuffle=True, random_state=seed)
+    with warnings.catch_warnings():
+        # a scene with fewer clips than parts is missing from some folds, which is as good as it gets
+        warnings.filterwarnings("ignore", message="The least populated class")
+        held_out[next(folds.split(clips, clips.scene_label, clips.identifier))[1]] = True
+    return held_out
+
+
+def learning_rate(step: int, steps_per_epoch: int, recipe: TrainingConfig) -> float:
+    """Rate of a step (counted from 0): linear from 0 to the peak over the warm-up, then half a cosine to 0."""
+    warmup, total = recipe.warmup_epochs * steps_per_epoch, recipe.epochs * steps_per_epoch
+    if step < warmup:
+        return recipe.learning_rate * step / warmup
+    return recipe.learning_rate * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, total - warmup)))
+
+
+def fit(spec: ModelSpec, recipe: TrainingConfig, seed: int, train: Examples, validation: Examples, folder: Path,
+        identity: str, device: str = "auto", resume: bool = True, report: Callable[[str], None] = print) -> None:
+    """Train a model and write ``model.safetensors``, ``history.csv`` and ``checkpoint.pt`` into ``folder``.
+
+    Where ``resume`` is set it goes on from the checkpoint there, if that is of the same ``identity``, which stands for everything that the
+    result depends on. On the CPU a resumed run ends with the weights of an undisturbed one, bit for bit.
+
+    Raises:
+        InputError: there are too few clips for one step, or the loss is no longer finite.
+    """
+    group = join_processes(device, recipe.precision)
+    torch.manual_seed(seed)
+    model = spec.build()
+    if recipe.channels_last:
+        model = model.to(memory_format=torch.channels_last)
+    optimizer = torch.optim.SGD(model.parameters(), lr=recipe.learning_rate, momentum=recipe.momentum,
+                                weight_decay=recipe.weight_decay)
+    wrapped, optimizer = group.setup(model, optimizer)
+    history = _load_checkpoint(folder / "checkpoint.pt", identity, model, optimizer) if resume else []
+    leads = rank() == 0
+    if leads and history:
+        report(f"going on after epoch {len(history)} of {recipe.epochs}")
+    for epoch in range(len(history), recipe.epochs):
+        started = time.monotonic()
+        rate, loss = _train_epoch(group, wrapped, optimizer, spec, recipe, seed, epoch, train)
+        with group.autocast():
+            accuracy, log_loss = validate(model, validation, recipe.batch_size, group.device)
+        history.append([epoch + 1, rate, loss, accuracy, log_loss, round(time.monotonic() - started, 2)])
+        if leads:
+            _save_checkpoint(folder / "checkpoint.pt", identity, model, optimizer, history)
+            _write_history(folder / "history.csv", history)
+            report(_progress(history, recipe.epochs))
+    if recipe.calibrate and len(validation):
+        temperature = calibrate(model, validation, recipe.batch_size, group.device)
+        if leads:
+            report(f"calibrated on the validation clips: temperature {temperature:.3f}, folded into the head")
+    if leads:
+        _write_history(folder / "history.csv", history)
+        model_file.save(folder / "model.safetensors", model, spec)
+    group.barrier()
+
+
+def validate(model: nn.Module, examples: Examples, batch_size: int, device: torch.device) -> tuple[float, float]:
+    """Accuracy in percent of the clips and log loss (natural); NaN where there are no clips."""
+    if not len(examples):
+        return math.nan, math.nan
+    outputs = logits(model, examples.read, len(examples), batch_size, device)
+    targets = torch.from_numpy(examples.targets)
+    return (100 * (outputs.argmax(1) == targets).double().mean().item(),
+            F.cross_entropy(outputs.double(), targets).item())
+
+
+def calibrate(model: nn.Module, examples: Examples, batch_size: int, device: torch.device) -> float:
+    """Divide the logits by the temperature of least log loss (Guo et al., *On calibration of modern neural networks*,
+    ICML 2017).
+
+    The head is linear and only the mean follows it, so the temperature goes into its weights: the model has the same
+    decisions and as many parameters as before.
+
+    Returns:
+        The temperature.
+    """
+    outputs = logits(model, examples.read, len(examples), batch_size, device).double()
+    targets = torch.from_numpy(examples.targets)
+    best = minimize_scalar(lambda log_t: F.cross_entropy(outputs / math.exp(log_t), targets).item(),
+                           bounds=(math.log(0.1), math.log(10)), method="bounded")
+    temperature = math.exp(best.x)
+    with torch.no_grad():
+        for parameter in model.head.parameters():
+            parameter /= temperature
+    return temperature
+
+
+def _train_epoch(group: lightning_fabric.Fabric, model: nn.Module, optimizer: torch.optim.Optimizer, spec: ModelSpec,
+                 recipe: TrainingConfig, seed: int, epoch: int, train: Examples) -> tuple[float, float]:
+    """One pass; returns the last learning rate and the mean training loss."""
+    torch.manual_seed(seed + 1_000_003 * (epoch + 1) + rank())  # of the dropout
+    rng = np.random.default_rng((seed, epoch, 1 + rank()))
+    batches = batches_of(np.random.default_rng((seed, epoch)).permutation(len(train)), recipe.batch_size, processes())
+    roll_frames = round(recipe.roll_seconds * spec.features.sample_rate / spec.features.hop)
+    total, rate = torch.zeros((), device=group.device), 0.0
+    model.train()
+    for number, indices in enumerate(batches):
+        rate = learning_rate(epoch * len(batches) + number, len(batches), recipe)
+        for parameters in optimizer.param_groups:
+            parameters["lr"] = rate
+        x, classes = train.batch(indices[rank()::processes()], group.device)
+        x, targets = augment(x, F.one_hot(classes, len(spec.labels)).float(), recipe, roll_frames, rng)
+        if recipe.channels_last:
+            x = x.to(memory_format=torch.channels_last)
+        loss = F.cross_entropy(model(x), targets)
+        optimizer.zero_grad()
+        group.backward(loss)
+        optimizer.step()
+        total += loss.detach()
+    mean = group.all_reduce(total / len(batches)).item()
+    if not math.isfinite(mean):
+        raise InputError(f"epoch {epoch + 1}: the training loss is {mean}; lower training.learning_rate")
+    return rate, mean
+
+
+def batches_of(order: np.ndarray, batch_size: int, world: int) -> list[np.ndarray]:
+    """Cut ``order`` into batches that divide evenly among the ``world`` processes; a remainder too small for a batch norm is left
+    out.
+
+    Raises:
+        InputError: there are too few clips for one batch.
+    """
+    batches = [order[k:k + batch_size] for k in range(0, len(order), batch_size)]
+    batches = [batch[:len(batch) // world * world] for batch in batches]
+    batches = [batch for batch in batches if len(batch) >= 2 * world]
+    if not batches:
+        raise InputError(f"{len(order)} training clips are too few for a step on {world} processes")
+    return batches
+
+
+def _load_checkpoint(path: Path, identity: str, model: nn.Module, optimizer: torch.optim.Optimizer) -> list[list[float]]:
+    """Load the checkpoint where there is one of this identity; returns the history of the epochs done."""
+    if not path.is_file():
+        return []
+    try:
+        checkpoint = torch.load(path, weights_only=True, map_location="cpu")
+        if checkpoint["identity"] != identity:
+            return []
+        model.load_state_dict(checkpoint["model"])
+        optimizer.load_state_dict(checkpoint["optimizer"])
+        return checkpoint["history"]
+    except (RuntimeError, KeyError, TypeError, ValueError, EOFError, pickle.UnpicklingError) as error:
+        raise InputError(f"{path}: not a usable checkpoint ({' '.join(str(error).split())[:120]}); "
+                         "remove it to train from the start") from None
+
+
+def _save_checkpoint(path: Path, identity: str, model: nn.Module, optimizer: torch.optim.Optimizer,
+                     history: list[list[float]]) -> None:
+    with replacing(path) as part:
+        torch.save({"identity": identity, "model": model.state_dict(), "optimizer": optimizer.state_dict(),
+                    "history": history}, part)
+
+
+def _write_history(path: Path, history: list[list[float]]) -> None:
+    table = pd.DataFrame(history, columns=list(HISTORY))
+    write_text(path, table.to_csv(index=False, lineterminator="\n", float_format="%.6g"))
+
+
+def _progress(history: list[list[float]], epochs: int) -> str:
+    epoch, rate, loss, accuracy, log_loss, _ = history[-1]
+    left = (epochs - epoch) * float(np.median([row[-1] for row in history]))
+    validation = "" if math.isnan(accuracy) else f"  validation accuracy {accuracy:.1f} %  log loss {log_loss:.3f}"
+    return (f"epoch {epoch}/{epochs}  loss {loss:.3f}{validation}  rate {rate:.4f}  "
+            f"{history[-1][-1]:.1f} s, {left / 60:.0f} min left")

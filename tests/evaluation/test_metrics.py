@@ -1,0 +1,218 @@
+import time
+import warnings
+from math import log
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.metrics import log_loss as sklearn_log_loss
+
+from evaluation.metrics import accuracy, evaluate, label_columns, log_loss, read_predictions, validate
+from task1a.errors import InputError
+
+LN2 = log(2)
+CERTAIN_MISS = 52 * LN2  # the smallest probability is float64's eps, 2 ** -52
+
+
+def score(logloss, percent):
+    return {"logloss": pytest.approx(logloss, abs=1e-12), "accuracy": pytest.approx(percent, abs=1e-12)}
+
+
+def large_set(clips=2968, seed=0):
+    """As many clips as the test split has, every class on every device, probabilities rounded as in a file."""
+    generator = np.random.default_rng(seed)
+    labels = [f"scene_{letter}" for letter in "abcdefghij"]
+    devices = ["a", "b", "c", "s1", "s2", "s3", "s4", "s5", "s6"]
+    names = [f"audio/{number}.wav" for number in range(clips)]
+    truth = [labels[number % 10] for number in range(clips)]
+    probabilities = generator.dirichlet(np.full(10, 0.3), clips).astype(np.float32)
+    probabilities[:10], probabilities[10:20] = np.eye(10), np.eye(10)[::-1]
+    decided = np.array(labels)[probabilities.argmax(axis=1)]
+    reference = pd.DataFrame({"filename": names, "scene_label": truth,
+                              "device": [devices[number // 10 % 9] for number in range(clips)]})
+    rounded = {label: [float(f"{p:.9g}") for p in column]
+               for label, column in zip(labels, probabilities.T, strict=True)}
+    return reference, pd.DataFrame({"filename": names, "scene_label": decided, **rounded})
+
+
+def test_values_worked_out_by_hand(reference, predictions):
+    results = evaluate(reference, predictions, seen_devices={"a", "b", "s1", "s9"})
+    assert list(results) == ["labels", "devices", "overall", "class_wise", "device_wise", "class_device_wise",
+                             "device_groups"]
+    assert results["labels"] == ["bus", "park", "tram"]
+    assert results["devices"] == ["a", "b", "s1", "s4"]
+    assert results["overall"] == score((8 * LN2 + CERTAIN_MISS) / 8, (75 + 100 / 3 + 100) / 3)
+    assert results["class_wise"] == {"bus": score(4 * LN2 / 4, 75), "tram": score(LN2, 100),
+                                     "park": score((3 * LN2 + CERTAIN_MISS) / 3, 100 / 3)}
+    assert results["device_wise"] == {"a": score(4 * LN2 / 3, 75), "b": score(CERTAIN_MISS, 0),
+                                      "s1": score(3 * LN2 / 2, 50), "s4": score(LN2 / 2, 100)}
+    assert results["class_device_wise"] == {
+        "bus": {"a": score(3 * LN2 / 2, 50), "b": None, "s1": score(LN2, 100), "s4": score(0, 100)},
+        "park": {"a": score(LN2, 100), "b": score(CERTAIN_MISS, 0), "s1": score(2 * LN2, 0), "s4": None},
+        "tram": {"a": None, "b": None, "s1": None, "s4": score(LN2, 100)},
+    }
+    assert results["device_groups"] == {"real": score((4 * LN2 + CERTAIN_MISS) / 4, 50),
+                                        "seen": score((7 * LN2 + CERTAIN_MISS) / 6, 50), "unseen": score(LN2 / 2, 100)}
+
+
+def test_clips_are_matched_by_name_with_or_without_folder(reference, predictions):
+    shuffled = predictions.iloc[::-1].assign(filename=lambda table: table.filename.str.removeprefix("audio/"))
+    columns = ["tram", "filename", "bus", "scene_label", "park"]
+    assert evaluate(reference, shuffled[columns]) == evaluate(reference, predictions)
+
+
+def test_accuracy_takes_the_decided_label_not_the_most_probable(reference, predictions):
+    predictions.loc[0, "scene_label"] = "tram"
+    results = evaluate(reference, predictions)
+    assert results["class_wise"]["bus"] == score(LN2, 50)
+
+
+def test_empty_groups_and_labels_without_clips_have_no_score(reference, predictions):
+    predictions.insert(2, "airport", 0.0)
+    results = evaluate(reference, predictions)
+    assert results["device_groups"]["seen"] is None and results["device_groups"]["unseen"] is None
+    assert results["class_wise"]["airport"] is None
+    assert results["overall"]["accuracy"] == pytest.approx((75 + 100 / 3 + 100) / 3)
+    assert evaluate(reference, predictions, seen_devices=set())["device_groups"]["seen"] is None
+    only = reference.device == "s1"
+    assert evaluate(reference[only], predictions[only])["device_groups"]["real"] is None
+
+
+def test_log_loss_is_scikit_learns_in_every_subset():
+    reference, predictions = large_set()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # ours gives none
+        results = evaluate(reference, predictions, seen_devices=["a", "b", "c", "s1", "s2", "s3"])
+    labels = results["labels"]
+
+    def expected(clips):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # scikit-learn's: rounded rows do not sum to 1 exactly
+            probabilities = predictions.loc[clips, labels].to_numpy()
+            loss = sklearn_log_loss(reference.scene_label[clips], probabilities, labels=labels)
+        return pytest.approx(loss, abs=1e-12)
+
+    device, scene = reference.device, reference.scene_label
+    assert results["overall"]["logloss"] == expected(scene.notna())
+    for label in labels:
+        assert results["class_wise"][label]["logloss"] == expected(scene == label)
+        for name in results["devices"]:
+            assert results["class_device_wise"][label][name]["logloss"] == expected((scene == label) & (device == name))
+    for name in results["devices"]:
+        assert results["device_wise"][name]["logloss"] == expected(device == name)
+    groups = {"real": ["a", "b", "c"], "seen": ["a", "b", "c", "s1", "s2", "s3"], "unseen": ["s4", "s5", "s6"]}
+    for group, members in groups.items():
+        assert results["device_groups"][group]["logloss"] == expected(device.isin(members))
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_accuracy_is_sed_evals_overall_by_class_and_by_device():
+    from sed_eval.scene import SceneClassificationMetrics
+
+    reference, predictions = large_set(clips=450)  # sed_eval's time is quadratic
+    results = evaluate(reference, predictions)
+
+    def sed_eval_accuracies(clips):
+        judge = SceneClassificationMetrics(scene_labels=results["labels"])
+        judge.evaluate(reference[clips].to_dict("records"), predictions[clips].to_dict("records"))
+        by_class = {label: scores["accuracy"]["accuracy"] for label, scores in judge.results()["class_wise"].items()}
+        return by_class, 100 * judge.results()["class_wise_average"]["accuracy"]["accuracy"]
+
+    by_class, macro = sed_eval_accuracies(reference.filename.notna())
+    assert results["overall"]["accuracy"] == pytest.approx(macro, abs=1e-10)
+    for label in results["labels"]:
+        assert results["class_wise"][label]["accuracy"] == pytest.approx(100 * by_class[label], abs=1e-10)
+    for name in results["devices"]:
+        by_class, macro = sed_eval_accuracies(reference.device == name)
+        assert results["device_wise"][name]["accuracy"] == pytest.approx(macro, abs=1e-10)
+        for label in results["labels"]:
+            cell = results["class_device_wise"][label][name]
+            assert cell["accuracy"] == pytest.approx(100 * by_class[label], abs=1e-10)
+
+
+def test_the_challenges_test_split_takes_well_under_a_second():
+    reference, predictions = large_set()
+    start = time.process_time()
+    evaluate(reference, predictions)
+    assert time.process_time() - start < 0.5
+
+
+def test_log_loss_of_float32_is_that_of_the_file_it_is_written_to():
+    assert log_loss(["b"], np.array([[1, 0]], dtype=np.float32), ["a", "b"]) == pytest.approx(CERTAIN_MISS)
+    with pytest.raises(InputError, match="true label 'c' is none of the labels"):
+        log_loss(["a", "c"], np.full((2, 2), 0.5), ["a", "b"])
+
+
+def test_accuracy_is_a_mean_over_classes_not_clips():
+    assert accuracy(["a", "a", "a", "b"], ["a", "a", "a", "a"]) == 50
+
+
+def test_read_predictions(tmp_path):
+    path = tmp_path / "test.csv"
+    path.write_bytes(b"filename\tscene_label\ttram\tbus\r\naudio/0.wav\tbus\t1e-3\t0.999\r\n")
+    table = read_predictions(path)
+    assert label_columns(table) == ["bus", "tram"]
+    assert table.to_dict("records") == [{"filename": "audio/0.wav", "scene_label": "bus", "tram": 0.001, "bus": 0.999}]
+
+
+@pytest.mark.parametrize(("content", "message"), [
+    (b"", "the file is empty"),
+    (b"\n\n", "the file is empty"),
+    (b"\xff\xfe\x00RIFF", "not UTF-8 text"),
+    (b"filename,scene_label,bus\n0.wav,bus,1\n", "no column 'filename' .*separated by tabs"),
+    (b"filename\n0.wav\n", "no column 'scene_label'"),
+    (b"filename\tscene_label\tbus\tbus\n", "two columns are named 'bus'"),
+    (b"filename\tscene_label\tbus\n", "holds no clip"),
+    (b"filename\tscene_label\tbus\n0.wav\tbus\t1\n1.wav\tbus\n", "line 3: 2 fields where the header has 3"),
+    (b"filename\tscene_label\tbus\n0.wav\tbus\t1\n1.wav\tbus\t0,5\n", "line 3: column 'bus': '0,5' is not a number"),
+    (b"filename\tscene_label\tbus\n0.wav\tbus\t\n", "line 2: column 'bus': '' is not a number"),
+])
+def test_unreadable_predictions(tmp_path, content, message):
+    path = tmp_path / "test.csv"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=f"test.csv: .*{message}") as error:
+        read_predictions(path)
+    assert "\n" not in str(error.value)
+
+
+def test_no_prediction_file(tmp_path):
+    with pytest.raises(InputError, match="nowhere.csv: no such file"):
+        read_predictions(tmp_path / "nowhere.csv")
+
+
+def swap(table, row, column, value):
+    table = table.copy()
+    table.loc[row, column] = value
+    return table
+
+
+@pytest.mark.parametrize(("spoil_reference", "spoil_predictions", "message"), [
+    (None, lambda p: p.drop(columns="scene_label"), "predictions: no column 'scene_label'"),
+    (lambda r: r.drop(columns="device"), None, "reference: no column 'device'"),
+    (lambda r: r[:0], None, "reference: no clip"),
+    (None, lambda p: p[:0], "predictions: no clip"),
+    (lambda r: pd.concat([r, r[:1]]), None, "reference: 1 clips are listed more than once: bus-oslo-1-0-a.wav"),
+    (None, lambda p: swap(p, 1, "filename", "bus-oslo-1-0-a.wav"), "predictions: 1 clips are listed more than once"),
+    (None, lambda p: p[4:], "predictions: 4 of the reference's 8 clips are missing: bus-oslo-1-0-a.wav, "
+                            "bus-oslo-1-1-a.wav, park-oslo-2-0-a.wav, ...; predict"),
+    (lambda r: r[1:], None, "predictions: 1 clips are not in the reference: bus-oslo-1-0-a.wav; predict"),
+    (None, lambda p: swap(p, 7, "filename", "x.wav"), "are missing: tram.*; 1 clips are not in the reference: x.wav"),
+    (None, lambda p: p.drop(columns=["bus", "tram"]), "no column .* for 2 scene labels of the reference: bus, tram"),
+    (None, lambda p: swap(p, 2, "scene_label", "zoo"), "audio/park-oslo-2-0-a.wav: scene_label 'zoo' has no column"),
+    (None, lambda p: swap(p, 0, "park", np.nan), "bus-oslo-1-0-a.wav: the probability of park is not a finite number"),
+    (None, lambda p: swap(p, 0, "park", np.inf), "the probability of park is not a finite number: inf"),
+    (None, lambda p: swap(p, 0, "tram", -0.25), "the probability of tram is not between 0 and 1: -0.25"),
+    (None, lambda p: swap(p, 3, "bus", 1.0005), "the probability of bus is not between 0 and 1: 1.0005"),
+    (None, lambda p: swap(p, 0, "bus", 0.502), "bus-oslo-1-0-a.wav: the probabilities sum to 1.002 instead of 1"),
+])
+def test_validation_says_what_is_wrong_with_which_input(reference, predictions, spoil_reference, spoil_predictions,
+                                                        message):
+    reference = spoil_reference(reference) if spoil_reference else reference
+    predictions = spoil_predictions(predictions) if spoil_predictions else predictions
+    with pytest.raises(InputError, match=message) as error:
+        validate(reference, predictions)
+    assert "\n" not in str(error.value)
+
+
+def test_validation_allows_rounding(reference, predictions):
+    validate(reference, swap(predictions, 0, "bus", 0.4995))

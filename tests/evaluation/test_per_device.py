@@ -1,0 +1,120 @@
+import json
+import subprocess
+import sys
+
+import pytest
+
+from evaluation.metrics import evaluate
+from evaluation.per_device import format_table, main, summary
+from task1a.errors import run_command
+
+TABLE = """\
+Scene    | Logloss |       A       B      S1      S4 | Accuracy
+-------- | ------- | ------- ------- ------- ------- | --------
+bus      |   0.693 |   1.040       -   0.693   0.000 |    75.0%
+park     |  12.708 |   0.693  36.044   1.386       - |    33.3%
+tram     |   0.693 |       -       -       -   0.693 |   100.0%
+-------- | ------- | ------- ------- ------- ------- | --------
+Logloss  |   5.199 |   0.924  36.044   1.040   0.347 |
+Accuracy |         |   75.0%    0.0%   50.0%  100.0% |    69.4%
+
+Devices  | Logloss | Accuracy
+-------- | ------- | --------
+real     |   9.704 |    50.0%
+seen     |   6.816 |    50.0%
+unseen   |   0.347 |   100.0%
+"""
+
+SUMMARY = """\
+device   accuracy  log loss
+a           75.0%     0.924
+b            0.0%    36.044
+s1          50.0%     1.040
+s4         100.0%     0.347
+overall     69.4%     5.199
+"""
+
+
+@pytest.fixture
+def data_root(tmp_path, reference):
+    """A development set whose test split is ``reference``; trained on devices a, b and s1."""
+    root = tmp_path / "tiny-development"
+    setup = root / "evaluation_setup"
+    setup.mkdir(parents=True)
+    test = reference.assign(identifier="oslo-1", source_label=reference.device).drop(columns="device")
+    train = test.loc[[0, 3, 4]].assign(filename=["audio/t0.wav", "audio/t1.wav", "audio/t2.wav"], identifier="rome-9")
+    write(root / "meta.csv", train, mode="w")
+    write(root / "meta.csv", test, mode="a")
+    write(setup / "fold1_train.csv", train[["filename", "scene_label"]])
+    write(setup / "fold1_test.csv", test[["filename"]])
+    write(setup / "fold1_evaluate.csv", test[["filename", "scene_label"]])
+    return root
+
+
+def write(path, table, mode="w"):
+    table.to_csv(path, sep="\t", index=False, header=mode == "w", mode=mode, lineterminator="\n")
+    return str(path)
+
+
+def test_table_and_summary(reference, predictions):
+    results = evaluate(reference, predictions, seen_devices=["a", "b", "s1"])
+    assert format_table(results) == TABLE
+    assert summary(results) == SUMMARY
+
+
+def test_long_names_keep_the_columns_in_line(reference, predictions):
+    renamed = reference.replace({"device": {"s4": "headphones"}})
+    lines = format_table(evaluate(renamed, predictions)).splitlines()
+    assert lines[0] == "Scene    | Logloss |       A       B HEADPHONES      S1 | Accuracy"
+    assert lines[4] == "tram     |   0.693 |       -       -      0.693       - |   100.0%"
+    assert lines[-2:] == ["seen     |       - |        -", "unseen   |       - |        -"]
+
+
+def test_command_prints_the_table_and_writes_the_scores(tmp_path, data_root, predictions, capsys):
+    path = write(tmp_path / "test.csv", predictions)
+    scores = tmp_path / "out" / "evaluation.json"
+    assert main([path, "--data-root", str(data_root), "--json", str(scores)]) == 0
+    assert capsys.readouterr().out == TABLE
+    written = json.loads(scores.read_text(encoding="utf-8"))
+    assert list(written) == ["data", "labels", "devices", "overall", "class_wise", "device_wise", "class_device_wise",
+                             "device_groups", "left_out"]
+    assert written["data"] == {"name": "tiny-development", "demo": False, "clips": 8}
+    assert written["left_out"] == []
+    assert written["device_groups"]["unseen"] == {"logloss": pytest.approx(0.34657359), "accuracy": 100}
+
+
+def test_command_marks_demo_data(tmp_path, data_root, predictions, capsys):
+    (data_root / "DEMO_DATA.txt").touch()
+    scores = tmp_path / "evaluation.json"
+    main([write(tmp_path / "test.csv", predictions), "--data-root", str(data_root), "--json", str(scores)])
+    assert capsys.readouterr().out == f"demo data: figures say nothing about real recordings\n\n{TABLE}"
+    assert json.loads(scores.read_text(encoding="utf-8"))["data"]["demo"] is True
+
+
+@pytest.mark.parametrize(("spoil", "message"), [
+    (lambda table: table[:5], "3 of the reference's 8 clips are missing"),
+    (lambda table: table[["filename"]], "no column 'scene_label'"),
+    (lambda table: table[["filename", "scene_label"]], "no column of probabilities for 3 scene labels"),
+])
+def test_command_refuses_partial_and_unlabelled_predictions(tmp_path, data_root, predictions, capsys, spoil, message):
+    path = write(tmp_path / "test.csv", spoil(predictions))
+    scores = tmp_path / "evaluation.json"
+    assert run_command(lambda: main([path, "--data-root", str(data_root), "--json", str(scores)])) == 2
+    output = capsys.readouterr()
+    assert message in output.err and output.err.count("\n") == 1 and not output.out
+    assert not scores.exists()
+
+
+def test_module_runs_as_a_command(tmp_path, data_root, predictions):
+    command = [sys.executable, "-m", "evaluation.per_device", "--data-root", str(data_root)]
+    good = subprocess.run([*command, write(tmp_path / "test.csv", predictions)], capture_output=True, text=True)
+    assert (good.returncode, good.stdout, good.stderr) == (0, TABLE, "")
+    bad = subprocess.run([*command, str(tmp_path / "none.csv")], capture_output=True, text=True)
+    assert bad.returncode == 2 and bad.stderr.startswith("error: ") and "no such file" in bad.stderr
+
+
+def test_import_is_light():
+    check = ("import sys, evaluation.per_device; "
+             "print([name for name in ('torch', 'dcase_util', 'sklearn', 'librosa') if name in sys.modules])")
+    done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("[]\n", "")

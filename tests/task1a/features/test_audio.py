@@ -1,0 +1,115 @@
+import struct
+
+import numpy as np
+import pytest
+import soundfile
+
+from task1a.config import FeatureConfig
+from task1a.errors import InputError
+from task1a.features.audio import read_clip, truncated
+
+FEATURES = FeatureConfig(sample_rate=8000, n_mels=10, window=200, hop=80, n_fft=256, clip_seconds=0.5)
+
+
+def tone(rate: int, seconds: float = 0.5, frequency: float = 500.0) -> np.ndarray:
+    return 0.5 * np.sin(2 * np.pi * frequency * np.arange(round(rate * seconds)) / rate)
+
+
+@pytest.mark.parametrize(("suffix", "subtype", "tolerance"), [
+    ("wav", "PCM_U8", 2 ** -7), ("wav", "PCM_16", 2 ** -15), ("wav", "PCM_24", 2 ** -23), ("wav", "PCM_32", 1e-7),
+    ("wav", "FLOAT", 1e-7), ("wav", "DOUBLE", 1e-7), ("flac", "PCM_24", 2 ** -23), ("aiff", "PCM_16", 2 ** -15),
+    ("ogg", "VORBIS", 0.05)])
+def test_formats(tmp_path, suffix, subtype, tolerance):
+    path = tmp_path / f"clip.{suffix}"
+    soundfile.write(path, tone(8000), 8000, subtype=subtype)
+    clip = read_clip(path, FEATURES)
+    assert clip.dtype == np.float32 and clip.shape == (4000,)
+    np.testing.assert_allclose(clip, tone(8000), atol=tolerance)
+
+
+@pytest.mark.parametrize("rate", [8000, 11025, 16000, 44100, 48000])
+def test_sampling_rates(tmp_path, rate):
+    path = tmp_path / "clip.wav"
+    soundfile.write(path, tone(rate), rate, subtype="FLOAT")
+    inner = slice(400, -400)  # without the ends, where a resampler has no signal on one side
+    np.testing.assert_allclose(read_clip(path, FEATURES)[inner], tone(8000)[inner], atol=1e-3)
+
+
+def test_resampling_removes_what_would_alias(tmp_path):
+    path = tmp_path / "clip.wav"
+    soundfile.write(path, tone(44100, frequency=6000.0), 44100, subtype="FLOAT")
+    assert np.abs(read_clip(path, FEATURES)[400:-400]).max() < 1e-3
+
+
+def test_channels_are_averaged(tmp_path):
+    path = tmp_path / "clip.wav"
+    channels = np.stack([tone(8000), -tone(8000), np.full(4000, 0.3)], axis=1)
+    soundfile.write(path, channels, 8000, subtype="FLOAT")
+    np.testing.assert_allclose(read_clip(path, FEATURES), 0.1, atol=1e-6)
+
+
+def test_length(tmp_path):
+    ramp = np.arange(6000) / 6000
+    soundfile.write(tmp_path / "long.wav", ramp, 8000, subtype="FLOAT")
+    soundfile.write(tmp_path / "short.wav", ramp[:1500], 8000, subtype="FLOAT")
+    np.testing.assert_allclose(read_clip(tmp_path / "long.wav", FEATURES), ramp[:4000], atol=1e-6)
+    short = read_clip(tmp_path / "short.wav", FEATURES)
+    np.testing.assert_allclose(short, np.concatenate([ramp[:1500], ramp[:1500], ramp[:1000]]), atol=1e-6)
+
+
+def test_bytes_are_read_like_a_file(tmp_path):
+    soundfile.write(tmp_path / "clip.wav", tone(44100), 44100, subtype="PCM_24")
+    content = (tmp_path / "clip.wav").read_bytes()
+    np.testing.assert_array_equal(read_clip(content, FEATURES), read_clip(tmp_path / "clip.wav", FEATURES))
+
+
+def test_cut_off_wav(tmp_path):
+    path = tmp_path / "clip.wav"
+    soundfile.write(path, tone(44100), 44100, subtype="PCM_24")
+    whole = path.read_bytes()
+    assert truncated(path) is None and truncated(whole) is None
+    path.write_bytes(whole[:-1])
+    reason = f"cut off: {22050 * 3 - 1} of {22050 * 3} bytes of audio are there"
+    assert truncated(path) == reason and truncated(whole[:-1]) == reason
+    with pytest.raises(InputError, match=reason):
+        read_clip(path, FEATURES)
+
+
+def test_wav_with_more_chunks_and_with_open_length(tmp_path):
+    path = tmp_path / "clip.wav"
+    soundfile.write(path, tone(8000), 8000, subtype="PCM_16")
+    content = path.read_bytes()
+    odd = content[:12] + b"note" + struct.pack("<I", 3) + b"abc\0" + content[12:]
+    assert truncated(odd) is None and "cut off" in truncated(odd[:-10])
+    streamed = content.replace(b"data" + struct.pack("<I", 8000), b"data" + b"\xff" * 4)
+    assert streamed != content
+    np.testing.assert_allclose(read_clip(streamed, FEATURES), tone(8000), atol=2 ** -15)
+
+
+def test_cut_off_flac(tmp_path):
+    path = tmp_path / "clip.flac"
+    soundfile.write(path, np.random.default_rng(0).normal(0, 0.1, 40000), 8000)
+    with pytest.raises(InputError, match="cut off|not readable"):
+        read_clip(path.read_bytes()[:-10000], FEATURES)
+
+
+@pytest.mark.parametrize(("content", "reason"), [
+    (b"", "empty file"), (b"not audio at all" * 100, "not readable as audio"), (b"RIFF\0\0\0\0WAVE", "not readable")])
+def test_not_audio(content, reason):
+    with pytest.raises(InputError, match=reason):
+        read_clip(content, FEATURES)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_samples_that_are_not_finite(tmp_path, value):
+    samples = tone(8000)
+    samples[1234] = value
+    soundfile.write(tmp_path / "clip.wav", samples, 8000, subtype="FLOAT")
+    with pytest.raises(InputError, match="not finite"):
+        read_clip(tmp_path / "clip.wav", FEATURES)
+
+
+def test_no_samples(tmp_path):
+    soundfile.write(tmp_path / "clip.wav", np.zeros(0), 8000)
+    with pytest.raises(InputError, match="holds no audio"):
+        read_clip(tmp_path / "clip.wav", FEATURES)
