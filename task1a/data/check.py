@@ -111,11 +111,11 @@ def read_header(path: Path) -> Header:
     except FileNotFoundError:
         return Header(fault="no such file", missing=True)
     except soundfile.LibsndfileError as error:
-        return Header(fault=f"unreadable: {error.error_string.strip().rstrip('.')}")
+        return Header(fault=fault or f"unreadable: {error.error_string.strip().rstrip('.')}")
     except OSError as error:
         return Header(fault=f"unreadable: {error.strerror}")
     if not info.frames:
-        fault = "holds no audio"
+        fault = fault or "holds no audio"
     return Header(_format_name(info), info.frames / info.samplerate, fault)
 
 

@@ -1,9 +1,9 @@
 """The embedded demo set: synthesised recordings in the TAU layout, so that everything runs with nothing downloaded.
 
 It has the shape of the challenge's data: ten scenes, several cities, locations that are never in both splits, nine
-devices with the challenge's imbalance (mostly ``a``; ``s4`` to ``s6`` only in test), test clips that every device hears,
-and an unlabelled evaluation set with two devices more. What is heard in it is made up: figures on it say nothing about
-the challenge.
+devices with the challenge's imbalance (mostly ``a``; ``s4`` to ``s6`` only in test), test clips that every device
+hears, and an unlabelled evaluation set with two devices more. What is heard in it is made up: figures on it say nothing
+about the challenge.
 
 A scene is a bed of noise and a few kinds of sound (:data:`SCENES`, :data:`SOUNDS`); each location has its own mixture,
 pitches and room. A device is a frequency response and a compressor (:data:`DEVICES`). Every random number comes from
@@ -42,7 +42,7 @@ SEEN, UNSEEN, EVALUATION_ONLY = ("a", "b", "c", "s1", "s2", "s3"), ("s4", "s5", 
 
 @dataclass(frozen=True)
 class DemoSize:
-    """How much of it is made. Places are counted for each scene."""
+    """How much of it is made. Locations are counted for each scene."""
 
     train_locations: int = 10
     """locations of the training split"""

@@ -1,5 +1,4 @@
 import os
-import signal
 import subprocess
 import sys
 import threading
@@ -241,7 +240,7 @@ import sys
 from pathlib import Path
 from task1a.features import cache
 from tests_tiny import TINY
-cache._FEW_CLIPS, cache._SAVE_CLIPS = 2, 4
+cache._FEW_CLIPS, cache._SAVE_CLIPS, cache._SAVE_SECONDS = 2, 4, 1000.0
 root = Path(sys.argv[1])
 cache.build(root, [f"audio/{p.name}" for p in (root / "audio").iterdir()], TINY, Path(sys.argv[2]), workers=2)
 """
@@ -268,18 +267,20 @@ def test_killed_build_goes_on_to_the_same_files(root, cache_dir, tmp_path):
     (tmp_path / "tests_tiny.py").write_text(
         f"from task1a.config import FeatureConfig\nTINY = {TINY!r}\n", encoding="utf-8")
     command = [sys.executable, "-c", BUILD, str(root), str(cache_dir)]
-    running = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": str(tmp_path)}, stderr=subprocess.PIPE)
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    running = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE)
     index = cache.cache_folder(root, TINY, cache_dir) / "index.csv"
     saved = 4 * (len(stuck_names) // 4)
-    wait_until(lambda: index.is_file() and index.read_bytes().count(b"\n") == 1 + saved)
-    running.send_signal(signal.SIGKILL)
-    # the workers hold the other end of this pipe: it ends only when they, too, have ended
-    running.communicate(timeout=30)
+    try:
+        wait_until(lambda: index.is_file() and index.read_bytes().count(b"\n") == 1 + saved)
+    finally:
+        running.kill()  # SIGKILL
+    running.communicate(timeout=30)  # the workers hold the other end of this pipe: it ends only when they, too, have
 
     blocking.unlink()
     aside.rename(blocking)
     assert list(FeatureCache.open(root, TINY, cache_dir).clips) == stuck_names[:saved]
-    subprocess.run(command, env={**os.environ, "PYTHONPATH": str(tmp_path)}, check=True, timeout=60)
+    subprocess.run(command, env=environment, check=True, timeout=60)
     assert contents(index.parent) == undisturbed
 
 
@@ -324,7 +325,8 @@ def test_reading_needs_no_torch(root, cache_dir):
     build(root, names(root), TINY, cache_dir)
     code = ("import sys; from pathlib import Path; from task1a.config import FeatureConfig\n"
             "from task1a.features.cache import FeatureCache\n"
-            f"print(FeatureCache.open(Path({str(root)!r}), {TINY!r}, Path({str(cache_dir)!r})).read(['audio/0.wav']).shape)\n"
+            f"stored = FeatureCache.open(Path({str(root)!r}), {TINY!r}, Path({str(cache_dir)!r}))\n"
+            "print(stored.read(['audio/0.wav']).shape)\n"
             "assert 'torch' not in sys.modules")
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout == "(1, 8, 21)\n"

@@ -1,0 +1,215 @@
+import os
+import re
+import shutil
+import struct
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import soundfile
+
+from task1a.data import check
+from task1a.errors import InputError
+
+A_CLIP = "audio/bus-lyon-1-10-a.wav"
+
+
+def test_facts_of_a_sound_data_set(development, evaluation):
+    report = check.check(development, evaluation)
+    assert report.facts == {
+        "name": "small-development", "demo": False, "labels": ["bus", "park"], "devices": ["a", "b", "s4"],
+        "clips": {"meta": 8, "train": 4, "test": 3, "unused": 1, "evaluation": 2},
+        "by_device": {"train": {"a": 3, "b": 1}, "test": {"a": 2, "s4": 1}, "unused": {"a": 1}},
+        "locations": 6, "cities": 2, "damaged": [],
+        "formats": {"development": {"44.1 kHz, 24 bit, mono, 0.1 s": 8},
+                    "evaluation": {"44.1 kHz, 24 bit, mono, 0.1 s": 2}}}
+    assert report.problems == []
+    assert report.notes[0] == "unseen devices, in the test split only: s4"
+    assert re.match(r"unused clips, in neither split: 1; this is intended.*\(6,105 on TAU", report.notes[1])
+    assert len(report.notes) == 2
+
+
+def test_printed_report(development, evaluation):
+    lines = check.format_report(check.check(development, evaluation)).splitlines()
+    assert lines[:9] == [
+        "small-development: 8 clips of 2 scenes, 6 locations in 2 cities",
+        "  split   clips  a  b  s4",
+        "  train       4  3  1   0",
+        "  test        3  2  0   1",
+        "  unused      1  1  0   0",
+        "  evaluation set: 2 clips",
+        "  development audio: 8 x 44.1 kHz, 24 bit, mono, 0.1 s",
+        "  evaluation audio: 2 x 44.1 kHz, 24 bit, mono, 0.1 s",
+        "note: unseen devices, in the test split only: s4"]
+
+
+def test_without_an_evaluation_set(development):
+    report = check.check(development, None)
+    assert report.problems == [] and report.facts["clips"]["evaluation"] == 0
+    assert any("nothing to submit" in note for note in report.notes)
+
+
+def test_every_missing_file_is_counted_and_ten_are_named(development, evaluation, edit):
+    (development / A_CLIP).unlink()
+    names = [f"audio/{n}.wav" for n in range(2, 14)]
+    edit(evaluation / "evaluation_setup" / "fold1_test.csv", "audio/1.wav\n", "audio/1.wav\n" + "\n".join(names) + "\n")
+    own, others = check.check(development, evaluation, skip_damaged=True).problems
+    assert own.startswith("missing audio files: 1;") and own.endswith(f"\n    {A_CLIP}")
+    first, *cases = others.splitlines()
+    assert first.startswith("missing evaluation audio files: 12;")
+    assert [case.strip() for case in cases] == [*names[:10], "... and 2 more"]
+
+
+def riff(data_size, samples=1000, chunks=b""):
+    body = struct.pack("<4sIHHIIHH", b"fmt ", 16, 1, 1, 8000, 16000, 2, 16) + chunks
+    return (struct.pack("<4sI4s", b"RIFF", 36 + len(chunks) + data_size & 0xFFFFFFFF, b"WAVE") + body
+            + struct.pack("<4sI", b"data", data_size) + bytes(2 * samples))
+
+
+@pytest.mark.parametrize(("content", "fault"), [
+    (riff(2000), ""),
+    (riff(2000, chunks=b"LIST" + struct.pack("<I", 3) + b"abc\0"), ""),  # odd chunks are padded
+    (riff(0xFFFFFFFF), ""),  # written to a pipe
+    (riff(2001), "truncated: 2,000 of 2,001 bytes of audio"),
+    (riff(2000, samples=0), "truncated: 0 of 2,000 bytes of audio"),
+    (riff(0, samples=0), "holds no audio"),
+    (b"", "unreadable: "),
+    (b"version https://git-lfs.github.com/spec/v1\n", "unreadable: "),
+    (riff(2000)[:30], "truncated: ends before its audio"),
+], ids=["whole", "odd chunk", "piped", "a byte short", "no sample", "empty data", "empty", "text", "half a header"])
+def test_header_of_a_wav_file(tmp_path, content, fault):
+    (tmp_path / "clip.wav").write_bytes(content)
+    header = check.read_header(tmp_path / "clip.wav")
+    assert header.fault.startswith(fault) if fault.endswith(" ") else header.fault == fault
+    assert not header.missing
+    if not fault:
+        assert (header.audio_format, header.seconds) == ("8 kHz, 16 bit, mono", 0.125)
+
+
+def test_header_of_a_long_format_wav_file(tmp_path):
+    path = tmp_path / "clip.wav"
+    soundfile.write(path, np.zeros(4410), 44100, format="RF64", subtype="PCM_24")
+    assert check.read_header(path).fault == ""
+    os.truncate(path, path.stat().st_size - 300)
+    assert check.read_header(path).fault == f"truncated: {4410 * 3 - 300:,} of {4410 * 3:,} bytes of audio"
+
+
+def test_damaged_files_stop_or_are_left_out_and_listed(development, evaluation):
+    os.truncate(development / A_CLIP, 5000)
+    (development / "audio/park-lyon-5-14-a.wav").write_text("not audio")
+    (evaluation / "audio/1.wav").write_bytes(b"")
+    report = check.check(development, evaluation)
+    own, others = report.problems
+    assert own.startswith("damaged audio files: 2;") and "--skip-damaged" in own
+    assert f"{A_CLIP} (truncated: 4,956 of 13,230 bytes of audio)" in own  # the header takes 44 bytes
+    assert "audio/park-lyon-5-14-a.wav (unreadable: " in own and "audio/1.wav" in others
+    assert report.facts["damaged"] == []
+    assert report.facts["formats"]["development"] == {"44.1 kHz, 24 bit, mono, 0.1 s": 6}
+
+    report = check.check(development, evaluation, skip_damaged=True)
+    assert report.problems == []
+    assert report.facts["damaged"] == [A_CLIP, "audio/park-lyon-5-14-a.wav", "audio/1.wav"]
+    assert sum("left out" in note for note in report.notes) == 2
+
+
+def test_unused_clips_are_needed_by_nobody(development, evaluation):
+    (development / "audio/park-lyon-6-15-a.wav").unlink()
+    report = check.check(development, evaluation)
+    assert report.problems == [] and report.facts["damaged"] == []
+    assert any("missing or damaged among the unused clips: 1;" in note and "park-lyon-6-15-a.wav (no such file)" in note
+               for note in report.notes)
+
+
+def test_overlap_by_file_and_by_location(development, evaluation, edit):
+    setup = development / "evaluation_setup"
+    edit(setup / "fold1_test.csv", "filename\n", f"filename\n{A_CLIP}\n")
+    edit(setup / "fold1_evaluate.csv", "scene_label\n", f"scene_label\n{A_CLIP}\tbus\n")
+    report = check.check(development, evaluation)
+    by_file, by_location = report.problems
+    assert by_file == f"clips in both the train and the test split: 1\n    {A_CLIP}"
+    assert by_location.startswith("locations in both the train and the test split: 1;")
+    assert by_location.endswith("\n    lyon-1 (2 train clips, 1 test clips)")
+    assert report.facts["clips"]["train"] == 4 and report.facts["clips"]["test"] == 4
+
+
+def test_overlap_by_location_alone(development, evaluation, edit):
+    edit(development / "meta.csv", "porto-4", "lyon-2")
+    for path in (development / "evaluation_setup").iterdir():
+        if path.name != "fold1_train.csv":
+            edit(path, "porto-4", "lyon-2")
+    for clip in ("13-a", "13-s4"):
+        os.rename(development / f"audio/bus-porto-4-{clip}.wav", development / f"audio/bus-lyon-2-{clip}.wav")
+    (problem,) = check.check(development, evaluation).problems
+    assert problem.endswith("\n    lyon-2 (1 train clips, 2 test clips)")
+
+
+def test_a_scene_that_only_one_split_has(development, evaluation, edit):
+    for name in ("meta.csv", "evaluation_setup/fold1_train.csv"):
+        edit(development / name, "12-a.wav\tpark", "12-a.wav\ttram")
+    assert check.check(development, evaluation).problems == [
+        "scenes without a clip in the test split, which cannot be tested: tram"]
+
+
+def test_withdrawn_copy_of_the_split_is_a_problem_even_where_all_its_files_are_listed(development, monkeypatch):
+    monkeypatch.setattr(check.tau_layout, "older_copy", lambda train, test: f"; older copy {train} {test}")
+    assert check.check(development, None).problems == ["older copy 4 3"]
+
+
+def test_tables_that_cannot_be_read(development, evaluation):
+    (evaluation / "evaluation_setup" / "fold1_test.csv").unlink()
+    (development / A_CLIP).unlink()
+    missing, table = check.check(development, evaluation).problems
+    assert "missing audio files" in missing and "fold1_test.csv: no such file" in table
+    (development / "meta.csv").unlink()
+    with pytest.raises(InputError, match="meta.csv: no such file"):
+        check.check(development, evaluation)
+
+
+def test_differing_formats_are_counted_and_noted(development):
+    noise = np.random.default_rng(0).uniform(-0.5, 0.5, (48000, 2))
+    soundfile.write(development / A_CLIP, noise, 48000, subtype="PCM_16")
+    soundfile.write(development / "audio/park-lyon-2-11-a.wav", noise[:24000], 48000, subtype="PCM_16")
+    soundfile.write(development / "audio/park-porto-3-12-a.wav", noise[:, 0], 16000, subtype="FLOAT")
+    soundfile.write(development / "audio/park-lyon-5-14-a.wav", noise[:16000, 0], 16000, "PCM_24", format="FLAC")
+    report = check.check(development, None)
+    assert report.problems == []
+    assert list(report.facts["formats"]["development"].items()) == [
+        ("44.1 kHz, 24 bit, mono, 0.1 s", 4), ("48 kHz, 16 bit, stereo, 0.5 to 1.0 s", 2),
+        ("16 kHz, 24 bit, mono, 1.0 s", 1), ("16 kHz, 32 bit float, mono, 3.0 s", 1)]
+    assert any(note.startswith("development set: 4 audio formats") for note in report.notes)
+
+
+def test_many_files_in_several_tasks_keep_their_names(tmp_path):
+    for number in range(600):
+        (tmp_path / f"{number}.wav").write_bytes(riff(2 * number, samples=number))
+    headers = check.read_headers(tmp_path, [f"{number}.wav" for number in range(600)], workers=3)
+    assert [header.seconds for header in headers.values()] == [number / 8000 for number in range(600)]
+
+
+def test_digest_follows_every_table_and_clip(development, evaluation, tmp_path):
+    digests = [check.content_digest(development, evaluation)]
+    assert check.content_digest(development, evaluation) == digests[0]
+    shutil.copytree(development, tmp_path / "moved")  # copies the modification times, too
+    assert check.content_digest(tmp_path / "moved", evaluation) == digests[0]
+
+    clip = (development / A_CLIP).stat()
+    os.utime(development / A_CLIP, ns=(clip.st_atime_ns, clip.st_mtime_ns + 1000))
+    digests.append(check.content_digest(development, evaluation))
+    with open(development / A_CLIP, "ab") as file:
+        file.write(b"\0")
+    os.utime(development / A_CLIP, ns=(clip.st_atime_ns, clip.st_mtime_ns))
+    digests.append(check.content_digest(development, evaluation))
+    (evaluation / "audio/1.wav").unlink()
+    digests.append(check.content_digest(development, evaluation))
+    with open(development / "evaluation_setup" / "fold1_train.csv", "a") as file:
+        file.write("audio/park-lyon-6-15-a.wav\tpark\n")
+    digests.append(check.content_digest(development, evaluation))
+    digests.append(check.content_digest(development, None))
+    assert len(set(digests)) == len(digests)
+
+
+def test_starts_without_torch_and_dcase_util():
+    code = ("import sys, task1a.data.check, task1a.data.demo, task1a.data.tau_layout; "
+            "sys.exit(bool({'torch', 'torchaudio', 'dcase_util'} & sys.modules.keys()))")
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0

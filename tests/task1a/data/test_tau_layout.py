@@ -1,0 +1,115 @@
+import codecs
+
+import pytest
+
+from task1a.data import tau_layout
+from task1a.errors import InputError
+
+FIRST = "audio/bus-lyon-1-10-a.wav"
+
+
+def test_reads_every_clip_in_the_order_of_meta(development):
+    clips = tau_layout.read_development(development)
+    assert list(clips.columns) == ["filename", "scene_label", "identifier", "device", "split"]
+    assert clips.values.tolist() == [
+        ["audio/bus-lyon-1-10-a.wav", "bus", "lyon-1", "a", "train"],
+        ["audio/bus-lyon-1-10-b.wav", "bus", "lyon-1", "b", "train"],
+        ["audio/park-lyon-2-11-a.wav", "park", "lyon-2", "a", "train"],
+        ["audio/park-porto-3-12-a.wav", "park", "porto-3", "a", "train"],
+        ["audio/bus-porto-4-13-a.wav", "bus", "porto-4", "a", "test"],
+        ["audio/bus-porto-4-13-s4.wav", "bus", "porto-4", "s4", "test"],
+        ["audio/park-lyon-5-14-a.wav", "park", "lyon-5", "a", "test"],
+        ["audio/park-lyon-6-15-a.wav", "park", "lyon-6", "a", "unused"]]
+    assert tau_layout.scene_labels(clips) == ("bus", "park")
+
+
+def test_reference_is_the_test_split_with_its_truth(development):
+    assert tau_layout.read_reference(development).values.tolist() == [
+        ["audio/bus-porto-4-13-a.wav", "bus", "a"],
+        ["audio/bus-porto-4-13-s4.wav", "bus", "s4"],
+        ["audio/park-lyon-5-14-a.wav", "park", "a"]]
+
+
+def test_evaluation_set_keeps_the_order_of_its_file(evaluation, edit):
+    edit(evaluation / "evaluation_setup" / "fold1_test.csv", "audio/0.wav\naudio/1.wav", "audio/1.wav\naudio/0.wav")
+    assert tau_layout.read_evaluation(evaluation).filename.tolist() == ["audio/1.wav", "audio/0.wav"]
+
+
+def test_byte_order_mark_line_ends_and_backslashes_of_windows(development):
+    expected = tau_layout.read_development(development)
+    for path in (development / "meta.csv", *(development / "evaluation_setup").iterdir()):
+        text = path.read_bytes().replace(b"\n", b"\r\n").replace(b"audio/", b"audio\\")
+        path.write_bytes(codecs.BOM_UTF8 + text)
+    assert tau_layout.read_development(development).equals(expected)
+
+
+def test_clip_in_both_splits_is_refused_or_marked(development, edit):
+    setup = development / "evaluation_setup"
+    edit(setup / "fold1_train.csv", "scene_label\n", "scene_label\naudio/park-lyon-5-14-a.wav\tpark\n")
+    with pytest.raises(InputError, match="1 clips are in both .* first audio/park-lyon-5-14-a.wav"):
+        tau_layout.read_development(development)
+    clips = tau_layout.read_development(development, allow_overlap=True)
+    assert clips.filename[clips.split == "both"].tolist() == ["audio/park-lyon-5-14-a.wav"]
+    assert (clips.split == "test").sum() == 2 and (clips.split == "train").sum() == 4
+
+
+@pytest.mark.parametrize(("table", "old", "new", "message"), [
+    ("meta.csv", "\t", ",", r"no column 'filename' .*separated by tabs"),
+    ("meta.csv", "source_label", "device", "no column 'source_label'"),
+    ("meta.csv", "lyon-1\ta", "lyon-1\ta\t", "not a tab-separated table|more fields"),
+    ("meta.csv", "\tbus\tlyon-1\ta", "\tbus\t\ta", "line 2: empty identifier"),
+    ("meta.csv", "\tlyon-1\ta", "\tlyon-1", "line 2: empty source_label"),
+    ("meta.csv", "lyon-1-10-b", "lyon-1-10-a", f"1 clips are listed twice, first {FIRST}"),
+    ("meta.csv", FIRST, "../other.wav", "points outside"),
+    ("meta.csv", FIRST, "audio/../../other.wav", "points outside"),
+    ("meta.csv", FIRST, "/etc/other.wav", "points outside"),
+    ("meta.csv", FIRST, "C:\\other.wav", "points outside"),
+    ("meta.csv", FIRST, ".", "points outside"),
+    ("meta.csv", FIRST, "audio/else.wav", f"fold1_train.csv: 1 clips are not in meta.csv, first {FIRST}"),
+    ("evaluation_setup/fold1_train.csv", f"{FIRST}\tbus", f"{FIRST}\tpark",
+     f"fold1_train.csv: 1 clips have another scene_label than in meta.csv, first {FIRST}"),
+    ("evaluation_setup/fold1_evaluate.csv", "13-a.wav\tbus", "13-a.wav\tpark",
+     "fold1_evaluate.csv: 1 clips have another scene_label"),
+    ("evaluation_setup/fold1_test.csv", "audio/park-lyon-5-14-a.wav\n", "",
+     "list different clips .1 in one only, first audio/park-lyon-5-14-a.wav"),
+])
+def test_malformed_table_is_refused_by_name(development, edit, table, old, new, message):
+    edit(development / table, old, new)
+    with pytest.raises(InputError, match=message) as error:
+        tau_layout.read_development(development)
+    assert "\n" not in str(error.value) and str(development) in str(error.value)
+
+
+def test_a_field_too_many_in_every_line_is_refused(development):
+    path = development / "evaluation_setup" / "fold1_test.csv"
+    path.write_text(path.read_text().replace(".wav\n", ".wav\t\n"))
+    with pytest.raises(InputError, match="more fields than its header"):
+        tau_layout.read_development(development)
+
+
+@pytest.mark.parametrize(("content", "message"), [
+    (None, "no such file"), (b"", "not a tab-separated table"), (b"filename\n", "lists no clip"),
+    (b"filename\n\xff\xfe.wav\n", "not a tab-separated table")])
+def test_unreadable_table_is_refused(evaluation, content, message):
+    path = evaluation / "evaluation_setup" / "fold1_test.csv"
+    path.unlink() if content is None else path.write_bytes(content)
+    with pytest.raises(InputError, match=message):
+        tau_layout.read_evaluation(evaluation)
+
+
+def test_older_copy_of_the_split_is_named_as_such(development):
+    # the withdrawn release: 13,965 and 2,970 clips, five of which the current meta.csv does not have
+    train, test = [f"audio/{n}.wav" for n in range(13965)], [f"audio/{n}.wav" for n in range(20000, 22970)]
+    setup = development / "evaluation_setup"
+    (setup / "fold1_train.csv").write_text("filename\tscene_label\n" + "".join(f"{f}\tbus\n" for f in train))
+    (setup / "fold1_test.csv").write_text("filename\n" + "".join(f"{f}\n" for f in test))
+    (setup / "fold1_evaluate.csv").write_text("filename\tscene_label\n" + "".join(f"{f}\tbus\n" for f in test))
+    (development / "meta.csv").write_text("filename\tscene_label\tidentifier\tsource_label\n" + "".join(
+        f"{f}\tbus\tlyon-1\ta\n" for f in train[:-3] + test[:-2]))
+    with pytest.raises(InputError, match=r"3 clips are not in meta.csv, first audio/13962.wav; this is the older copy"):
+        tau_layout.read_development(development)
+    assert tau_layout.older_copy(13962, 2968) == ""
+
+
+def test_clips_are_compared_without_their_folder():
+    assert tau_layout.clip_key("audio/7.wav") == tau_layout.clip_key("7.wav") == "7.wav"

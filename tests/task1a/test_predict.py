@@ -1,0 +1,39 @@
+import numpy as np
+import pandas as pd
+import torch
+from dcase_util.containers import ProbabilityContainer
+from scipy.special import softmax
+
+from task1a.models import BCResNetASC
+from task1a.predict import logits, predictions, write_predictions
+
+NAMES = ["audio/b.wav", "audio/a.wav", "audio/c.wav"]
+LABELS = ("bus", "metro", "tram")
+
+
+def test_every_clip_once_in_order_and_the_mode_is_kept():
+    model = BCResNetASC(3, tau=0.2)
+    clips = np.random.default_rng(0).normal(size=(7, 32, 40)).astype(np.float32)
+    outputs = logits(model, lambda indices: clips[indices], 7, 3, torch.device("cpu"))
+    assert model.training and not outputs.requires_grad
+    with torch.no_grad():
+        torch.testing.assert_close(outputs, model.eval()(torch.from_numpy(clips)[:, None]), atol=1e-5, rtol=1e-5)
+
+
+def test_table_is_the_softmax_with_its_greatest_label():
+    outputs = torch.tensor([[0.0, 1.0, -2.0], [30.0, 0.0, 0.0], [-1.0, -1.0, 2.0]])
+    table = predictions(NAMES, outputs, LABELS)
+    np.testing.assert_allclose(table[list(LABELS)], softmax(outputs.double().numpy(), axis=1), rtol=1e-12)
+    assert list(table.scene_label) == ["metro", "bus", "tram"] and list(table.filename) == NAMES
+
+
+def test_file_has_the_official_columns_and_is_read_by_others(tmp_path):
+    outputs = torch.tensor([[0.0, 1.0, -2.0], [50.0, 0.0, 0.0], [-1.0, -1.0, 2.0]])
+    table = predictions(NAMES, outputs, LABELS)
+    write_predictions(tmp_path / "p.csv", table)
+    lines = (tmp_path / "p.csv").read_bytes().split(b"\n")
+    assert lines[0] == b"filename\tscene_label\tbus\tmetro\ttram" and lines[-1] == b"" and len(lines) == 5
+    again = pd.read_csv(tmp_path / "p.csv", sep="\t")
+    np.testing.assert_allclose(again[list(LABELS)], table[list(LABELS)], rtol=1e-8)
+    assert (again[list(LABELS)].to_numpy() > 0).all()  # small probabilities are not rounded to nothing
+    assert len(ProbabilityContainer(filename=str(tmp_path / "p.csv")).load()) > 0

@@ -1,0 +1,167 @@
+import math
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch import nn
+
+from task1a import model_file
+from task1a.config import FeatureConfig, ModelConfig, TrainingConfig
+from task1a.errors import InputError
+from task1a.model_file import ModelSpec
+from task1a.predict import logits
+from task1a.training import fit
+
+SPEC = ModelSpec(ModelConfig(tau=0.4, residual_norm="none"),
+                 FeatureConfig(n_mels=32, n_fft=1024, window=1024, hop=800, clip_seconds=1.0), ("bus", "park", "tram"))
+RECIPE = TrainingConfig(epochs=4, batch_size=8, warmup_epochs=1, learning_rate=0.05, frequency_mask_bins=4,
+                        time_mask_frames=3, roll_seconds=0.1)
+
+
+def examples(clips: int, seed: int = 0) -> fit.Examples:
+    """Clips whose class is the third of the spectrum that is loud."""
+    rng = np.random.default_rng(seed)
+    targets = rng.integers(0, 3, clips)
+    stored = rng.normal(0, 1, (clips, 32, SPEC.features.frames)).astype(np.float32)
+    for clip, target in zip(stored, targets, strict=True):
+        clip[target * 11:target * 11 + 10] += 2
+    return fit.Examples(lambda indices: stored[indices], targets)
+
+
+def run(folder, recipe=RECIPE, identity="x", seed=0, resume=True, report=lambda text: None):
+    fit.fit(SPEC, recipe, seed, examples(30), examples(12, 1), folder, identity, "cpu", resume, report)
+    return model_file.read_tensors(folder / "model.safetensors")
+
+
+class Killed(Exception):
+    pass
+
+
+def kill_after(epochs):
+    def report(text):
+        if text.startswith(f"epoch {epochs}/"):
+            raise Killed
+    return report
+
+
+class Linear(nn.Module):
+    """The mean of a linear head over time, with logits that spread well."""
+
+    def __init__(self):
+        super().__init__()
+        self.head = nn.Conv2d(32, 3, 1)
+        nn.init.normal_(self.head.weight, 0, 2)
+
+    def forward(self, x):
+        return self.head(x.transpose(1, 2)).mean(dim=(2, 3))
+
+
+def test_learning_rate_by_hand():
+    recipe = TrainingConfig(epochs=10, warmup_epochs=2, learning_rate=0.06)
+    rates = [fit.learning_rate(step, 5, recipe) for step in range(50)]
+    assert rates[0] == 0 and rates[5] == pytest.approx(0.03) and rates[10] == pytest.approx(0.06)
+    assert rates[30] == pytest.approx(0.03)  # half way down the cosine
+    assert rates[49] == pytest.approx(0.06 * 0.5 * (1 + math.cos(math.pi * 39 / 40)))
+    assert max(rates) == pytest.approx(0.06)
+
+
+def test_batches_divide_among_processes_and_cover_the_clips():
+    order = np.arange(21)
+    assert [len(batch) for batch in fit.batches_of(order, 8, 1)] == [8, 8, 5]
+    assert [len(batch) for batch in fit.batches_of(order, 8, 2)] == [8, 8, 4]
+    assert [len(batch) for batch in fit.batches_of(order, 10, 1)] == [10, 10]  # one clip is no batch
+    with pytest.raises(InputError, match="1 training clips are too few"):
+        fit.batches_of(order[:1], 8, 1)
+
+
+def test_validation_shares_no_location_and_covers_the_scenes():
+    rng = np.random.default_rng(0)
+    clips = pd.DataFrame([(scene, f"{scene}-{place}") for scene in ("bus", "park", "tram") for place in range(20)
+                          for _ in range(rng.integers(3, 9))], columns=["scene_label", "identifier"])
+    held_out = fit.split_validation(clips, 0.1, seed=0)
+    assert not set(clips.identifier[held_out]) & set(clips.identifier[~held_out])
+    assert held_out.mean() == pytest.approx(0.1, abs=0.02)
+    assert set(clips.scene_label[held_out]) == {"bus", "park", "tram"}
+    assert (held_out == fit.split_validation(clips, 0.1, seed=0)).all()
+    assert (held_out != fit.split_validation(clips, 0.1, seed=1)).any()
+    assert not fit.split_validation(clips, 0, seed=0).any()
+
+
+def test_too_few_locations_to_hold_out():
+    clips = pd.DataFrame({"scene_label": ["bus"] * 6, "identifier": ["x", "y"] * 3})
+    with pytest.raises(InputError, match="the 2 locations of the training split do not divide into 10 parts"):
+        fit.split_validation(clips, 0.1, 0)
+
+
+def test_training_learns_and_repeats_bit_for_bit(tmp_path):
+    recipe = TrainingConfig(epochs=30, batch_size=8, warmup_epochs=1, frequency_masks=0, time_masks=0, mixup_alpha=0)
+    first, again, other = (run(tmp_path / name, recipe, seed=seed) for name, seed in (("a", 0), ("b", 0), ("c", 1)))
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert not all(torch.equal(first[name], other[name]) for name in first)
+    history = pd.read_csv(tmp_path / "a" / "history.csv")
+    assert list(history) == list(fit.HISTORY) and list(history.epoch) == list(range(1, 31))
+    assert history.validation_accuracy.iloc[-1] > 80 and history.train_loss.iloc[-1] < history.train_loss.iloc[0]
+
+
+@pytest.mark.parametrize("epochs", [1, 3])
+def test_a_killed_run_goes_on_to_the_same_file(tmp_path, epochs):
+    run(tmp_path / "whole")
+    with pytest.raises(Killed):
+        run(tmp_path / "killed", report=kill_after(epochs))
+    assert not (tmp_path / "killed" / "model.safetensors").exists()
+    said = []
+    run(tmp_path / "killed", report=said.append)
+    assert said[0] == f"going on after epoch {epochs} of 4"
+    assert len(said) == 1 + 4 - epochs
+    whole, resumed = (tmp_path / name / "model.safetensors" for name in ("whole", "killed"))
+    assert whole.read_bytes() == resumed.read_bytes()
+
+
+@pytest.mark.parametrize("settings", [{"identity": "y"}, {"resume": False}])
+def test_a_checkpoint_of_something_else_is_not_used(tmp_path, settings):
+    with pytest.raises(Killed):
+        run(tmp_path, report=kill_after(2))
+    said = []
+    run(tmp_path, **settings, report=said.append)
+    assert said[0].startswith("epoch 1/4")
+
+
+def test_a_damaged_checkpoint_is_named(tmp_path):
+    (tmp_path / "checkpoint.pt").write_bytes(b"PK\3\4 half a file")
+    with pytest.raises(InputError, match="checkpoint.pt: not a usable checkpoint .*; remove it to train from"):
+        run(tmp_path)
+
+
+def test_a_loss_that_is_no_number_stops_the_run(tmp_path):
+    broken = fit.Examples(lambda indices: np.full((len(indices), 32, SPEC.features.frames), np.nan, np.float32),
+                          np.zeros(8, np.int64))
+    with pytest.raises(InputError, match="epoch 1: the training loss is nan; lower training.learning_rate"):
+        fit.fit(SPEC, RECIPE, 0, broken, examples(0), tmp_path, "x", "cpu")
+
+
+def test_without_validation_the_history_is_empty_there(tmp_path):
+    fit.fit(SPEC, RECIPE, 0, examples(16), examples(0), tmp_path, "x", "cpu", report=lambda text: None)
+    assert pd.read_csv(tmp_path / "history.csv")[["validation_accuracy", "validation_log_loss"]].isna().all(axis=None)
+
+
+def test_calibration_finds_the_temperature_that_was_put_in():
+    """Targets drawn from the softmax of the logits divided by 3: the best temperature is 3."""
+    torch.manual_seed(0)
+    model = Linear()
+    clips = examples(4000)
+    before = logits(model, clips.read, len(clips), 500, torch.device("cpu"))
+    drawn = torch.multinomial(torch.softmax(before / 3, 1), 1).flatten().numpy()
+    judged = fit.Examples(clips.read, drawn)
+    temperature = fit.calibrate(model, judged, 500, torch.device("cpu"))
+    assert temperature == pytest.approx(3, rel=0.1)
+    after = logits(model, clips.read, len(clips), 500, torch.device("cpu"))
+    torch.testing.assert_close(after, before / temperature, atol=1e-4, rtol=1e-4)
+
+
+def test_cuda_is_refused_where_there_is_none(monkeypatch):
+    monkeypatch.setattr(torch, "cuda", SimpleNamespace(is_available=lambda: False))
+    assert fit.device_of("auto") == "cpu"
+    with pytest.raises(InputError, match="--device cuda: no CUDA device"):
+        fit.device_of("cuda")
