@@ -1,4 +1,5 @@
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -231,6 +232,29 @@ def test_interrupt_keeps_what_is_done(root, cache_dir, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         build(root, names(root), TINY, cache_dir)
     assert list(FeatureCache.open(root, TINY, cache_dir).clips) == names(root)[:3]
+    monkeypatch.setattr(cache, "_extract", extract)
+    assert contents(build(root, names(root), TINY, cache_dir).folder) == undisturbed
+
+
+def test_interrupted_update_goes_on_to_the_same_files(root, cache_dir, monkeypatch):
+    build(root, names(root), TINY, cache_dir)
+    write_clip(root / "audio/1.wav", seed=99)
+    os.utime(root / "audio/1.wav", ns=(10 ** 18, 10 ** 18))
+    for new in ("00", "7"):
+        write_clip(root / "audio" / f"{new}.wav", seed=50)
+    shutil.copytree(cache_dir, cache_dir.with_name("copy"))
+    undisturbed = contents(build(root, names(root), TINY, cache_dir.with_name("copy")).folder)
+    extract = cache._extract
+
+    def interrupted(root, features, array, task):
+        clips = FeatureCache.open(root, TINY, cache_dir).clips
+        assert "audio/1.wav" not in clips and "audio/2.wav" in clips  # its row may be half written from here on
+        if task[0] == "audio/7.wav":
+            raise KeyboardInterrupt
+        return extract(root, features, array, task)
+    monkeypatch.setattr(cache, "_extract", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        build(root, names(root), TINY, cache_dir)
     monkeypatch.setattr(cache, "_extract", extract)
     assert contents(build(root, names(root), TINY, cache_dir).folder) == undisturbed
 
