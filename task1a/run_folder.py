@@ -5,7 +5,6 @@ The names are a contract: other tools read them.
 import hashlib
 import json
 import os
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -38,18 +37,16 @@ class RunFolder:
 def replacing(path: Path) -> Iterator[Path]:
     """A temporary path beside ``path`` that takes its place when the block ends well, and is removed otherwise.
 
-    Whoever reads ``path`` sees the old file or the new one, never a part of either, even after a power failure.
+    Whoever reads ``path`` sees the old file or the new one, never a part of either, even after a power failure. The
+    temporary name is always the same, so what a killed process leaves is overwritten when it goes on.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
-    os.close(handle)
-    part = Path(name)
+    part = path.with_name(f".{path.name}.part")
     try:
         yield part
         with open(part, "rb+") as written:
             os.fsync(written.fileno())
-        part.chmod(0o666 & ~_umask())  # mkstemp's private mode is meant for secrets
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)
@@ -78,9 +75,3 @@ def digest(path: Path) -> str:
         while block := handle.read(1 << 20):
             sha256.update(block)
     return sha256.hexdigest()
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

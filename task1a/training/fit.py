@@ -143,6 +143,8 @@ def fit(spec: ModelSpec, recipe: TrainingConfig, seed: int, train: Examples, val
     wrapped, optimizer = group.setup(model, optimizer)
     history = _load_checkpoint(folder / "checkpoint.pt", identity, model, optimizer) if resume else []
     leads = rank() == 0
+    if leads and processes() > 1:
+        report(f"{group.world_size} processes, {recipe.batch_size} clips a step together")
     if leads and history:
         report(f"going on after epoch {len(history)} of {recipe.epochs}")
     for epoch in range(len(history), recipe.epochs):

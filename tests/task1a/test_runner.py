@@ -1,0 +1,278 @@
+"""The whole chain on a toy system: the files that it writes, what it does again, and what it survives."""
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from submission.validate import validate
+from task1a import runner
+from task1a.errors import FallsShort, InputError
+from task1a.run_folder import read_json
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+RUN = Path("runs/toy/seed0")
+LABEL = "Lastname_INST_task1a_1"
+FILES = {
+    "config.yaml", "environment.json", "data.json", "features.json", "complexity.json", "evaluation.json",
+    "train/model.safetensors", "train/checkpoint.pt", "train/history.csv",
+    "predictions/test.csv", "predictions/evaluation.csv",
+    f"submission/{LABEL}/{LABEL}.output.csv", f"submission/{LABEL}/{LABEL}.meta.yaml",
+    "submission/Lastname_INST_task1.zip",
+    *(f"stages/{name}.json" for name in ("data", "features", "train", "complexity", "predict", "evaluate", "package")),
+}
+
+
+@pytest.fixture(scope="module")
+def arguments(toy_data, toy_system) -> list[str]:
+    development, evaluation = map(str, toy_data)
+    return ["--system", str(toy_system), "--data-root", development, "--eval-root", evaluation, "--device", "cpu"]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(arguments, tmp_path_factory) -> Path:
+    """A folder in which the whole chain has run once, in a process of its own."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    finished = subprocess.run(command(*arguments), cwd=folder, capture_output=True, text=True, timeout=300)
+    assert finished.returncode == 0, finished.stderr
+    (folder / "said.txt").write_text(finished.stdout, encoding="utf-8")
+    return folder
+
+
+def command(*arguments: str) -> list[str]:
+    return [sys.executable, str(REPOSITORY / "task1a.py"), *arguments]
+
+
+def files(folder: Path) -> set[str]:
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*")
+            if path.is_file() and path.name != ".lock"}
+
+
+@pytest.fixture
+def again(undisturbed, tmp_path, monkeypatch):
+    """A copy of the finished run, as the present folder."""
+    shutil.copytree(undisturbed, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def said_by(capsys, *arguments: str) -> dict[str, str]:
+    """What the runner says of each stage."""
+    runner.main(arguments)
+    return dict(re.findall(r"^\[(\w+)\] (.*)$", capsys.readouterr().out, re.MULTILINE))
+
+
+def test_exactly_these_files_are_written(undisturbed):
+    assert files(undisturbed / RUN) == FILES
+    assert {path.name for path in (undisturbed / "cache").glob("*/*") if path.name != ".lock"} == {
+        "log_mel.float16", "index.csv", "features.yaml"}
+
+
+def test_the_summary_is_what_the_files_say(undisturbed):
+    said = (undisturbed / "said.txt").read_text(encoding="utf-8")
+    results, complexity = (read_json(undisturbed / RUN / name) for name in ("evaluation.json", "complexity.json"))
+    for device in ("a", "s6"):
+        score = results["device_wise"][device]
+        assert re.search(rf"^{device} +{score['accuracy']:.1f}% +{score['logloss']:.3f}$", said, re.MULTILINE)
+    assert f"{complexity['policies']['dcase2021']['bytes']:,} B" in said
+    assert "demo data: figures say nothing about real recordings" in said
+    assert "NOT SUBMITTABLE" in said and "Lastname_INST_task1.zip" in said
+
+
+def test_predictions_are_those_of_the_stored_model_for_every_clip(undisturbed, toy_data):
+    for name, root in zip(("test", "evaluation"), toy_data, strict=True):
+        written = pd.read_csv(undisturbed / RUN / "predictions" / f"{name}.csv", sep="\t")
+        listed = pd.read_csv(root / "evaluation_setup" / "fold1_test.csv", sep="\t")
+        assert set(written.filename) == set(listed.filename)
+        np.testing.assert_allclose(written.iloc[:, 2:].sum(axis=1), 1, atol=1e-6)
+
+
+def test_the_zip_is_well_formed_and_says_why_it_is_not_submittable(undisturbed):
+    path = undisturbed / RUN / "submission" / "Lastname_INST_task1.zip"
+    findings = validate(path)
+    assert {finding.level for finding in findings} == {"not_submittable"}
+    inside = f"Lastname_INST_task1/task1/{LABEL}/{LABEL}"
+    assert zipfile.ZipFile(path).namelist() == [f"{inside}.meta.yaml", f"{inside}.output.csv"]
+
+
+def test_a_second_run_skips_every_stage_and_changes_nothing(again, arguments, capsys):
+    before = {name: (again / RUN / name).stat().st_mtime_ns for name in FILES}
+    said = said_by(capsys, *arguments)
+    assert set(said.values()) == {"up to date"} and len(said) == 7
+    assert before == {name: (again / RUN / name).stat().st_mtime_ns for name in FILES}
+
+
+@pytest.mark.parametrize("change, outdated", [
+    ("training.epochs=3", {"train": "training.epochs changed"}),
+    ("submission.name=New", {"package": "submission.name changed"}),
+    ("evaluation.batch_size=7", {}),
+    ("data.workers=1", {}),
+])
+def test_a_change_runs_what_depends_on_it(again, arguments, capsys, change, outdated):
+    said = said_by(capsys, *arguments, change)
+    assert {name: said[name] for name in outdated} == outdated
+    first = next(iter(outdated), None)
+    order = list(said)
+    assert all(said[name] == "up to date" for name in (order[:order.index(first)] if first else order))
+
+
+def test_lost_and_changed_files_are_made_again(again, arguments, capsys):
+    (again / RUN / "evaluation.json").unlink()
+    with open(again / RUN / "predictions" / "evaluation.csv", "a") as handle:
+        handle.write("stale\n")
+    before = (again / RUN / "train" / "model.safetensors").stat().st_mtime_ns
+    said = said_by(capsys, *arguments)
+    assert said["predict"] == "predictions/evaluation.csv was changed"
+    assert said["evaluate"] == "evaluation.json is missing"
+    assert said["train"] == "up to date" and said["package"] == "up to date"
+    assert before == (again / RUN / "train" / "model.safetensors").stat().st_mtime_ns
+
+
+def test_a_lost_cache_is_computed_again_and_nothing_is_trained(again, arguments, capsys):
+    shutil.rmtree(again / "cache")
+    said = said_by(capsys, *arguments)
+    assert said.pop("features") == "its cache is gone"
+    assert set(said.values()) == {"up to date"}
+
+
+def test_force_does_a_stage_again_with_the_same_result(again, arguments, capsys):
+    model = again / RUN / "train" / "model.safetensors"
+    before, when = model.read_bytes(), model.stat().st_mtime_ns
+    assert said_by(capsys, *arguments, "--stage", "train", "--force") == {"train": "forced"}
+    assert model.read_bytes() == before and model.stat().st_mtime_ns > when
+
+
+def test_a_stage_whose_predecessors_are_missing_says_so(arguments, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match="stage data comes first: not done yet; run --stage all, or name it"):
+        runner.main([*arguments, "--stage", "predict"])
+
+
+def test_a_stage_does_not_use_results_of_another_configuration(again, arguments):
+    with pytest.raises(InputError, match="stage train comes first: model.tau changed"):
+        runner.main([*arguments, "--stage", "predict", "model.tau=0.6"])
+    assert "tau: 0.4" in (again / RUN / "config.yaml").read_text(encoding="utf-8")
+
+
+def test_without_an_evaluation_set_there_is_a_result_but_no_package(again, arguments, capsys):
+    without = [*arguments[:4], *arguments[6:], "--runs", "others", "training.epochs=1"]
+    said = said_by(capsys, *without)
+    assert said["package"].startswith("left out: no evaluation set")
+    assert (again / "others/toy/seed0/evaluation.json").is_file()
+    assert not (again / "others/toy/seed0/submission").exists()
+    with pytest.raises(InputError, match="without an evaluation set there is nothing to submit"):
+        runner.main([*without, "--stage", "package"])
+
+
+def test_a_model_over_the_limit_ends_with_status_1_and_no_zip(again, arguments):
+    large = ["--runs", "large", "training.epochs=1", "model.tau=4", "training.batch_size=64"]
+    with pytest.raises(FallsShort):
+        runner.main([*arguments, *large])
+    assert not read_json(again / "large/toy/seed0/complexity.json")["within_limit"]
+    assert not list((again / "large").rglob("*.zip"))
+
+
+def test_a_run_that_is_worked_on_is_left_alone(again, arguments):
+    from filelock import FileLock
+
+    with FileLock(again / RUN / ".lock"), pytest.raises(InputError, match="another process is working on this run"):
+        runner.main(arguments)
+
+
+@pytest.mark.parametrize("wrong, message", [
+    (["--stage", "trian"], "--stage trian: no such stage; did you mean train?"),
+    (["training.epoch=3"], "did you mean 'training.epochs'?"),
+    (["--data-root", "nowhere"], "meta.csv: no such file"),
+    (["data.source=demo", "--stage", "nothing"], "no such stage"),
+])
+def test_wrong_arguments_are_one_line(arguments, wrong, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError) as error:
+        runner.main([*arguments, *wrong])
+    assert message in str(error.value) and "\n" not in str(error.value)
+
+
+def test_no_traceback_and_status_2(tmp_path):
+    finished = subprocess.run(command("--data-root", "nowhere", "data.source=tau_layout"), cwd=tmp_path,
+                              capture_output=True, text=True, timeout=120)
+    assert finished.returncode == 2
+    assert finished.stderr.count("\n") == 1 and finished.stderr.startswith("error: nowhere")
+
+
+def kill_when(condition, arguments: list[str], folder: Path, with_signal=signal.SIGKILL) -> subprocess.Popen:
+    """Start the chain, and end it as soon as the condition holds."""
+    process = subprocess.Popen(command(*arguments), cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while not condition():
+        assert process.poll() is None and time.monotonic() < deadline, process.communicate()
+        time.sleep(0.002)
+    process.send_signal(with_signal)
+    process.wait(30)
+    return process
+
+
+def some_rows_written(folder: Path) -> bool:
+    return any(np.fromfile(path, np.uint16).any() for path in folder.glob("cache/*/log_mel.float16"))
+
+
+def some_epochs_done(folder: Path) -> bool:
+    return (folder / RUN / "train" / "checkpoint.pt").exists()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="SIGKILL")
+@pytest.mark.parametrize("stage, condition, unfinished", [
+    ("features", some_rows_written, "features.json"),
+    ("train", some_epochs_done, "train/model.safetensors"),
+])
+def test_a_killed_run_ends_like_an_undisturbed_one(undisturbed, arguments, tmp_path, stage, condition, unfinished):
+    kill_when(lambda: condition(tmp_path), arguments, tmp_path)
+    assert not (tmp_path / RUN / unfinished).exists()
+    finished = subprocess.run(command(*arguments), cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert finished.returncode == 0, finished.stderr
+    if stage == "train":
+        assert re.search(r"going on after epoch \d of 6", finished.stdout)
+    assert files(tmp_path / RUN) == FILES
+    timed = {"train/checkpoint.pt", "train/history.csv", "stages/train.json"}  # hold the seconds of each epoch
+    for name in FILES - timed:
+        assert (tmp_path / RUN / name).read_bytes() == (undisturbed / RUN / name).read_bytes(), name
+    for path in undisturbed.glob("cache/*/*"):
+        assert (tmp_path / path.relative_to(undisturbed)).read_bytes() == path.read_bytes()
+    histories = [pd.read_csv(folder / RUN / "train" / "history.csv").drop(columns="seconds")
+                 for folder in (tmp_path, undisturbed)]
+    pd.testing.assert_frame_equal(*histories, check_exact=True)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="SIGINT")
+def test_ctrl_c_ends_with_one_line(arguments, tmp_path):
+    process = kill_when(lambda: some_epochs_done(tmp_path), arguments, tmp_path, signal.SIGINT)
+    assert process.returncode == 130
+    assert process.stderr.read().splitlines()[-1] == "interrupted; the same command goes on from here"
+
+
+def test_two_processes_train_one_model(undisturbed, arguments, tmp_path):
+    shutil.copytree(undisturbed, tmp_path, dirs_exist_ok=True)
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    finished = subprocess.run([*torchrun, *command(*arguments, "--stage", "train", "training.epochs=2")[1:]],
+                              cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert finished.returncode == 0, finished.stderr
+    assert "2 processes" in finished.stdout and finished.stdout.count("epoch 2/2") == 1
+    assert files(tmp_path / RUN) == FILES
+    trained, before = (load_file(folder / RUN / "train" / "model.safetensors") for folder in (tmp_path, undisturbed))
+    assert all(value.isfinite().all() and value.shape == before[name].shape for name, value in trained.items())
+    assert not torch.equal(trained["head.weight"], before["head.weight"])
+
+
+def test_under_torchrun_only_training_runs(arguments, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(InputError, match="under torchrun only --stage train runs"):
+        runner.main(arguments)
