@@ -30,7 +30,7 @@ def logits(model: nn.Module, read: ReadClips, clips: int, batch_size: int, devic
 
 
 def predictions(filenames: Sequence[str], outputs: Tensor, labels: Sequence[str]) -> pd.DataFrame:
-    """Softmax of ``outputs`` [clips, classes] as a table: filename, scene_label (the most probable), then the labels."""
+    """Softmax of ``outputs`` [clips, classes] as a table: filename, scene_label (the most probable), the labels."""
     probabilities = torch.softmax(outputs.double(), dim=1).numpy()
     table = pd.DataFrame(probabilities, columns=list(labels))
     table.insert(0, "filename", list(filenames))

@@ -76,7 +76,7 @@ class Stage:
     """whether what it left outside the run folder is there"""
 
 
-def data_inputs(run: Run) -> Inputs:
+def _data_inputs(run: Run) -> Inputs:
     return {"recordings": _recordings(run), "data.skip_damaged": run.config.data.skip_damaged}
 
 
@@ -92,7 +92,7 @@ def data(run: Run) -> Sequence[Path]:
     return [run.folder.data]
 
 
-def features_inputs(run: Run) -> Inputs:
+def _features_inputs(run: Run) -> Inputs:
     return {"data": digest(run.folder.data), **_settings("features", run.config.features)}
 
 
@@ -120,7 +120,7 @@ def features_there(run: Run) -> bool:
         return False
 
 
-def train_inputs(run: Run) -> Inputs:
+def _train_inputs(run: Run) -> Inputs:
     config = run.config
     return {"training clips": _noted_splits(run)["train"], "seed": config.seed,
             **_settings("features", config.features), **_settings("model", config.model),
@@ -143,12 +143,12 @@ def train(run: Run) -> Sequence[Path]:
         write_json(folder.environment, environment(run.device))
     run.say(f"{(~held_out).sum():,} training clips, {held_out.sum():,} validation clips of other locations")
     fit.fit(ModelSpec(config.model, config.features, labels), config.training, config.seed, examples(~held_out),
-            examples(held_out), folder.model.parent, fingerprint(train_inputs(run)), run.device,
+            examples(held_out), folder.model.parent, fingerprint(_train_inputs(run)), run.device,
             resume=not run.force, report=run.say)
     return [folder.model, folder.history, folder.environment]
 
 
-def complexity_inputs(run: Run) -> Inputs:
+def _complexity_inputs(run: Run) -> Inputs:
     return {"model": digest(run.folder.model)}
 
 
@@ -160,7 +160,7 @@ def count(run: Run) -> Sequence[Path]:
     return [run.folder.complexity]
 
 
-def predict_inputs(run: Run) -> Inputs:
+def _predict_inputs(run: Run) -> Inputs:
     splits = _noted_splits(run)
     return {"model": digest(run.folder.model), "test clips": splits["test"],
             "evaluation clips": splits.get("evaluation")}
@@ -184,7 +184,7 @@ def predictions(run: Run) -> Sequence[Path]:
     return written
 
 
-def evaluate_inputs(run: Run) -> Inputs:
+def _evaluate_inputs(run: Run) -> Inputs:
     return {"predictions": digest(run.folder.test_predictions), "data": digest(run.folder.data)}
 
 
@@ -203,7 +203,7 @@ def evaluate(run: Run) -> Sequence[Path]:
     return [run.folder.evaluation]
 
 
-def package_inputs(run: Run) -> Inputs:
+def _package_inputs(run: Run) -> Inputs:
     folder, config = run.folder, run.config
     return {"predictions": digest(folder.evaluation_predictions), "complexity": digest(folder.complexity),
             "results": digest(folder.evaluation),
@@ -293,11 +293,11 @@ def _without(clips: pd.DataFrame, damaged: Collection[str]) -> pd.DataFrame:
 
 
 STAGES = (
-    Stage("data", data_inputs, data),
-    Stage("features", features_inputs, features, features_there),
-    Stage("train", train_inputs, train),
-    Stage("complexity", complexity_inputs, count),
-    Stage("predict", predict_inputs, predictions),
-    Stage("evaluate", evaluate_inputs, evaluate),
-    Stage("package", package_inputs, make_package),
+    Stage("data", _data_inputs, data),
+    Stage("features", _features_inputs, features, features_there),
+    Stage("train", _train_inputs, train),
+    Stage("complexity", _complexity_inputs, count),
+    Stage("predict", _predict_inputs, predictions),
+    Stage("evaluate", _evaluate_inputs, evaluate),
+    Stage("package", _package_inputs, make_package),
 )

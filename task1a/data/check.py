@@ -10,19 +10,19 @@ Problems and notes are counted in full and name their first ten cases.
 """
 import hashlib
 import os
-import struct
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import pandas as pd
 import soundfile
 
 from task1a.data import demo, tau_layout
+from task1a.data.wav import truncation
 from task1a.errors import InputError
 
 NAMED = 10
@@ -106,7 +106,7 @@ def read_header(path: Path) -> Header:
     """
     try:
         with open(path, "rb") as file:
-            fault = _truncation(file)
+            fault = truncation(file, os.fstat(file.fileno()).st_size)
         info = soundfile.info(str(path))
     except FileNotFoundError:
         return Header(fault="no such file", missing=True)
@@ -262,35 +262,6 @@ def _format_name(info: Any) -> str:
                  "FLOAT": "32 bit float", "DOUBLE": "64 bit float"}
     channels = {1: "mono", 2: "stereo"}.get(info.channels, f"{info.channels} channels")
     return f"{info.samplerate / 1000:g} kHz, {encodings.get(info.subtype, info.subtype_info)}, {channels}"
-
-
-def _truncation(file: BinaryIO) -> str:
-    """Say how much of a WAV file's data chunk is there where it is not all; empty where it is, or for other files.
-
-    Chunks as in Microsoft's *Multimedia Programming Interface and Data Specifications 1.0*; RF64 as in EBU Tech 3306.
-    """
-    size = os.fstat(file.fileno()).st_size
-    form, _, kind = _unpack("<4sI4s", file.read(12))
-    if form not in (b"RIFF", b"RF64") or kind != b"WAVE":
-        return ""
-    long_size = None
-    while len(head := file.read(8)) == 8:
-        name, declared = struct.unpack("<4sI", head)
-        if name == b"ds64":
-            _, long_size = _unpack("<QQ", file.read(16))
-            declared -= 16
-        if name == b"data":
-            if declared == 0xFFFFFFFF:  # too long for the field, or written to a pipe: length not known beforehand
-                declared = long_size or 0
-            there = size - file.tell()
-            return f"truncated: {there:,} of {declared:,} bytes of audio" if there < declared else ""
-        file.seek(declared + declared % 2, os.SEEK_CUR)
-    return "truncated: ends before its audio"
-
-
-def _unpack(layout: str, data: bytes) -> tuple[Any, ...]:
-    # a file that ends early reads as zeros, which is no WAV file
-    return struct.unpack(layout, data.ljust(struct.calcsize(layout), b"\0"))
 
 
 def _size_and_time(path: Path) -> tuple[int, int]:

@@ -127,11 +127,21 @@ def fit(spec: ModelSpec, recipe: TrainingConfig, seed: int, train: Examples, val
         identity: str, device: str = "auto", resume: bool = True, report: Callable[[str], None] = print) -> None:
     """Train a model and write ``model.safetensors``, ``history.csv`` and ``checkpoint.pt`` into ``folder``.
 
-    Where ``resume`` is set it goes on from the checkpoint there, if that is of the same ``identity``, which stands for everything that the
-    result depends on. On the CPU a resumed run ends with the weights of an undisturbed one, bit for bit.
+    On the CPU a resumed run ends with the weights of an undisturbed one, bit for bit.
+
+    Args:
+        spec: what is trained.
+        recipe: how.
+        seed: of everything random.
+        train, validation: the clips; the latter may be none.
+        folder: of the files.
+        identity: stands for everything that the result depends on.
+        device: ``auto``, ``cpu`` or ``cuda``.
+        resume: go on from the checkpoint in ``folder`` where that is of the same ``identity``.
+        report: told of every epoch.
 
     Raises:
-        InputError: there are too few clips for one step, or the loss is no longer finite.
+        InputError: there are too few clips for one step, the loss is no longer finite, or the checkpoint is damaged.
     """
     group = join_processes(device, recipe.precision)
     torch.manual_seed(seed)
@@ -227,8 +237,9 @@ def _train_epoch(group: lightning_fabric.Fabric, model: nn.Module, optimizer: to
 
 
 def batches_of(order: np.ndarray, batch_size: int, world: int) -> list[np.ndarray]:
-    """Cut ``order`` into batches that divide evenly among the ``world`` processes; a remainder too small for a batch norm is left
-    out.
+    """Cut ``order`` into batches that divide evenly among the ``world`` processes.
+
+    A remainder too small for a batch norm is left out.
 
     Raises:
         InputError: there are too few clips for one batch.
@@ -241,7 +252,8 @@ def batches_of(order: np.ndarray, batch_size: int, world: int) -> list[np.ndarra
     return batches
 
 
-def _load_checkpoint(path: Path, identity: str, model: nn.Module, optimizer: torch.optim.Optimizer) -> list[list[float]]:
+def _load_checkpoint(path: Path, identity: str, model: nn.Module,
+                     optimizer: torch.optim.Optimizer) -> list[list[float]]:
     """Load the checkpoint where there is one of this identity; returns the history of the epochs done."""
     if not path.is_file():
         return []

@@ -211,7 +211,8 @@ def test_no_traceback_and_status_2(tmp_path):
 
 def kill_when(condition, arguments: list[str], folder: Path, with_signal=signal.SIGKILL) -> subprocess.Popen:
     """Start the chain, and end it as soon as the condition holds."""
-    process = subprocess.Popen(command(*arguments), cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    pipe = subprocess.PIPE
+    process = subprocess.Popen(command(*arguments), cwd=folder, stdout=pipe, stderr=pipe, text=True)
     deadline = time.monotonic() + 120
     while not condition():
         assert process.poll() is None and time.monotonic() < deadline, process.communicate()

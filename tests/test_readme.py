@@ -1,0 +1,70 @@
+"""Every command of the README runs, in the order in which it stands there, on small data."""
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+COMMANDS = [line for block in re.findall(r"```bash\n(.*?)```", README, re.DOTALL) for line in block.splitlines()]
+FALLS_SHORT = ("submission.validate",)  # demo data cannot be submitted, and the command says so
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory, toy_data) -> Path:
+    """The repository as a newcomer has it, with a quick demo and with toy data in the place of the TAU sets."""
+    folder = tmp_path_factory.mktemp("checkout")
+    for name in ("task1a.py", "task1a", "evaluation", "submission", "benchmarks", "constraints.txt", "setup.py"):
+        (folder / name).symlink_to(REPOSITORY / name)
+    (folder / "system_configs").mkdir()
+    for path in (REPOSITORY / "system_configs").glob("*.yaml"):
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+        tree.setdefault("model", {})["tau"] = 0.4
+        tree.setdefault("training", {}).update(epochs=10 if path.stem == "demo" else 5)
+        tree.setdefault("features", {}).update(hop=4000, clip_seconds=2.0)
+        (folder / "system_configs" / path.name).write_text(yaml.safe_dump(tree), encoding="utf-8")
+    for name, root in zip(re.findall(r"(?:--data-root|--eval-root) (TAU\S+)", README), toy_data, strict=True):
+        (folder / name).symlink_to(root)
+    return folder
+
+
+def test_the_two_commands_stand_there_as_promised():
+    assert COMMANDS[0] == "pip install -c constraints.txt -e . && python task1a.py --stage all"
+    assert COMMANDS[1] == "pip install -c constraints.txt -e '.[test]' && pytest"
+
+
+def test_the_constraints_hold_every_requirement_of_the_project():
+    setup = (REPOSITORY / "setup.py").read_text(encoding="utf-8")
+    pinned = re.findall(r"^([\w-]+)==", (REPOSITORY / "constraints.txt").read_text(encoding="utf-8"), re.MULTILINE)
+    required = re.findall(r'"([\w-]+)>=', setup)
+    assert {name.replace("_", "-") for name in required} <= set(pinned) and "torch==2.13.0" in (
+        REPOSITORY / "constraints.txt").read_text(encoding="utf-8")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links to the repository")
+def test_every_command_runs(checkout):
+    environment = {**os.environ, "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])}
+    for line in COMMANDS:
+        for part in line.split(" && "):
+            words = shlex.split(part)
+            if words[0] in ("pip", "pytest"):
+                continue  # what runs this test
+            if "benchmarks/features.py" in words:
+                words += ["--clips", "4", "--rounds", "1"]
+            finished = subprocess.run(words, cwd=checkout, env=environment, capture_output=True, text=True, timeout=600)
+            expected = 1 if any(name in words for name in FALLS_SHORT) else 0
+            assert finished.returncode == expected, f"{part}\n{finished.stdout}\n{finished.stderr}"
+
+
+def test_the_configurations_named_are_those_that_there_are():
+    assert set(re.findall(r"`(\w+\.yaml)` \|", README)) == {
+        path.name for path in (REPOSITORY / "system_configs").glob("*.yaml")}
+
+
+def test_nothing_is_left_to_fill_in():
+    assert "@@" not in README
