@@ -9,12 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from evaluation.metrics import evaluate, read_predictions
-from task1a.data.tau_layout import read_development
+from task1a.data.tau_layout import is_demo, read_development
 from task1a.errors import run_command
 from task1a.run_folder import write_json
-
-DEMO_MARK = "DEMO_DATA.txt"
-"""A file of this name stands in the folder of every synthesised demo set."""
 
 DEMO_NOTE = "demo data: figures say nothing about real recordings"
 
@@ -54,11 +51,6 @@ def summary(results: Mapping[str, Any]) -> str:
     lines = [f"{'device':<{width}}  accuracy  log loss"]
     lines += [f"{name:<{width}}  {_accuracy(score):>8}  {_log_loss(score):>8}" for name, score in scores.items()]
     return "\n".join(lines) + "\n"
-
-
-def is_demo(root: Path) -> bool:
-    """Whether the data set in ``root`` is a synthesised demo set."""
-    return (Path(root) / DEMO_MARK).is_file()
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -21,7 +21,7 @@ from typing import Any
 import pandas as pd
 import soundfile
 
-from task1a.data import demo, tau_layout
+from task1a.data import tau_layout
 from task1a.data.wav import truncation
 from task1a.errors import InputError
 
@@ -161,7 +161,7 @@ def _facts(data_root: Path, clips: pd.DataFrame, headers: dict[str, Header]) -> 
     members = {split: clips[_in(clips, split)] for split in _SPLITS}
     return {
         "name": data_root.resolve().name,
-        "demo": demo.is_demo(data_root),
+        "demo": tau_layout.is_demo(data_root),
         "labels": list(tau_layout.scene_labels(clips)),
         "devices": sorted(clips.device.unique()),
         "clips": {"meta": len(clips), **{split: len(part) for split, part in members.items()}, "evaluation": 0},

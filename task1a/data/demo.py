@@ -13,6 +13,7 @@ bytes wherever and in whatever order it is made.
 import hashlib
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -32,7 +33,6 @@ from task1a.run_folder import write_text
 VERSION = 1
 """Of the synthesis; to be raised with every change of what is written, so that sets on disk are built anew."""
 
-MARKER = "DEMO_DATA.txt"
 DEVELOPMENT, EVALUATION, REFERENCE = "demo-development", "demo-evaluation", "demo-evaluation-reference.csv"
 SAMPLE_RATE = 44100
 
@@ -194,17 +194,13 @@ def build(root: Path, size: DemoSize | None = None, workers: int | None = None) 
         if all(_is_current(folder, size) for folder in (development, evaluation)) and (root / REFERENCE).is_file():
             return development, evaluation
         with tempfile.TemporaryDirectory(prefix=".demo-building-", dir=root) as part:
+            print(f"demo: synthesising {len(plan(size)):,} clips in {root}", file=sys.stderr, flush=True)
             _write(Path(part), size, workers)
             for name in (DEVELOPMENT, EVALUATION, REFERENCE):
                 if (root / name).exists():
                     os.replace(root / name, Path(part) / f"{name}.old")
                 os.replace(Path(part) / name, root / name)
     return development, evaluation
-
-
-def is_demo(root: Path) -> bool:
-    """Whether a data set is marked as demo data."""
-    return (Path(root) / MARKER).is_file()
 
 
 def plan(size: DemoSize) -> list[Clip]:
@@ -284,7 +280,7 @@ def _write(root: Path, size: DemoSize, workers: int | None) -> None:
     numbers = {clip: f"audio/{number}.wav" for number, clip in enumerate(evaluation)}
     for name in (DEVELOPMENT, EVALUATION):
         (root / name / "audio").mkdir(parents=True)
-        write_text(root / name / MARKER, _marker(size))
+        write_text(root / name / tau_layout.DEMO_MARK, _marker(size))
     _write_development_tables(root / DEVELOPMENT, development)
     truth = pd.DataFrame({"filename": numbers.values(), "scene_label": [clip.scene for clip in numbers],
                           "source_label": [clip.device for clip in numbers]})
@@ -327,7 +323,7 @@ def _marker(size: DemoSize) -> str:
 
 
 def _is_current(folder: Path, size: DemoSize) -> bool:
-    return is_demo(folder) and (folder / MARKER).read_text(encoding="utf-8") == _marker(size)
+    return tau_layout.is_demo(folder) and (folder / tau_layout.DEMO_MARK).read_text(encoding="utf-8") == _marker(size)
 
 
 def _sounds(random: np.random.Generator, sound: Sound, pitch: float, rate: float, samples: int) -> np.ndarray:

@@ -14,6 +14,8 @@ from task1a.errors import InputError
 
 META = "meta.csv"
 SETUP = "evaluation_setup"
+DEMO_MARK = "DEMO_DATA.txt"
+"""a file of this name stands in the folder of every synthesised data set"""
 
 
 def read_development(root: Path, allow_overlap: bool = False) -> pd.DataFrame:
@@ -76,6 +78,11 @@ def read_reference(root: Path) -> pd.DataFrame:
 def scene_labels(clips: pd.DataFrame) -> tuple[str, ...]:
     """The scene labels of a development set in alphabetical order, which is the official column order."""
     return tuple(sorted(clips.scene_label.unique()))
+
+
+def is_demo(root: Path) -> bool:
+    """Whether the data set in ``root`` is a synthesised demo set."""
+    return (Path(root) / DEMO_MARK).is_file()
 
 
 def clip_key(filename: str) -> str:
