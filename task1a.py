@@ -1,8 +1,9 @@
 """The runner's door: ``python task1a.py --stage all``."""
 import sys
 
-from task1a.errors import run_command
-from task1a.runner import main
-
 if __name__ == "__main__":
+    # imported here because every worker process imports this file anew, and needs none of it
+    from task1a.errors import run_command
+    from task1a.runner import main
+
     sys.exit(run_command(main))

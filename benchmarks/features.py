@@ -1,6 +1,6 @@
 """How fast features are computed, beside torchaudio and librosa, and how the cache scales over processes.
 
-    python benchmarks/features.py [--clips 64] [--audio DIR] [--rounds 5]
+    python benchmarks/features.py [--clips 64] [--audio DIR] [--rounds 3]
 
 The three pipelines give the same features from the same files, one thread each, in turn, by processor time, so that
 little depends on what else the machine does. The builds of the cache hash and write as in earnest and are timed by the
@@ -38,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--clips", type=int, default=64, help="number of clips to synthesise, or to take of --audio")
     parser.add_argument("--audio", type=Path, help="folder of WAV files to measure on instead")
-    parser.add_argument("--rounds", type=int, default=5, help="repetitions, of which the median counts")
+    parser.add_argument("--rounds", type=int, default=3, help="repetitions, of which the median counts")
     args = parser.parse_args(argv)
     features = FeatureConfig()
     with tempfile.TemporaryDirectory() as scratch:

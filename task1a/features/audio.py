@@ -4,18 +4,15 @@ Any format, bit depth, sampling rate and number of channels that libsndfile read
 features in silence is an error: no samples, samples that are not finite, a file that has been cut off.
 """
 import io
-import struct
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 import soundfile
 import soxr
 
 from task1a.config import FeatureConfig
+from task1a.data.wav import truncation
 from task1a.errors import InputError
-
-_OPEN_LENGTH = 0xFFFFFFFF  # written by encoders that stream and cannot go back to the header
 
 
 def read_clip(source: Path | bytes, features: FeatureConfig) -> np.ndarray:
@@ -44,22 +41,10 @@ def read_clip(source: Path | bytes, features: FeatureConfig) -> np.ndarray:
     return np.resize(mono, features.clip_samples)  # cuts, or repeats circularly
 
 
-def truncated(source: Path | bytes) -> str | None:
-    """Why a WAV file counts as cut off, or None: its data chunk must be as long as the header says.
-
-    libsndfile reads what is there of such a file without a word. A length left open by a streaming encoder, and any
-    format but WAV, is not judged here.
-    """
-    if isinstance(source, bytes):
-        return _truncated(io.BytesIO(source), len(source))
-    with open(source, "rb") as handle:
-        return _truncated(handle, Path(source).stat().st_size)
-
-
 def _decode(content: bytes) -> tuple[np.ndarray, int]:
     if not content:
         raise InputError("empty file")
-    cut_off = truncated(content)
+    cut_off = truncation(io.BytesIO(content), len(content))
     if cut_off:
         raise InputError(cut_off)
     try:
@@ -70,20 +55,7 @@ def _decode(content: bytes) -> tuple[np.ndarray, int]:
         reason = str(getattr(error, "error_string", error)).strip().rstrip(".")
         raise InputError(f"not readable as audio ({reason})") from None
     if len(samples) < declared:
-        raise InputError(f"cut off: {len(samples)} of {declared} samples are there")
+        raise InputError(f"truncated: {len(samples):,} of {declared:,} samples")
     if not np.isfinite(samples).all():
         raise InputError("holds samples that are not finite numbers")
     return samples, rate
-
-
-def _truncated(handle: BinaryIO, size: int) -> str | None:
-    header = handle.read(12)
-    if header[:4] != b"RIFF" or header[8:] != b"WAVE":
-        return None
-    while len(chunk := handle.read(8)) == 8:
-        name, length = struct.unpack("<4sI", chunk)
-        if name == b"data":
-            there = size - handle.tell()
-            return f"cut off: {there} of {length} bytes of audio are there" if there < length < _OPEN_LENGTH else None
-        handle.seek(length + length % 2, io.SEEK_CUR)  # chunks are padded to an even length
-    return None

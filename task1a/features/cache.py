@@ -95,8 +95,9 @@ class FeatureCache:
     @functools.cached_property
     def array(self) -> np.ndarray:
         """The whole stored array, float16 ``[rows, n_mels, frames]``, mapped read-only; its rows are :meth:`rows`."""
-        stored = np.memmap(self.folder / ARRAY, "<f2", mode="r")
-        return stored.reshape(-1, *self.shape[1:])
+        path = self.folder / ARRAY
+        rows = path.stat().st_size // _row_bytes(self.features)
+        return np.memmap(path, "<f2", mode="r", shape=(rows, *self.shape[1:]))
 
     def rows(self, filenames: Iterable[str]) -> np.ndarray:
         """Rows of clips in the array, int64, in the order given.
@@ -402,11 +403,11 @@ def _map_in_order(pool: Executor, ahead: int, function: Callable[..., Result], t
 
 
 def _start_worker() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     import torch
 
     torch.set_num_threads(1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
-    threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
 def _end_with_parent() -> None:
