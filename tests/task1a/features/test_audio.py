@@ -94,7 +94,8 @@ def test_cut_off_flac(tmp_path):
 
 
 @pytest.mark.parametrize(("content", "reason"), [
-    (b"", "empty file"), (b"not audio at all" * 100, "not readable as audio"), (b"RIFF\0\0\0\0WAVE", "ends before its audio")])
+    (b"", "empty file"), (b"not audio at all" * 100, "not readable as audio"),
+    (b"RIFF\0\0\0\0WAVE", "ends before its audio")])
 def test_not_audio(content, reason):
     with pytest.raises(InputError, match=reason):
         read_clip(content, FEATURES)
