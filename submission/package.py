@@ -57,7 +57,7 @@ def package(runs: Sequence[Path], authors: Path | None, out: Path, rules: Rules 
         InputError: a run is incomplete, or the authors' file has problems (one line each).
     """
     out = Path(out)
-    _clear(out, rules)
+    clear(out, rules)
     runs = [Path(run) for run in runs]
     if not 1 <= len(runs) <= rules.systems:
         raise InputError(f"{len(runs)} runs given; a team hands in 1 to {rules.systems} systems")
@@ -74,8 +74,20 @@ def package(runs: Sequence[Path], authors: Path | None, out: Path, rules: Rules 
     except _Malformed as refused:
         return Report(None, refused.findings)
     except BaseException:
-        _clear(out, rules)
+        clear(out, rules)
         raise
+
+
+def clear(out: Path, rules: Rules = TASK1A_2021) -> None:
+    """Remove the package that lies in ``out``, and nothing that is not part of it."""
+    for entry in sorted(out.iterdir()) if out.is_dir() else ():
+        if rules.zip_pattern.fullmatch(entry.name) and entry.is_file():
+            entry.unlink()
+        elif rules.label_pattern.fullmatch(entry.name) and entry.is_dir() and not entry.is_symlink():
+            for suffix in (OUTPUT_SUFFIX, META_SUFFIX):
+                (entry / f"{entry.name}{suffix}").unlink(missing_ok=True)
+            with suppress(OSError):  # something else lies there: it stays
+                entry.rmdir()
 
 
 def zip_bytes(files: Mapping[str, str]) -> bytes:
@@ -123,18 +135,6 @@ def _write(files: Mapping[str, str], target: Path, rules: Rules) -> tuple[Findin
         for name, text in files.items():
             write_text(target.parent / name, text)
     return findings
-
-
-def _clear(out: Path, rules: Rules) -> None:
-    """Remove the package that lies in ``out``, and nothing that is not part of it."""
-    for entry in sorted(out.iterdir()) if out.is_dir() else ():
-        if rules.zip_pattern.fullmatch(entry.name) and entry.is_file():
-            entry.unlink()
-        elif rules.label_pattern.fullmatch(entry.name) and entry.is_dir() and not entry.is_symlink():
-            for suffix in (OUTPUT_SUFFIX, META_SUFFIX):
-                (entry / f"{entry.name}{suffix}").unlink(missing_ok=True)
-            with suppress(OSError):  # something else lies there: it stays
-                entry.rmdir()
 
 
 def main(argv: Sequence[str] | None = None) -> int:

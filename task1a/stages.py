@@ -18,6 +18,7 @@ import torch
 
 from evaluation import metrics, per_device
 from submission.findings import tell
+from submission.package import clear as clear_package
 from submission.package import package
 from submission.rules import TASK1A_2021
 from task1a import complexity, model_file, predict
@@ -140,6 +141,7 @@ def train(run: Run) -> Sequence[Path]:
         return fit.Examples(lambda indices: read(rows[indices]), targets[rows])
 
     if fit.rank() == 0:
+        _clear_results(folder)
         write_json(folder.environment, environment(run.device))
     run.say(f"{(~held_out).sum():,} training clips, {held_out.sum():,} validation clips of other locations")
     fit.fit(ModelSpec(config.model, config.features, labels), config.training, config.seed, examples(~held_out),
@@ -224,6 +226,14 @@ def make_package(run: Run) -> Sequence[Path]:
 
 def _recordings(run: Run) -> str:
     return check.content_digest(run.sets["development"], run.sets.get("evaluation"))
+
+
+def _clear_results(folder: RunFolder) -> None:
+    """Remove what came of an earlier model, so that nothing of it can be taken for a result of this one."""
+    for path in (folder.model, folder.complexity, folder.test_predictions, folder.evaluation_predictions,
+                 folder.evaluation):
+        path.unlink(missing_ok=True)
+    clear_package(folder.submission)
 
 
 def environment(device: str) -> dict[str, Any]:

@@ -150,6 +150,9 @@ def test_force_does_a_stage_again_with_the_same_result(again, arguments, capsys)
     before, when = model.read_bytes(), model.stat().st_mtime_ns
     assert said_by(capsys, *arguments, "--stage", "train", "--force") == {"train": "forced"}
     assert model.read_bytes() == before and model.stat().st_mtime_ns > when
+    # nothing that came of the earlier model is left to be taken for a result of this one
+    assert files(again / RUN) == {name for name in FILES if name.startswith(("train/", "stages/")) or name in (
+        "config.yaml", "environment.json", "data.json", "features.json")}
 
 
 def test_a_stage_whose_predecessors_are_missing_says_so(arguments, tmp_path, monkeypatch):
