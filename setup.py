@@ -35,7 +35,7 @@ setup(
         "setuptools>=77.0.3,<82",
     ],
     extras_require={
-        "test": ["pytest>=8.0", "hypothesis>=6.100", "librosa>=0.10.2", "ruff>=0.6"],
+        "test": ["pytest>=8.0", "hypothesis>=6.100", "librosa>=0.10.2", "threadpoolctl>=3.5", "ruff>=0.6"],
     },
     classifiers=[
         "Programming Language :: Python :: 3",
