@@ -32,6 +32,10 @@ FILES = {
     *(f"stages/{name}.json" for name in ("data", "features", "train", "complexity", "predict", "evaluate", "package")),
 }
 
+# when training starts, what came of an earlier model goes, so that it cannot be taken for a result of the new one
+AFTER_TRAINING = {"config.yaml", "environment.json", "data.json", "features.json", *(
+    name for name in FILES if name.startswith(("train/", "stages/")))}
+
 
 @pytest.fixture(scope="module")
 def arguments(toy_data, toy_system) -> list[str]:
@@ -150,9 +154,7 @@ def test_force_does_a_stage_again_with_the_same_result(again, arguments, capsys)
     before, when = model.read_bytes(), model.stat().st_mtime_ns
     assert said_by(capsys, *arguments, "--stage", "train", "--force") == {"train": "forced"}
     assert model.read_bytes() == before and model.stat().st_mtime_ns > when
-    # nothing that came of the earlier model is left to be taken for a result of this one
-    assert files(again / RUN) == {name for name in FILES if name.startswith(("train/", "stages/")) or name in (
-        "config.yaml", "environment.json", "data.json", "features.json")}
+    assert files(again / RUN) == AFTER_TRAINING
 
 
 def test_a_stage_whose_predecessors_are_missing_says_so(arguments, tmp_path, monkeypatch):
@@ -256,6 +258,25 @@ def test_a_killed_run_ends_like_an_undisturbed_one(undisturbed, arguments, tmp_p
     pd.testing.assert_frame_equal(*histories, check_exact=True)
 
 
+def test_damaged_clips_stop_the_run_or_are_left_out_and_listed(arguments, toy_data, tmp_path, monkeypatch, capsys):
+    for name, root in zip(("development", "evaluation"), toy_data, strict=True):
+        shutil.copytree(root, tmp_path / name)
+    reference = pd.read_csv(tmp_path / "development" / "evaluation_setup" / "fold1_test.csv", sep="\t").filename
+    for path in (tmp_path / "development" / reference[3], tmp_path / "evaluation" / "audio" / "7.wav"):
+        path.write_bytes(path.read_bytes()[:5000])
+    monkeypatch.chdir(tmp_path)
+    own = [*arguments[:2], "--data-root", "development", "--eval-root", "evaluation", "training.epochs=1"]
+    with pytest.raises(InputError, match="problems, named above: .* --skip-damaged"):
+        runner.main(own)
+    assert f"{reference[3]} (truncated: " in capsys.readouterr().out
+    runner.main([*own, "--skip-damaged"])
+    said = capsys.readouterr().out
+    assert "1 damaged test clips were left out" in said and f"left out: {reference[3]}: truncated" in said
+    assert read_json(tmp_path / RUN / "evaluation.json")["left_out"] == [reference[3]]
+    assert len(pd.read_csv(tmp_path / RUN / "predictions" / "test.csv", sep="\t")) == len(reference) - 1
+    assert "audio/7.wav" not in (tmp_path / RUN / "predictions" / "evaluation.csv").read_text(encoding="utf-8")
+
+
 @pytest.mark.skipif(os.name == "nt", reason="SIGINT")
 def test_ctrl_c_ends_with_one_line(arguments, tmp_path):
     process = kill_when(lambda: some_epochs_done(tmp_path), arguments, tmp_path, signal.SIGINT)
@@ -270,7 +291,7 @@ def test_two_processes_train_one_model(undisturbed, arguments, tmp_path):
                               cwd=tmp_path, capture_output=True, text=True, timeout=300)
     assert finished.returncode == 0, finished.stderr
     assert "2 processes" in finished.stdout and finished.stdout.count("epoch 2/2") == 1
-    assert files(tmp_path / RUN) == FILES
+    assert files(tmp_path / RUN) == AFTER_TRAINING
     trained, before = (load_file(folder / RUN / "train" / "model.safetensors") for folder in (tmp_path, undisturbed))
     assert all(value.isfinite().all() and value.shape == before[name].shape for name, value in trained.items())
     assert not torch.equal(trained["head.weight"], before["head.weight"])

@@ -165,3 +165,14 @@ def test_cuda_is_refused_where_there_is_none(monkeypatch):
     assert fit.device_of("auto") == "cpu"
     with pytest.raises(InputError, match="--device cuda: no CUDA device"):
         fit.device_of("cuda")
+
+
+@pytest.mark.parametrize("settings", [{"channels_last": True}, {"precision": "bf16-mixed"},
+                                      {"channels_last": True, "precision": "bf16-mixed"}])
+def test_other_layouts_and_precisions_train_the_same_float32_model_file(tmp_path, settings):
+    recipe = TrainingConfig(**{**vars(RECIPE), **settings})
+    plain, other = run(tmp_path / "plain"), run(tmp_path / "other", recipe)
+    assert all(value.dtype == torch.float32 and value.isfinite().all() for value in other.values())
+    loss = [pd.read_csv(tmp_path / name / "history.csv").train_loss[0] for name in ("plain", "other")]
+    assert loss[0] == pytest.approx(loss[1], rel=0.02)  # the same clips and draws; later epochs drift apart
+    assert list(plain) == list(other)
