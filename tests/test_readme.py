@@ -66,5 +66,6 @@ def test_the_configurations_named_are_those_that_there_are():
         path.name for path in (REPOSITORY / "system_configs").glob("*.yaml")}
 
 
-def test_nothing_is_left_to_fill_in():
-    assert "@@" not in README
+def test_what_comes_out_is_shown():
+    assert re.search(r"```text\ndemo, seed 0.*^overall +[\d.]+% .*^zip +runs/demo/.*?```", README, re.DOTALL | re.MULTILINE)
+    assert not re.search(r"```\w*\s*```", README)
