@@ -103,10 +103,11 @@ def split_validation(clips: pd.DataFrame, fraction: float, seed: int) -> np.ndar
     if fraction == 0:
         return held_out
     parts = round(1 / fraction)
-    locations = clips.identifier.nunique()
-    if locations < parts:
-        raise InputError(f"training.validation_fraction={fraction:g}: the {locations} locations of the training split "
-                         f"do not divide into {parts} parts; raise it, or give 0 for no validation")
+    locations, largest_scene = clips.identifier.nunique(), clips.scene_label.value_counts().max()
+    if min(locations, largest_scene) < parts:
+        raise InputError(f"training.validation_fraction={fraction:g}: the training split ({locations} locations, at "
+                         f"most {largest_scene} clips a scene) does not divide into {parts} parts; raise it, or give "
+                         "0 for no validation")
     folds = StratifiedGroupKFold(parts, shuffle=True, random_state=seed)
     with warnings.catch_warnings():
         # a scene with fewer clips than parts is missing from some folds, which is as good as it gets

@@ -89,9 +89,11 @@ def test_validation_shares_no_location_and_covers_the_scenes():
     assert not fit.split_validation(clips, 0, seed=0).any()
 
 
-def test_too_few_locations_to_hold_out():
-    clips = pd.DataFrame({"scene_label": ["bus"] * 6, "identifier": ["x", "y"] * 3})
-    with pytest.raises(InputError, match="the 2 locations of the training split do not divide into 10 parts"):
+@pytest.mark.parametrize("places, scenes", [(list("xy") * 3, ["bus"] * 6),
+                                            (list("abcdefghijkl"), ["bus", "park", "tram"] * 4)])
+def test_too_little_to_hold_out(places, scenes):
+    clips = pd.DataFrame({"scene_label": scenes, "identifier": places})
+    with pytest.raises(InputError, match="does not divide into 10 parts"):
         fit.split_validation(clips, 0.1, 0)
 
 
