@@ -10,7 +10,7 @@ from typing import Any
 
 from evaluation.metrics import evaluate, read_predictions
 from task1a.data.tau_layout import is_demo, read_development
-from task1a.errors import run_command
+from task1a.errors import CommandParser, run_command
 from task1a.run_folder import write_json
 
 DEMO_NOTE = "demo data: figures say nothing about real recordings"
@@ -75,7 +75,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m evaluation.per_device",
+    parser = CommandParser(prog="python -m evaluation.per_device",
                                      description="Log loss and accuracy of predictions, by scene and by device.")
     parser.add_argument("predictions", metavar="PREDICTIONS", type=Path,
                         help="predictions of the test split: tab-separated filename, scene_label, one column a label")

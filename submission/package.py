@@ -7,7 +7,6 @@ takes its name, and nothing is left behind when it is malformed. Exit status 0 w
 may not be of the challenge's data and therefore not submittable, which is said; 1 where they would be malformed or over
 the size limit.
 """
-import argparse
 import io
 import sys
 import zipfile
@@ -21,7 +20,7 @@ from submission import meta_yaml, output_csv
 from submission.findings import Finding, of_level, tell
 from submission.rules import META_SUFFIX, OUTPUT_SUFFIX, TASK1A_2021, Rules
 from submission.validate import validate
-from task1a.errors import InputError, run_command
+from task1a.errors import CommandParser, InputError, run_command
 from task1a.run_folder import RunFolder, replacing, write_text
 
 
@@ -139,7 +138,7 @@ def _write(files: Mapping[str, str], target: Path, rules: Rules) -> tuple[Findin
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; its exit status."""
-    parser = argparse.ArgumentParser(prog="python -m submission.package", description="Package one to four runs.")
+    parser = CommandParser(prog="python -m submission.package", description="Package one to four runs.")
     parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="run folder, runs/<system>/seed<N>")
     parser.add_argument("--authors", type=Path, metavar="FILE", help="YAML file with the authors (default: an example)")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the package")

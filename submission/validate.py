@@ -6,7 +6,6 @@ unpacked zip. PDF files (the technical report) are left alone. Two things are to
 package is malformed, and reasons why a well-formed package cannot be submitted, because it is not about the challenge's
 data. Exit status 0 only for a package that can be submitted.
 """
-import argparse
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -14,7 +13,7 @@ from pathlib import Path
 from submission import archive, check_meta, output_csv
 from submission.findings import Finding, shown, tell
 from submission.rules import META_SUFFIX, OUTPUT_SUFFIX, TASK1A_2021, Rules
-from task1a.errors import run_command
+from task1a.errors import CommandParser, run_command
 
 __all__ = ["Finding", "main", "validate"]
 
@@ -92,7 +91,7 @@ def _pick(files: Sequence[str], label: str, suffix: str) -> str | None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; its exit status."""
-    parser = argparse.ArgumentParser(prog="python -m submission.validate", description="Check a package before upload.")
+    parser = CommandParser(prog="python -m submission.validate", description="Check a package before upload.")
     parser.add_argument("package", type=Path, metavar="ZIP|FOLDER")
     findings = validate(parser.parse_args(argv).package)
     print(tell(findings, TASK1A_2021.name))

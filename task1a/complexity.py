@@ -11,7 +11,6 @@ model-size tool counts (DCASE 2021 Task 1A baseline). The limit is judged by thi
 Indices of sparse storage and the features are not counted, by the rules of the challenge. Sizes are given in bytes, in
 kB of 1,000 and in KiB of 1,024 bytes, for the rules write "KB" where their tool divides by 1,024.
 """
-import argparse
 import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -21,7 +20,7 @@ from typing import Any
 
 from submission.rules import TASK1A_2021
 from task1a import models
-from task1a.errors import run_command
+from task1a.errors import CommandParser, run_command
 from task1a.model_file import read_spec, read_tensors
 
 LIMIT_POLICY = "dcase2021"
@@ -120,7 +119,7 @@ def format_report(complexity: Mapping[str, Any]) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Print the size of a model; returns 1 where it is over the limit."""
-    parser = argparse.ArgumentParser(prog="python -m task1a.complexity", description="The size of a model as the "
+    parser = CommandParser(prog="python -m task1a.complexity", description="The size of a model as the "
                                      "challenge counts it, against the limit.")
     parser.add_argument("model", metavar="MODEL", type=Path, help="a model file, e.g. train/model.safetensors of a run")
     parser.add_argument("--json", action="store_true", help="print everything counted as JSON instead of the table")

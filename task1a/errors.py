@@ -1,6 +1,8 @@
 """What a user can put right, told in one line, and how every command of the project ends."""
+import argparse
 import sys
 from collections.abc import Callable
+from typing import NoReturn
 
 
 class InputError(Exception):
@@ -9,6 +11,14 @@ class InputError(Exception):
 
 class FallsShort(Exception):
     """What was asked for could be done, and its result is not good enough. The message is one line that says why."""
+
+
+class CommandParser(argparse.ArgumentParser):
+    """A parser of arguments that tells what is wrong with them like every other error: in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise InputError instead of printing the usage and leaving the process."""
+        raise InputError(f"{message}; see {self.prog} --help")
 
 
 def run_command(main: Callable[[], int]) -> int:

@@ -15,7 +15,7 @@ from filelock import FileLock, Timeout
 from evaluation.per_device import DEMO_NOTE, summary
 from task1a import config as configuration
 from task1a.complexity import verdict
-from task1a.errors import FallsShort, InputError
+from task1a.errors import CommandParser, FallsShort, InputError
 from task1a.run_folder import RunFolder, digest, read_json, write_json, write_text
 from task1a.stages import STAGES, Run, Stage
 from task1a.training.fit import processes, rank
@@ -46,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="task1a.py", description="From recordings to a checked challenge zip.",
         epilog="Exit status: 0 all is there and right; 1 it falls short (over the limit, invalid); 2 it could not be "
                "done.")

@@ -199,6 +199,7 @@ def test_a_run_that_is_worked_on_is_left_alone(again, arguments):
     (["training.epoch=3"], "did you mean 'training.epochs'?"),
     (["--data-root", "nowhere"], "meta.csv: no such file"),
     (["data.source=demo", "--stage", "nothing"], "no such stage"),
+    (["--seed", "one"], "invalid int value: 'one'; see task1a.py --help"),
 ])
 def test_wrong_arguments_are_one_line(arguments, wrong, message, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
