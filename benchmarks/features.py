@@ -6,7 +6,6 @@ The three pipelines give the same features from the same files, one thread each,
 little depends on what else the machine does. The builds of the cache hash and write as in earnest and are timed by the
 clock, so that two workers need two idle cores; their start is taken out by timing a small and a large build.
 """
-import argparse
 import os
 import shutil
 import statistics
@@ -24,7 +23,7 @@ from threadpoolctl import threadpool_limits
 
 from task1a.compat import torchaudio
 from task1a.config import FeatureConfig
-from task1a.errors import InputError, run_command
+from task1a.errors import CommandParser, InputError, run_command
 from task1a.features import cache
 from task1a.features.audio import read_clip
 from task1a.features.log_mel import LogMel
@@ -35,7 +34,7 @@ SMALL_BUILD, LARGE_BUILD = 4, 16  # times the number of clips
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = CommandParser(prog="benchmarks/features.py", description=__doc__.split("\n")[0])
     parser.add_argument("--clips", type=int, default=64, help="number of clips to synthesise, or to take of --audio")
     parser.add_argument("--audio", type=Path, help="folder of WAV files to measure on instead")
     parser.add_argument("--rounds", type=int, default=3, help="repetitions, of which the median counts")

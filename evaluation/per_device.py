@@ -76,7 +76,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = CommandParser(prog="python -m evaluation.per_device",
-                                     description="Log loss and accuracy of predictions, by scene and by device.")
+                           description="Log loss and accuracy of predictions, by scene and by device.")
     parser.add_argument("predictions", metavar="PREDICTIONS", type=Path,
                         help="predictions of the test split: tab-separated filename, scene_label, one column a label")
     parser.add_argument("--data-root", metavar="DIR", type=Path, required=True,

@@ -120,7 +120,7 @@ def format_report(complexity: Mapping[str, Any]) -> str:
 def main(argv: Sequence[str] | None = None) -> int:
     """Print the size of a model; returns 1 where it is over the limit."""
     parser = CommandParser(prog="python -m task1a.complexity", description="The size of a model as the "
-                                     "challenge counts it, against the limit.")
+                           "challenge counts it, against the limit.")
     parser.add_argument("model", metavar="MODEL", type=Path, help="a model file, e.g. train/model.safetensors of a run")
     parser.add_argument("--json", action="store_true", help="print everything counted as JSON instead of the table")
     arguments = parser.parse_args(argv)

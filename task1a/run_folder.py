@@ -30,7 +30,10 @@ class RunFolder:
     evaluation_predictions = property(lambda self: self.root / "predictions" / "evaluation.csv")
     evaluation = property(lambda self: self.root / "evaluation.json")
     submission = property(lambda self: self.root / "submission")
-    records = property(lambda self: self.root / "stages")
+
+    def record(self, stage: str) -> Path:
+        """What a stage depended on and wrote when it last ended well; missing while it has to run."""
+        return self.root / "stages" / f"{stage}.json"
 
 
 @contextmanager

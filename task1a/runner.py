@@ -122,7 +122,7 @@ def _run_stages(run: Run, wanted: Sequence[str], everything: bool) -> None:
 
 
 def _run_stage(run: Run, stage: Stage) -> None:
-    record = run.folder.records / f"{stage.name}.json"
+    record = run.folder.record(stage.name)
     if rank() == 0:
         record.unlink(missing_ok=True)
         write_text(run.folder.config, configuration.to_yaml(run.config))
@@ -135,7 +135,7 @@ def _run_stage(run: Run, stage: Stage) -> None:
 
 def _outdated(run: Run, stage: Stage) -> str | None:
     """Why a stage has to run, or None where its results are those of the present configuration and files."""
-    record = run.folder.records / f"{stage.name}.json"
+    record = run.folder.record(stage.name)
     if not record.is_file():
         return "not done yet"
     made = read_json(record)
