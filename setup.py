@@ -35,7 +35,11 @@ setup(
         "setuptools>=77.0.3,<82",
     ],
     extras_require={
-        "test": ["pytest>=8.0", "hypothesis>=6.100", "librosa>=0.10.2", "threadpoolctl>=3.5", "ruff>=0.6"],
+        # to count files of these kinds; before 1.21, onnx believed the sizes that a file told of others
+        "onnx": ["onnx>=1.21"],
+        "tflite": ["tflite>=2.18"],
+        "test": ["pytest>=8.0", "hypothesis>=6.100", "librosa>=0.10.2", "threadpoolctl>=3.5", "ruff>=0.6", "onnx>=1.21",
+                 "tflite>=2.18"],
     },
     classifiers=[
         "Programming Language :: Python :: 3",

@@ -104,10 +104,10 @@ def build(label: str, authors: Sequence[Mapping[str, Any]], records: Records, ru
                 "embeddings": None,
                 "data_augmentation": _augmentation(config["training"]),
                 "machine_learning_method": _METHODS.get(config["model"]["name"], config["model"]["name"]),
-                "ensemble_method_subsystem_count": None,
-                "decision_making": "maximum likelihood",
+                "ensemble_method_subsystem_count": len(config["ensemble"]) or None,
+                "decision_making": "average" if config["ensemble"] else "maximum likelihood",
                 "external_data_usage": None,
-                "complexity_management": "pruning, weight quantization" if config.get("compression") else None,
+                "complexity_management": _compression(config["compression"]),
             },
             "complexity": {
                 "total_parameters": size["parameters"],
@@ -171,6 +171,14 @@ def _augmentation(training: Mapping[str, Any]) -> str | None:
              training["time_masks"] and training["time_mask_frames"])
     used = {"mixup": training["mixup_alpha"], "SpecAugment": any(masks), "time rolling": training["roll_seconds"]}
     return ", ".join(name for name, amount in used.items() if amount) or None
+
+
+def _compression(compression: Mapping[str, Any]) -> str | None:
+    if not compression["enabled"]:
+        return None
+    used = {"pruning": compression["ratio"] or compression["target_bytes"], "weight quantization": True,
+            "knowledge distillation": compression["teachers"]}
+    return ", ".join(name for name, amount in used.items() if amount)
 
 
 def _scores(scores: Mapping[str, float]) -> dict[str, float]:

@@ -1,57 +1,34 @@
 """The size of a model as the challenge counts it: non-zero values times the bytes of their stored type.
 
-``python -m task1a.complexity MODEL [--json]``: exit status 1 where the model is over the limit.
+``python -m task1a.complexity MODEL [MODEL...] [--json]``: exit status 1 where the model is over the limit. Models of
+any maker are counted (``task1a.tensor_files``); several are an ensemble, whose sizes add up.
 
 Policies
 --------
-``dcase2021``: every tensor that a layer stores, running mean and variance of batch norms included, as the organisers'
+``dcase2021``: everything that is stored, running mean and variance of batch norms included, as the organisers'
 model-size tool counts (DCASE 2021 Task 1A baseline). The limit is judged by this one.
-``paper``: parameters only, as the size that is published for BC-ResNet-ASC counts (arXiv 2206.13909).
+``paper``: without running mean and variance, as the size that is published for BC-ResNet-ASC counts (arXiv 2206.13909).
 
-Indices of sparse storage and the features are not counted, by the rules of the challenge. Sizes are given in bytes, in
-kB of 1,000 and in KiB of 1,024 bytes, for the rules write "KB" where their tool divides by 1,024.
+Scales of quantized tensors count. Indices of sparse storage and the features do not, by the rules of the challenge.
+Sizes are given in bytes, in kB of 1,000 and in KiB of 1,024 bytes, for the rules write "KB" where their tool divides by
+1,024.
 """
 import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from submission.rules import TASK1A_2021
 from task1a import models
 from task1a.errors import CommandParser, run_command
-from task1a.model_file import read_spec, read_tensors
+from task1a.model_file import is_model_file, read_spec
+from task1a.tensor_files import TensorSize, stored_tensors
 
 LIMIT_POLICY = "dcase2021"
-_STATISTICS = ("running_mean", "running_var")
-
-
-@dataclass(frozen=True)
-class TensorSize:
-    """One stored tensor."""
-
-    name: str
-    shape: tuple[int, ...]
-    dtype: str
-    bits: int
-    values: int
-    non_zero: int
-    statistics: bool
-    """running mean or variance of a batch norm"""
-
-    @property
-    def bytes(self) -> int:
-        """Of the non-zero values."""
-        return self.non_zero * self.bits // 8
-
-
-def stored_tensors(path: Path) -> list[TensorSize]:
-    """Every tensor of a model file, in the order of their names."""
-    return [TensorSize(name=name, shape=tuple(value.shape), dtype=str(value.dtype).removeprefix("torch."),
-                       bits=8 * value.element_size(), values=value.numel(), non_zero=int(value.count_nonzero()),
-                       statistics=name.endswith(_STATISTICS))
-            for name, value in read_tensors(path).items()]
 
 
 def totals(tensors: Iterable[TensorSize]) -> dict[str, float]:
@@ -63,27 +40,53 @@ def totals(tensors: Iterable[TensorSize]) -> dict[str, float]:
             "bytes": size, "kB": size / 1000, "KiB": size / 1024}
 
 
-def measure(path: Path) -> dict[str, Any]:
-    """Everything counted over a model file: the content of ``complexity.json``.
+def measure(paths: Sequence[Path]) -> dict[str, Any]:
+    """Everything counted over the files of a model, one or those of an ensemble: the content of ``complexity.json``.
+
+    Multiply-accumulates and the shape of the input are known for model files of this project, else None.
 
     Raises:
-        InputError: the file is not a model file of this project, or is damaged.
+        InputError: a file is none that can be counted, is damaged, or holds a tensor of a type of unknown width.
     """
-    spec, tensors = read_spec(path), stored_tensors(path)
-    policies = {"dcase2021": totals(tensors), "paper": totals(t for t in tensors if not t.statistics)}
-    by_bits = {str(bits): totals(t for t in tensors if t.bits == bits) for bits in sorted({t.bits for t in tensors})}
+    files, counted = [], []
+    for path in map(Path, paths):
+        stored = stored_tensors(path)
+        kept = [tensor for tensor in stored if not tensor.step_counter]
+        files.append({"file": path.name, "file_bytes": path.stat().st_size, **_arithmetic(path),
+                      "left_out": len(stored) - len(kept)})
+        counted.append(kept)
+    tensors = [tensor for kept in counted for tensor in kept]
+    policies = {"dcase2021": _by_bits(tensors), "paper": _by_bits(t for t in tensors if not t.statistics)}
+    arithmetic = [file["multiply_accumulates"] for file in files]
     return {
-        "model": Path(path).name,
+        "models": files,
         "policies": policies,
-        "by_bits": by_bits,
-        "multiply_accumulates": models.multiply_accumulates(spec.build(), spec.input_shape),
-        "input_shape": list(spec.input_shape),
+        "multiply_accumulates": None if None in arithmetic else sum(arithmetic),
         "limit_bytes": TASK1A_2021.limit_bytes,
         "warning_bytes": TASK1A_2021.warning_bytes,
         "limit_policy": LIMIT_POLICY,
         "within_limit": policies[LIMIT_POLICY]["bytes"] <= TASK1A_2021.limit_bytes,
-        "tensors": [{**asdict(t), "shape": list(t.shape), "bytes": t.bytes} for t in tensors],
+        "tensors": [{"model": model, **asdict(t), "shape": list(t.shape), "bytes": t.bytes, "statistics": t.statistics}
+                    for model, kept in enumerate(counted) for t in kept],
     }
+
+
+def _by_bits(tensors: Iterable[TensorSize]) -> dict[str, Any]:
+    """Totals, and under ``by_bits`` those of the tensors of each width."""
+    tensors = list(tensors)
+    return {**totals(tensors), "by_bits": {str(bits): totals(t for t in tensors if t.bits == bits)
+                                           for bits in sorted({t.bits for t in tensors})}}
+
+
+def _arithmetic(path: Path) -> dict[str, Any]:
+    """Multiply-accumulates of one clip and the shape of the input, where the file tells its architecture."""
+    if not path.name.lower().endswith((".safetensors", ".safetensors.xz")) or not is_model_file(path):
+        return {"multiply_accumulates": None, "input_shape": None}
+    spec = read_spec(path)
+    with torch.device("meta"):  # no memory for a width that the file only says it has
+        model = spec.build()
+    return {"multiply_accumulates": models.multiply_accumulates(model, spec.input_shape),
+            "input_shape": list(spec.input_shape)}
 
 
 def verdict(complexity: Mapping[str, Any]) -> str:
@@ -98,33 +101,59 @@ def verdict(complexity: Mapping[str, Any]) -> str:
 
 
 def format_report(complexity: Mapping[str, Any]) -> str:
-    """The table of tensors, the totals by policy and by bit width, and the verdict, as text."""
-    width = max(len(tensor["name"]) for tensor in complexity["tensors"])
+    """The tables of tensors, the totals by policy and bit width, the files, and the verdict, as text."""
+    text = ""
+    for index, model in enumerate(complexity["models"]):
+        tensors = [tensor for tensor in complexity["tensors"] if tensor["model"] == index]
+        title = f"model {index + 1}: {model['file']}\n" if len(complexity["models"]) > 1 else ""
+        text += f"{title}{_table(tensors)}\n"
+    row = "{:<12} {:>12} {:>12} {:>12} {:>12} {:>12}\n"
+    text += row.format("policy", "values", "non-zero", "B", "kB", "KiB")
+    for policy, total in complexity["policies"].items():
+        for name, part in {policy: total, **{f"  {bits} bit": part for bits, part in total["by_bits"].items()}}.items():
+            text += row.format(name, f"{part['parameters']:,}", f"{part['non_zero']:,}", f"{part['bytes']:,}",
+                               f"{part['kB']:.2f}", f"{part['KiB']:.2f}")
+    text += "\n"
+    for index, model in enumerate(complexity["models"]):
+        counted = sum(tensor["bytes"] for tensor in complexity["tensors"] if tensor["model"] == index)
+        text += _file_line(model, counted)
+    if len(complexity["models"]) > 1 and complexity["multiply_accumulates"] is not None:
+        text += f"multiply-accumulates together: {complexity['multiply_accumulates']:,}\n"
+    return f"{text}size under {complexity['limit_policy']}: {verdict(complexity)}\n"
+
+
+def _table(tensors: Sequence[Mapping[str, Any]]) -> str:
+    width = max((len(tensor["name"]) for tensor in tensors), default=6)
     row = "  {:<16} {:>8} {:>10} {:>10} {:>10}\n"
     text = "tensor".ljust(width) + row.format("shape", "type", "values", "non-zero", "bytes")
-    for tensor in complexity["tensors"]:
+    for tensor in tensors:
         shape = " x ".join(map(str, tensor["shape"])) or "scalar"
         numbers = (tensor[key] for key in ("dtype", "values", "non_zero", "bytes"))
         text += tensor["name"].ljust(width) + row.format(shape, *numbers)
-    sums = "{:<24} {:>12} {:>12} {:>12} {:>12} {:>12}\n"
-    text += "\n" + sums.format("policy", "values", "non-zero", "B", "kB", "KiB")
-    bits = {f"  {bits} bit": total for bits, total in complexity["by_bits"].items()}
-    for name, total in {**complexity["policies"], **bits}.items():
-        text += sums.format(name, f"{total['parameters']:,}", f"{total['non_zero']:,}", f"{total['bytes']:,}",
-                            f"{total['kB']:.2f}", f"{total['KiB']:.2f}")
-    shape = " x ".join(map(str, complexity["input_shape"]))
-    text += f"\nmultiply-accumulates for an input of {shape}: {complexity['multiply_accumulates']:,}\n"
-    return f"{text}size under {complexity['limit_policy']}: {verdict(complexity)}\n"
+    return text
+
+
+def _file_line(model: Mapping[str, Any], counted: int) -> str:
+    """Sizes of one file on disk and as counted, and what is known of it beside its tensors."""
+    text = f"{model['file']}: {model['file_bytes']:,} B on disk, {counted:,} B counted"
+    if model["left_out"]:
+        text += f", step counters (num_batches_tracked) left out: {model['left_out']}"
+    if model["multiply_accumulates"] is not None:
+        shape = " x ".join(map(str, model["input_shape"]))
+        text += f"\nmultiply-accumulates for an input of {shape}: {model['multiply_accumulates']:,}"
+    return f"{text}\n"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Print the size of a model; returns 1 where it is over the limit."""
     parser = CommandParser(prog="python -m task1a.complexity", description="The size of a model as the "
                            "challenge counts it, against the limit.")
-    parser.add_argument("model", metavar="MODEL", type=Path, help="a model file, e.g. train/model.safetensors of a run")
+    parser.add_argument("models", metavar="MODEL", type=Path, nargs="+", help="a model file: .safetensors, as a run "
+                        "leaves it in train/, or from elsewhere, .pt or .pth (a state dictionary), .onnx, .tflite; "
+                        "several are an ensemble")
     parser.add_argument("--json", action="store_true", help="print everything counted as JSON instead of the table")
     arguments = parser.parse_args(argv)
-    complexity = measure(arguments.model)
+    complexity = measure(arguments.models)
     print(json.dumps(complexity, indent=1) if arguments.json else format_report(complexity), end="")
     return 0 if complexity["within_limit"] else 1
 

@@ -31,6 +31,8 @@ def _number(value: Any) -> Any:
 Real = Annotated[float, BeforeValidator(_number)]
 Count = Annotated[int, Field(gt=0)]
 Fraction = Annotated[Real, Field(ge=0, lt=1)]
+_NAME = r"^[A-Za-z0-9_-][A-Za-z0-9._-]*$"
+_TEACHER = r"^(vanilla|[A-Za-z0-9_-][A-Za-z0-9._-]*/seed[0-9]+)$"
 
 _strict = ConfigDict(extra="forbid", strict=True)
 
@@ -161,6 +163,57 @@ class TrainingConfig:
 
 
 @dataclass(frozen=True, config=_strict)
+class CompressionConfig:
+    """Pruning, 8-bit quantization and distillation; the augmentation and the batches are those of the training."""
+
+    enabled: bool = False
+    """make the compressed model the system; without, it is the vanilla model"""
+    epochs: Count = 100
+    """passes over the training part after the vanilla training"""
+    learning_rate: Annotated[Real, Field(gt=0)] = 0.03
+    """peak; decays to 0 along a cosine"""
+    warmup_epochs: Annotated[Real, Field(ge=0)] = 1
+    """linear rise from 0"""
+    ratio: Fraction = 0.89
+    """part of the convolution weights that is pruned"""
+    target_bytes: Count | None = None
+    """prune as much as it takes to count at most this (policy dcase2021), in place of the ratio"""
+    scope: Literal["global", "layer"] = "global"
+    """the smallest weights of all layers together go, or the smallest of every layer"""
+    schedule: Literal["one_shot", "iterative", "gradual"] = "one_shot"
+    """prune at once, in a few equal steps, or a little before every epoch"""
+    pruning_epochs: Count | None = None
+    """epochs that an iterative or gradual schedule spreads over; half of all when not given"""
+    pruning_steps: Count = 5
+    """prunings of the iterative schedule"""
+    weight_scales: Literal["tensor", "channel"] = "tensor"
+    """one scale of the 8-bit weights a layer, or one an output channel"""
+    fold_batch_norms: bool = False
+    """fold the batch norms after convolutions into them first; sub-spectral norms stay"""
+    teachers: tuple[Annotated[str, Field(pattern=_TEACHER)], ...] = ("vanilla",)
+    """whose averaged probabilities teach: ``vanilla``, the model before compression, and other runs beside this one, as
+    <system>/seed<N>; none is training on the labels alone"""
+    temperature: Annotated[Real, Field(gt=0)] = 2.0
+    """of the softmax in distillation"""
+    cross_entropy_weight: Annotated[Real, Field(ge=0)] = 0.5
+    """of the labels' part of the loss, where there is a teacher"""
+    distillation_weight: Annotated[Real, Field(ge=0)] = 0.5
+    """of the teacher's part of the loss"""
+
+    def __post_init__(self) -> None:
+        for key in ("warmup_epochs", "pruning_epochs"):
+            if (getattr(self, key) or 0) > self.epochs:
+                raise ValueError(f"compression.{key}={getattr(self, key):g} exceeds compression.epochs={self.epochs}")
+        if self.teachers and not self.cross_entropy_weight + self.distillation_weight:
+            raise ValueError("compression.cross_entropy_weight and compression.distillation_weight are both 0")
+
+    @property
+    def pruning_spread(self) -> int:
+        """Epochs that an iterative or gradual schedule spreads over."""
+        return self.pruning_epochs or max(1, self.epochs // 2)
+
+
+@dataclass(frozen=True, config=_strict)
 class EvaluationConfig:
     """Prediction over the test split and the evaluation set."""
 
@@ -186,16 +239,19 @@ class SubmissionConfig:
 class Config:
     """One system: everything that decides what a run computes."""
 
-    system: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-][A-Za-z0-9._-]*$")]
+    system: Annotated[str, Field(pattern=_NAME)]
     """the name of the YAML file, and of the folder of its runs"""
     description: str = ""
     """one line: which row of which table this is"""
     seed: int = 0
     """of the initialisation, the order of the clips, the augmentation and the dropout (``--seed``)"""
+    ensemble: tuple[Annotated[str, Field(pattern=_NAME)], ...] = ()
+    """names of the systems beside this one whose runs of the same seed are averaged; this one trains nothing then"""
     data: DataConfig = field(default_factory=DataConfig)
     features: FeatureConfig = field(default_factory=FeatureConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
+    compression: CompressionConfig = field(default_factory=CompressionConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     submission: SubmissionConfig = field(default_factory=SubmissionConfig)
 

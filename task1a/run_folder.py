@@ -5,7 +5,8 @@ The names are a contract: other tools read them.
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+import shutil
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,9 @@ class RunFolder:
     model = property(lambda self: self.root / "train" / "model.safetensors")
     checkpoint = property(lambda self: self.root / "train" / "checkpoint.pt")
     history = property(lambda self: self.root / "train" / "history.csv")
+    packed = property(lambda self: self.root / "compress" / "packed.safetensors")
+    packed_small = property(lambda self: self.root / "compress" / "packed.safetensors.xz")
+    compress_history = property(lambda self: self.root / "compress" / "history.csv")
     complexity = property(lambda self: self.root / "complexity.json")
     test_predictions = property(lambda self: self.root / "predictions" / "test.csv")
     evaluation_predictions = property(lambda self: self.root / "predictions" / "evaluation.csv")
@@ -34,6 +38,16 @@ class RunFolder:
     def record(self, stage: str) -> Path:
         """What a stage depended on and wrote when it last ended well; missing while it has to run."""
         return self.root / "stages" / f"{stage}.json"
+
+    def changed_output(self, record: Mapping[str, Any]) -> str | None:
+        """The first file of a stage's record that is not as the stage left it, and how; None where all are."""
+        for name, content in record["outputs"].items():
+            path = self.root / name
+            if not path.is_file():
+                return f"{name} is missing"
+            if digest(path) != content:
+                return f"{name} was changed"
+        return None
 
 
 @contextmanager
@@ -53,6 +67,12 @@ def replacing(path: Path) -> Iterator[Path]:
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)
+
+
+def copy(source: Path, path: Path) -> None:
+    """Copy a file, atomically."""
+    with replacing(path) as part:
+        shutil.copyfile(source, part)
 
 
 def write_text(path: Path, text: str) -> None:

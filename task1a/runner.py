@@ -32,13 +32,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     arguments = _parser().parse_intermixed_args(argv)
     wanted = _wanted(arguments.stage)
-    config = configuration.load(arguments.system, [*arguments.overrides, *_flags(arguments)])
-    folder = RunFolder(arguments.runs / config.system / f"seed{config.seed}")
-    run = Run(config, folder, arguments.device, arguments.force, _say)
-    if processes() > 1 and wanted != ["train"]:
-        raise InputError("under torchrun only --stage train runs, on all processes; run the other stages without it")
+    run = _run_of(arguments, arguments.system)
+    folder = run.folder
+    if processes() > 1 and wanted not in (["train"], ["compress"]):
+        raise InputError("under torchrun only --stage train or --stage compress runs, on all processes; run the other "
+                         "stages without it")
+    for member in run.members:
+        _say(f"member {member.config.system}")
+        with _only_one(member.folder):
+            _run_stages(member, [name for name in wanted if name != "package"])
     with _only_one(folder):
-        _run_stages(run, wanted, everything=arguments.stage == "all")
+        _run_stages(run, wanted)
     _say(_closing_summary(run))
     if folder.complexity.is_file() and not read_json(folder.complexity)["within_limit"]:
         raise FallsShort(f"the model is over the size limit: {verdict(read_json(folder.complexity))}")
@@ -64,6 +68,21 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--skip-damaged", action="store_true", help="leave unreadable clips out instead of stopping")
     parser.add_argument("overrides", nargs="*", metavar="section.key=value", help="e.g. training.epochs=60")
     return parser
+
+
+def _run_of(arguments: argparse.Namespace, system: Path) -> Run:
+    """The run of a system, and those of its members where it is an ensemble, under the same arguments."""
+    def single(path: Path, members: tuple[Run, ...] = ()) -> Run:
+        config = configuration.load(path, [*arguments.overrides, *_flags(arguments)])
+        if path != system and config.ensemble:
+            raise InputError(f"{system}: ensemble: {path.stem} is an ensemble itself")
+        folder = RunFolder(arguments.runs / config.system / f"seed{config.seed}")
+        return Run(config, folder, arguments.device, arguments.force, _say, members)
+
+    names = configuration.load(system, arguments.overrides).ensemble
+    if system.stem in names:
+        raise InputError(f"{system}: ensemble: {system.stem} is an ensemble itself")
+    return single(system, tuple(single(system.with_name(f"{name}.yaml")) for name in names))
 
 
 def _wanted(text: str) -> list[str]:
@@ -101,14 +120,15 @@ def _only_one(folder: RunFolder) -> Iterator[None]:
         yield
 
 
-def _run_stages(run: Run, wanted: Sequence[str], everything: bool) -> None:
-    last = max(index for index, stage in enumerate(STAGES) if stage.name in wanted)
+def _run_stages(run: Run, wanted: Sequence[str]) -> None:
+    reasons = {stage.name: reason for stage in STAGES if (reason := stage.left_out(run))}
+    if wanted and not run.members and all(name in reasons for name in wanted):
+        raise InputError(f"--stage {wanted[0]}: {reasons[wanted[0]]}")
+    last = max((index for index, stage in enumerate(STAGES) if stage.name in wanted), default=-1)
     for stage in STAGES[:last + 1]:
-        if stage.name == "package" and "evaluation" not in run.sets:
-            if not everything:
-                raise InputError("--stage package: without an evaluation set there is nothing to submit (--eval-root "
-                                 "DIR)")
-            _say("[package] left out: no evaluation set is given (--eval-root DIR)")
+        if stage.name in reasons:
+            if stage.name in wanted:
+                _say(f"[{stage.name}] left out: {reasons[stage.name]}")
             continue
         outdated = _outdated(run, stage)
         if stage.name not in wanted:
@@ -139,12 +159,9 @@ def _outdated(run: Run, stage: Stage) -> str | None:
     if not record.is_file():
         return "not done yet"
     made = read_json(record)
-    for name, content in made["outputs"].items():
-        path = run.folder.root / name
-        if not path.is_file():
-            return f"{name} is missing"
-        if digest(path) != content:
-            return f"{name} was changed"
+    changed_output = run.folder.changed_output(made)
+    if changed_output:
+        return changed_output
     if not stage.still_there(run):
         return "its cache is gone"
     inputs: dict[str, Any] = json.loads(json.dumps(stage.depends_on(run)))

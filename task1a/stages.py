@@ -6,7 +6,7 @@ it was when the stage last ran and its files are as it left them. Nobody imports
 import platform
 import subprocess
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from importlib import metadata
 from pathlib import Path
@@ -22,15 +22,15 @@ from submission.package import clear as clear_package
 from submission.package import package
 from submission.rules import TASK1A_2021
 from task1a import complexity, model_file, predict
-from task1a.config import Config, fingerprint
+from task1a.config import Config, TrainingConfig, fingerprint
 from task1a.data import check, demo, tau_layout
 from task1a.errors import FallsShort, InputError
 from task1a.features import cache
 from task1a.features.cache import FeatureCache
 from task1a.model_file import ModelSpec
 from task1a.predict import ReadClips
-from task1a.run_folder import RunFolder, digest, read_json, write_json
-from task1a.training import fit
+from task1a.run_folder import RunFolder, copy, digest, read_json, write_json
+from task1a.training import distill, fit
 
 Inputs = dict[str, Any]
 
@@ -47,6 +47,18 @@ class Run:
     device: str = "auto"
     force: bool = False
     say: Callable[[str], None] = print
+    members: tuple["Run", ...] = ()
+    """the runs that an ensemble averages; none for a system of one model"""
+
+    @property
+    def parts(self) -> tuple["Run", ...]:
+        """The runs whose models make up the system: its members, or itself."""
+        return self.members or (self,)
+
+    @property
+    def model(self) -> Path:
+        """The model file that is counted and predicts: the packed one where the system is compressed."""
+        return self.folder.packed if self.config.compression.enabled else self.folder.model
 
     @cached_property
     def sets(self) -> dict[str, Path]:
@@ -75,6 +87,8 @@ class Stage:
     """does it, and returns the files that it wrote into the run folder"""
     still_there: Callable[[Run], bool] = lambda run: True
     """whether what it left outside the run folder is there"""
+    left_out: Callable[[Run], str | None] = lambda run: None
+    """why there is nothing to do for this system; None where there is"""
 
 
 def _data_inputs(run: Run) -> Inputs:
@@ -121,6 +135,10 @@ def features_there(run: Run) -> bool:
         return False
 
 
+def _no_training(run: Run) -> str | None:
+    return f"an ensemble trains nothing itself ({', '.join(run.config.ensemble)})" if run.members else None
+
+
 def _train_inputs(run: Run) -> Inputs:
     config = run.config
     return {"training clips": _noted_splits(run)["train"], "seed": config.seed,
@@ -129,34 +147,53 @@ def _train_inputs(run: Run) -> Inputs:
 
 
 def train(run: Run) -> Sequence[Path]:
-    """Train the vanilla model, or go on with it."""
-    config, folder = run.config, run.folder
-    clips, read = _clips(run, "train")
-    labels = tuple(read_json(folder.data)["labels"])
-    held_out = fit.split_validation(clips, config.training.validation_fraction, config.training.validation_seed)
-    targets = np.array([labels.index(label) for label in clips.scene_label])
-
-    def examples(chosen: np.ndarray) -> fit.Examples:
-        rows = np.flatnonzero(chosen)
-        return fit.Examples(lambda indices: read(rows[indices]), targets[rows])
-
+    """Train the vanilla model, go on with it, or take it from a run beside this one that trained the same."""
+    folder, inputs = run.folder, _train_inputs(run)
+    written = [folder.model, folder.history, folder.environment]
     if fit.rank() == 0:
-        _clear_results(folder)
+        _clear_results(folder, folder.model, folder.packed, folder.packed_small)
+    same = None if run.force or fit.processes() > 1 else _trained_beside(run, inputs)
+    if same:
+        for path in (*written, folder.checkpoint):
+            copy(same.root / path.relative_to(folder.root), path)
+        run.say(f"the same training was done in {same.root}; its model is taken")
+        return written
+    if fit.rank() == 0:
         write_json(folder.environment, environment(run.device))
-    run.say(f"{(~held_out).sum():,} training clips, {held_out.sum():,} validation clips of other locations")
-    fit.fit(ModelSpec(config.model, config.features, labels), config.training, config.seed, examples(~held_out),
-            examples(held_out), folder.model.parent, fingerprint(_train_inputs(run)), run.device,
-            resume=not run.force, report=run.say)
-    return [folder.model, folder.history, folder.environment]
+    fit.train(_job(run, folder.model.parent, run.config.training, inputs))
+    return written
+
+
+def _no_compression(run: Run) -> str | None:
+    return _no_training(run) or (None if run.config.compression.enabled else "compression.enabled is false")
+
+
+def _compress_inputs(run: Run) -> Inputs:
+    config = run.config
+    return {"vanilla model": digest(run.folder.model), "teachers": [digest(path) for path in _teachers(run)],
+            "training clips": _noted_splits(run)["train"], "seed": config.seed,
+            **_settings("training", config.training), **_settings("compression", config.compression)}
+
+
+def compress(run: Run) -> Sequence[Path]:
+    """Prune, quantize and distil the vanilla model, or go on with it."""
+    folder, settings = run.folder, run.config.compression
+    if fit.rank() == 0:
+        _clear_results(folder, folder.packed, folder.packed_small)
+    recipe = replace(run.config.training, epochs=settings.epochs, learning_rate=settings.learning_rate,
+                     warmup_epochs=settings.warmup_epochs)
+    job = _job(run, folder.packed.parent, recipe, _compress_inputs(run))
+    distill.compress(job, settings, folder.model, _teachers(run))
+    return [folder.packed, folder.packed_small, folder.compress_history]
 
 
 def _complexity_inputs(run: Run) -> Inputs:
-    return {"model": digest(run.folder.model)}
+    return {"models": [digest(part.model) for part in run.parts]}
 
 
 def count(run: Run) -> Sequence[Path]:
-    """Count the model's size over its file."""
-    counted = complexity.measure(run.folder.model)
+    """Count the size of the system over its model files."""
+    counted = complexity.measure([part.model for part in run.parts])
     write_json(run.folder.complexity, counted)
     run.say(complexity.verdict(counted))
     return [run.folder.complexity]
@@ -164,26 +201,31 @@ def count(run: Run) -> Sequence[Path]:
 
 def _predict_inputs(run: Run) -> Inputs:
     splits = _noted_splits(run)
-    return {"model": digest(run.folder.model), "test clips": splits["test"],
+    return {"models": [digest(part.model) for part in run.parts], "test clips": splits["test"],
             "evaluation clips": splits.get("evaluation")}
 
 
 def predictions(run: Run) -> Sequence[Path]:
-    """Predict the test split and the evaluation set with the model as it is stored."""
-    model, spec = model_file.load(run.folder.model)
+    """Predict the test split and the evaluation set with the model files as they are stored."""
     device = torch.device(fit.device_of(run.device))
-    model.to(device)
     written = []
     for split, path in (("test", run.folder.test_predictions), ("evaluation", run.folder.evaluation_predictions)):
         path.unlink(missing_ok=True)
         if split not in _noted_splits(run):
             continue
-        clips, read = _clips(run, split)
-        outputs = predict.logits(model, read, len(clips), run.config.evaluation.batch_size, device)
-        predict.write_predictions(path, predict.predictions(clips.filename, outputs, spec.labels))
-        run.say(f"{split}: {len(clips):,} clips")
+        tables = [_predicted(part, split, device) for part in run.parts]
+        predict.write_predictions(path, predict.average(tables))
+        run.say(f"{split}: {len(tables[0]):,} clips")
         written.append(path)
     return written
+
+
+def _predicted(run: Run, split: str, device: torch.device) -> pd.DataFrame:
+    """Probabilities of the clips of a split from a run's own model."""
+    model, spec = model_file.load(run.model)
+    clips, read = _clips(run, split)
+    outputs = predict.logits(model.to(device), read, len(clips), run.config.evaluation.batch_size, device)
+    return predict.predictions(clips.filename, outputs, spec.labels)
 
 
 def _evaluate_inputs(run: Run) -> Inputs:
@@ -211,7 +253,14 @@ def _package_inputs(run: Run) -> Inputs:
             "results": digest(folder.evaluation),
             "authors": digest(Path(config.submission.authors)) if config.submission.authors else None,
             **_settings("features", config.features), **_settings("model", config.model),
-            **_settings("training", config.training), **_settings("submission", config.submission)}
+            "ensemble": list(config.ensemble), **_settings("training", config.training),
+            **_settings("compression", config.compression), **_settings("submission", config.submission)}
+
+
+def _nothing_to_submit(run: Run) -> str | None:
+    if "evaluation" in run.sets:
+        return None
+    return "without an evaluation set there is nothing to submit (--eval-root DIR)"
 
 
 def make_package(run: Run) -> Sequence[Path]:
@@ -228,12 +277,49 @@ def _recordings(run: Run) -> str:
     return check.content_digest(run.sets["development"], run.sets.get("evaluation"))
 
 
-def _clear_results(folder: RunFolder) -> None:
-    """Remove what came of an earlier model, so that nothing of it can be taken for a result of this one."""
-    for path in (folder.model, folder.complexity, folder.test_predictions, folder.evaluation_predictions,
-                 folder.evaluation):
+def _clear_results(folder: RunFolder, *models: Path) -> None:
+    """Remove models and what came of them, so that nothing of it can be taken for a result of the next ones."""
+    for path in (*models, folder.complexity, folder.test_predictions, folder.evaluation_predictions, folder.evaluation):
         path.unlink(missing_ok=True)
     clear_package(folder.submission)
+
+
+def _job(run: Run, folder: Path, recipe: TrainingConfig, inputs: Inputs) -> fit.Job:
+    """A training over the run's training clips, parted into those learnt from and those validated on."""
+    config = run.config
+    clips, read = _clips(run, "train")
+    labels = tuple(read_json(run.folder.data)["labels"])
+    held_out = fit.split_validation(clips, config.training.validation_fraction, config.training.validation_seed)
+    targets = np.array([labels.index(label) for label in clips.scene_label])
+
+    def examples(chosen: np.ndarray) -> fit.Examples:
+        rows = np.flatnonzero(chosen)
+        return fit.Examples(lambda indices: read(rows[indices]), targets[rows])
+
+    run.say(f"{(~held_out).sum():,} training clips, {held_out.sum():,} validation clips of other locations")
+    return fit.Job(ModelSpec(config.model, config.features, labels), recipe, config.seed, examples(~held_out),
+                   examples(held_out), folder, fingerprint(inputs), run.device, resume=not run.force, report=run.say)
+
+
+def _trained_beside(run: Run, inputs: Inputs) -> RunFolder | None:
+    """A finished run of the same folder of runs whose vanilla model came of the same inputs."""
+    for path in sorted(run.folder.root.parent.parent.glob("*/seed*/stages/train.json")):
+        other, record = RunFolder(path.parent.parent), read_json(path)
+        if (other.root != run.folder.root and record["inputs"] == inputs and other.checkpoint.is_file()
+                and not other.changed_output(record)):
+            return other
+    return None
+
+
+def _teachers(run: Run) -> list[Path]:
+    """The vanilla models that teach; a run of another system lies in the same folder of runs."""
+    runs, paths = run.folder.root.parent.parent, []
+    for name in run.config.compression.teachers:
+        path = run.folder.model if name == "vanilla" else RunFolder(runs / name).model
+        if not path.is_file():
+            raise InputError(f"compression.teachers: {path}: no such model; train {name} first")
+        paths.append(path)
+    return paths
 
 
 def environment(device: str) -> dict[str, Any]:
@@ -305,9 +391,10 @@ def _without(clips: pd.DataFrame, damaged: Collection[str]) -> pd.DataFrame:
 STAGES = (
     Stage("data", _data_inputs, data),
     Stage("features", _features_inputs, features, features_there),
-    Stage("train", _train_inputs, train),
+    Stage("train", _train_inputs, train, left_out=_no_training),
+    Stage("compress", _compress_inputs, compress, left_out=_no_compression),
     Stage("complexity", _complexity_inputs, count),
     Stage("predict", _predict_inputs, predictions),
     Stage("evaluate", _evaluate_inputs, evaluate),
-    Stage("package", _package_inputs, make_package),
+    Stage("package", _package_inputs, make_package, left_out=_nothing_to_submit),
 )

@@ -12,6 +12,7 @@ TOY = {
     "model": {"tau": 0.4, "dropout": 0.1, "residual_norm": "all"},
     "training": {"epochs": 6, "batch_size": 16, "warmup_epochs": 1, "frequency_mask_bins": 4, "time_mask_frames": 3,
                  "roll_seconds": 0.2, "validation_fraction": 0.25, "calibrate": True},
+    "compression": {"enabled": True, "epochs": 4, "ratio": 0.5},
     "submission": {"name": "Toy", "abbreviation": "Toy"},
 }
 

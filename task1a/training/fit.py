@@ -1,4 +1,4 @@
-"""The training loop: from cached log-mel energies to a vanilla model.
+"""The training loop, and with it the vanilla model: from cached log-mel energies to ``model.safetensors``.
 
 A run is repeatable and can be killed at any moment: every epoch draws from generators that are seeded by (seed, epoch)
 alone, and the state after each epoch lies in the checkpoint, so a resumed run goes through the same numbers.
@@ -22,12 +22,17 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from task1a import model_file
+from task1a.compression.packed import stored_state
 from task1a.config import TrainingConfig
 from task1a.errors import InputError
 from task1a.model_file import ModelSpec
 from task1a.predict import ReadClips, logits
 from task1a.run_folder import replacing, write_text
 from task1a.training.augment import augment
+
+Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""Augmented clips [n, 1, mel bins, frames], the model's logits for them [n, classes], target probabilities [n, classes]
+-> the mean loss, a scalar."""
 
 HISTORY = ("epoch", "learning_rate", "train_loss", "validation_accuracy", "validation_log_loss", "seconds")
 
@@ -46,6 +51,32 @@ class Examples:
         """Clips [n, 1, mel bins, frames] and their class indices [n], on ``device``."""
         x = torch.from_numpy(self.read(indices)).unsqueeze(1)
         return x.to(device), torch.from_numpy(self.targets[indices]).to(device)
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a training is given."""
+
+    spec: ModelSpec
+    """the model"""
+    recipe: TrainingConfig
+    """how it is trained"""
+    seed: int
+    """of everything random"""
+    train: Examples
+    """the clips it learns from"""
+    validation: Examples
+    """the clips it is judged by after every epoch; may be none"""
+    folder: Path
+    """of the files"""
+    identity: str
+    """stands for everything that the result depends on"""
+    device: str = "auto"
+    """``auto``, ``cpu`` or ``cuda``"""
+    resume: bool = True
+    """go on from the checkpoint in the folder where that is of the same identity"""
+    report: Callable[[str], None] = print
+    """told of every epoch"""
 
 
 def device_of(name: str) -> str:
@@ -124,58 +155,69 @@ def learning_rate(step: int, steps_per_epoch: int, recipe: TrainingConfig) -> fl
     return recipe.learning_rate * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, total - warmup)))
 
 
-def fit(spec: ModelSpec, recipe: TrainingConfig, seed: int, train: Examples, validation: Examples, folder: Path,
-        identity: str, device: str = "auto", resume: bool = True, report: Callable[[str], None] = print) -> None:
-    """Train a model and write ``model.safetensors``, ``history.csv`` and ``checkpoint.pt`` into ``folder``.
+def train(job: Job) -> None:
+    """Train a model and write ``model.safetensors``, ``history.csv`` and ``checkpoint.pt`` into the job's folder.
 
     On the CPU a resumed run ends with the weights of an undisturbed one, bit for bit.
-
-    Args:
-        spec: what is trained.
-        recipe: how.
-        seed: of everything random.
-        train, validation: the clips; the latter may be none.
-        folder: of the files.
-        identity: stands for everything that the result depends on.
-        device: ``auto``, ``cpu`` or ``cuda``.
-        resume: go on from the checkpoint in ``folder`` where that is of the same ``identity``.
-        report: told of every epoch.
 
     Raises:
         InputError: there are too few clips for one step, the loss is no longer finite, or the checkpoint is damaged.
     """
-    group = join_processes(device, recipe.precision)
-    torch.manual_seed(seed)
-    model = spec.build()
+    group = join_processes(job.device, job.recipe.precision)
+    torch.manual_seed(job.seed)
+    model = job.spec.build()
+    fit(job, group, model, cross_entropy)
+    if job.recipe.calibrate and len(job.validation):
+        calibrate(model, job, group.device)
+    if rank() == 0:
+        model_file.save(job.folder / "model.safetensors", stored_state(model), job.spec)
+    group.barrier()
+
+
+def cross_entropy(_: Tensor, outputs: Tensor, targets: Tensor) -> Tensor:
+    """The loss of a training without a teacher."""
+    return F.cross_entropy(outputs, targets)
+
+
+def fit(job: Job, group: lightning_fabric.Fabric, model: nn.Module, loss: Loss,
+        before_epoch: Callable[[int], None] = lambda epoch: None,
+        as_stored: Callable[[nn.Module], nn.Module] = lambda model: model) -> None:
+    """Go through the epochs of the job's recipe, writing ``history.csv`` and ``checkpoint.pt`` after each.
+
+    Args:
+        job: recipe, clips, folder.
+        group: the processes.
+        model: is trained in place, and put on the device of the group.
+        loss: of a batch.
+        before_epoch: called with the number of every epoch, counted from 0; what it changes must be part of the
+            model's state.
+        as_stored: gives the model that is validated.
+    """
+    recipe, folder = job.recipe, job.folder
     if recipe.channels_last:
         model = model.to(memory_format=torch.channels_last)
     optimizer = torch.optim.SGD(model.parameters(), lr=recipe.learning_rate, momentum=recipe.momentum,
                                 weight_decay=recipe.weight_decay)
     wrapped, optimizer = group.setup(model, optimizer)
-    history = _load_checkpoint(folder / "checkpoint.pt", identity, model, optimizer) if resume else []
+    history = _load_checkpoint(folder / "checkpoint.pt", job.identity, model, optimizer) if job.resume else []
     leads = rank() == 0
     if leads and processes() > 1:
-        report(f"{group.world_size} processes, {recipe.batch_size} clips a step together")
+        job.report(f"{group.world_size} processes, {recipe.batch_size} clips a step together")
     if leads and history:
-        report(f"going on after epoch {len(history)} of {recipe.epochs}")
+        job.report(f"going on after epoch {len(history)} of {recipe.epochs}")
     for epoch in range(len(history), recipe.epochs):
         started = time.monotonic()
-        rate, loss = _train_epoch(group, wrapped, optimizer, spec, recipe, seed, epoch, train)
+        before_epoch(epoch)
+        rate, mean_loss = _train_epoch(job, group, wrapped, optimizer, loss, epoch)
         with group.autocast():
-            accuracy, log_loss = validate(model, validation, recipe.batch_size, group.device)
-        history.append([epoch + 1, rate, loss, accuracy, log_loss, round(time.monotonic() - started, 2)])
+            accuracy, log_loss = validate(as_stored(model), job.validation, recipe.batch_size, group.device)
+        history.append([epoch + 1, rate, mean_loss, accuracy, log_loss, round(time.monotonic() - started, 2)])
         if leads:
-            _save_checkpoint(folder / "checkpoint.pt", identity, model, optimizer, history)
+            _save_checkpoint(folder / "checkpoint.pt", job.identity, model, optimizer, history)
             _write_history(folder / "history.csv", history)
-            report(_progress(history, recipe.epochs))
-    if recipe.calibrate and len(validation):
-        temperature = calibrate(model, validation, recipe.batch_size, group.device)
-        if leads:
-            report(f"calibrated on the validation clips: temperature {temperature:.3f}, folded into the head")
+            job.report(_progress(history, recipe.epochs))
     if leads:
         _write_history(folder / "history.csv", history)
-        model_file.save(folder / "model.safetensors", model, spec)
-    group.barrier()
 
 
 def validate(model: nn.Module, examples: Examples, batch_size: int, device: torch.device) -> tuple[float, float]:
@@ -188,9 +230,9 @@ def validate(model: nn.Module, examples: Examples, batch_size: int, device: torc
             F.cross_entropy(outputs.double(), targets).item())
 
 
-def calibrate(model: nn.Module, examples: Examples, batch_size: int, device: torch.device) -> float:
-    """Divide the logits by the temperature of least log loss (Guo et al., *On calibration of modern neural networks*,
-    ICML 2017).
+def calibrate(model: nn.Module, job: Job, device: torch.device) -> float:
+    """Divide the logits by the temperature of least log loss on the validation clips (Guo et al., *On calibration of
+    modern neural networks*, ICML 2017).
 
     The head is linear and only the mean follows it, so the temperature goes into its weights: the model has the same
     decisions and as many parameters as before.
@@ -198,7 +240,8 @@ def calibrate(model: nn.Module, examples: Examples, batch_size: int, device: tor
     Returns:
         The temperature.
     """
-    outputs = logits(model, examples.read, len(examples), batch_size, device).double()
+    examples = job.validation
+    outputs = logits(model, examples.read, len(examples), job.recipe.batch_size, device).double()
     targets = torch.from_numpy(examples.targets)
     best = minimize_scalar(lambda log_t: F.cross_entropy(outputs / math.exp(log_t), targets).item(),
                            bounds=(math.log(0.1), math.log(10)), method="bounded")
@@ -206,34 +249,38 @@ def calibrate(model: nn.Module, examples: Examples, batch_size: int, device: tor
     with torch.no_grad():
         for parameter in model.head.parameters():
             parameter /= temperature
+    if rank() == 0:
+        job.report(f"calibrated on the validation clips: temperature {temperature:.3f}, folded into the head")
     return temperature
 
 
-def _train_epoch(group: lightning_fabric.Fabric, model: nn.Module, optimizer: torch.optim.Optimizer, spec: ModelSpec,
-                 recipe: TrainingConfig, seed: int, epoch: int, train: Examples) -> tuple[float, float]:
+def _train_epoch(job: Job, group: lightning_fabric.Fabric, model: nn.Module, optimizer: torch.optim.Optimizer,
+                 loss: Loss, epoch: int) -> tuple[float, float]:
     """One pass; returns the last learning rate and the mean training loss."""
-    torch.manual_seed(seed + 1_000_003 * (epoch + 1) + rank())  # of the dropout
-    rng = np.random.default_rng((seed, epoch, 1 + rank()))
-    batches = batches_of(np.random.default_rng((seed, epoch)).permutation(len(train)), recipe.batch_size, processes())
-    roll_frames = round(recipe.roll_seconds * spec.features.sample_rate / spec.features.hop)
+    recipe, features = job.recipe, job.spec.features
+    torch.manual_seed(job.seed + 1_000_003 * (epoch + 1) + rank())  # of the dropout
+    rng = np.random.default_rng((job.seed, epoch, 1 + rank()))
+    order = np.random.default_rng((job.seed, epoch)).permutation(len(job.train))
+    batches = batches_of(order, recipe.batch_size, processes())
+    roll_frames = round(recipe.roll_seconds * features.sample_rate / features.hop)
     total, rate = torch.zeros((), device=group.device), 0.0
     model.train()
     for number, indices in enumerate(batches):
         rate = learning_rate(epoch * len(batches) + number, len(batches), recipe)
         for parameters in optimizer.param_groups:
             parameters["lr"] = rate
-        x, classes = train.batch(indices[rank()::processes()], group.device)
-        x, targets = augment(x, F.one_hot(classes, len(spec.labels)).float(), recipe, roll_frames, rng)
+        x, classes = job.train.batch(indices[rank()::processes()], group.device)
+        x, targets = augment(x, F.one_hot(classes, len(job.spec.labels)).float(), recipe, roll_frames, rng)
         if recipe.channels_last:
             x = x.to(memory_format=torch.channels_last)
-        loss = F.cross_entropy(model(x), targets)
+        step_loss = loss(x, model(x), targets)
         optimizer.zero_grad()
-        group.backward(loss)
+        group.backward(step_loss)
         optimizer.step()
-        total += loss.detach()
+        total += step_loss.detach()
     mean = group.all_reduce(total / len(batches)).item()
     if not math.isfinite(mean):
-        raise InputError(f"epoch {epoch + 1}: the training loss is {mean}; lower training.learning_rate")
+        raise InputError(f"epoch {epoch + 1}: the training loss is {mean}; lower the learning rate")
     return rate, mean
 
 

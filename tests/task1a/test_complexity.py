@@ -2,34 +2,44 @@ import json
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
-from task1a import complexity, model_file
+from task1a import complexity, model_file, models
 from task1a.config import FeatureConfig, ModelConfig
+from task1a.errors import run_command
 from task1a.model_file import ModelSpec
+from task1a.tensor_files import TensorSize, stored_tensors
 
 LABELS = tuple("abcdefghij")
+HALF, BYTE = torch.float16, torch.int8
 
 
-def stored(path, tau=1.0):
+def stored(path, tau=1.0, **zeroed):
+    """A model file in which nothing is zero, as after training, but the first ``zeroed`` values of some tensors."""
     spec = ModelSpec(ModelConfig(tau=tau), FeatureConfig(), LABELS)
-    torch.manual_seed(0)
-    model = spec.build()
-    with torch.no_grad():  # nothing is zero by accident, as it is not after training
-        for value in (*model.parameters(), *model.buffers()):
-            if value.is_floating_point():
-                value.copy_(torch.where(value == 0, 1.0, value))
-    model_file.save(path, model, spec)
+    tensors = {name: torch.rand(value.shape) + 0.5 for name, value in spec.build().state_dict().items()
+               if value.is_floating_point()}
+    for name, count in zeroed.items():
+        tensors[name].view(-1)[:count] = 0
+    model_file.save(path, tensors, spec)
     return path
 
 
+def sizes(total):
+    return total["parameters"], total["non_zero"], total["bytes"]
+
+
 def test_asc_1_by_hand(tmp_path):
-    counted = complexity.measure(stored(tmp_path / "m.safetensors"))
+    counted = complexity.measure([stored(tmp_path / "m.safetensors")])
     paper, rules = counted["policies"]["paper"], counted["policies"]["dcase2021"]
-    assert (paper["parameters"], paper["non_zero"], paper["bytes"]) == (8_055, 8_055, 4 * 8_055)
+    assert sizes(paper) == (8_055, 8_055, 4 * 8_055)
     assert rules["parameters"] == 8_055 + 1_830  # running mean and variance of as many norm values
     assert (rules["bytes"], rules["kB"], rules["KiB"]) == (39_540, 39.54, 39_540 / 1024)
-    assert counted["by_bits"] == {"32": rules}
+    assert rules["by_bits"] == {"32": {key: value for key, value in rules.items() if key != "by_bits"}}
     assert counted["multiply_accumulates"] == 19_562_940
+    assert counted["models"] == [{
+        "file": "m.safetensors", "file_bytes": (tmp_path / "m.safetensors").stat().st_size,
+        "multiply_accumulates": 19_562_940, "input_shape": [1, 256, 334], "left_out": 0}]
     assert counted["within_limit"] and (counted["limit_bytes"], counted["warning_bytes"]) == (131_072, 128_000)
 
 
@@ -43,21 +53,105 @@ def test_asc_8_is_over_the_limit(tmp_path, capsys):
 
 
 def test_zeros_do_not_count_and_statistics_only_under_the_rules_of_the_challenge(tmp_path):
-    path = stored(tmp_path / "m.safetensors")
-    model, spec = model_file.load(path)
-    with torch.no_grad():
-        model.head.weight[:] = 0
-        model.head.weight[3, 7] = -0.5
-        model.stem[1].running_mean[:5] = 0
-    model_file.save(path, model, spec)
-    counted = complexity.measure(path)
-    assert counted["policies"]["paper"]["non_zero"] == 8_055 - 250 + 1
-    assert counted["policies"]["dcase2021"]["non_zero"] == 8_055 + 1_830 - 250 + 1 - 5
+    path = stored(tmp_path / "m.safetensors", **{"head.weight": 249, "stem.1.running_mean": 5})
+    counted = complexity.measure([path])
+    assert counted["policies"]["paper"]["non_zero"] == 8_055 - 249
+    assert counted["policies"]["dcase2021"]["non_zero"] == 8_055 + 1_830 - 249 - 5
     assert counted["policies"]["dcase2021"]["parameters"] == 8_055 + 1_830
     tensors = {tensor["name"]: tensor for tensor in counted["tensors"]}
-    assert tensors["head.weight"] == {"name": "head.weight", "shape": [10, 25, 1, 1], "dtype": "float32", "bits": 32,
-                                      "values": 250, "non_zero": 1, "bytes": 4, "statistics": False}
+    assert tensors["head.weight"] == {"model": 0, "name": "head.weight", "shape": [10, 25, 1, 1], "dtype": "float32",
+                                      "bits": 32, "values": 250, "non_zero": 1, "bytes": 4, "statistics": False}
     assert tensors["stem.1.running_mean"]["statistics"]
+
+
+BASELINE = {
+    # layer: shape of the weights; of the three convolutions followed by a batch norm of as many channels
+    "conv2d_3": (16, 1, 7, 7), "conv2d_4": (16, 16, 7, 7), "conv2d_5": (32, 16, 7, 7), "dense_2": (100, 64),
+    "dense_3": (10, 100),
+}
+
+
+def baseline(norms):
+    """The network of the organisers' baseline, its weights in half precision, its batch norms, if any, in float32."""
+    tensors = {}
+    for layer, shape in BASELINE.items():
+        tensors |= {f"{layer}.weight": torch.ones(shape, dtype=HALF), f"{layer}.bias": torch.ones(shape[0], dtype=HALF)}
+        if layer.startswith("conv") and norms:
+            tensors |= {f"{layer}.norm.{name}": torch.ones(shape[0])
+                        for name in ("weight", "bias", "running_mean", "running_var")}
+    return tensors
+
+
+@pytest.mark.parametrize("name", ["m.safetensors", "m.pt"])
+def test_the_published_sizes_of_the_organisers_baseline(tmp_path, name, capsys):
+    save = save_file if name.endswith("safetensors") else torch.save
+    save(baseline(norms=True), tmp_path / name)
+    assert complexity.main([str(tmp_path / name)]) == 0
+    assert "size under dcase2021: 93,004 B (93.00 kB, 90.82 KiB) of 131,072 B" in capsys.readouterr().out
+    counted = complexity.measure([tmp_path / name])["policies"]
+    assert sizes(counted["dcase2021"]) == (46_246, 46_246, 93_004)
+    assert sizes(counted["paper"])[:2] == (46_118, 46_118)  # the trainable ones
+
+    save(baseline(norms=False), tmp_path / name)  # as in TFLite, where they are part of the convolutions
+    assert sizes(complexity.measure([tmp_path / name])["policies"]["dcase2021"]) == (45_990, 45_990, 91_980)
+
+
+def test_the_published_size_of_the_compressed_system(tmp_path, capsys):
+    tensors, left = {}, 33_035  # weights that pruning 0.89 of 300,320 leaves
+    for name, value in models.build(10, "bcresnet_asc", tau=8.0).state_dict().items():
+        if value.ndim == 4:
+            tensors[f"{name}_scale"] = torch.tensor(0.5)
+            tensors[name] = (torch.arange(value.numel()) < left).to(BYTE).view(value.shape)
+            left = max(0, left - value.numel())
+        elif value.is_floating_point():
+            tensors[name] = torch.ones(value.shape, dtype=HALF)
+    save_file(tensors, tmp_path / "m.safetensors")
+    assert complexity.main([str(tmp_path / "m.safetensors")]) == 0
+    counted = complexity.measure([tmp_path / "m.safetensors"])["policies"]
+    assert {bits: sizes(total) for bits, total in counted["paper"]["by_bits"].items()} == {
+        "8": (300_320, 33_035, 33_035), "16": (14_650, 14_650, 29_300), "32": (33, 33, 132)}
+    assert counted["paper"]["bytes"] == 62_467 and round(counted["paper"]["KiB"], 1) == 61.0
+    assert sizes(counted["dcase2021"]["by_bits"]["16"]) == (29_290, 29_290, 58_580)
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()]
+    start = rows.index(["paper", "315,003", "47,718", "62,467", "62.47", "61.00"])
+    assert [row[:4] for row in rows[start + 1:start + 4]] == [
+        ["8", "bit", "300,320", "33,035"], ["16", "bit", "14,650", "14,650"], ["32", "bit", "33", "33"]]
+
+
+def test_models_of_an_ensemble_add_up(tmp_path, capsys):
+    paths = [stored(tmp_path / "a.safetensors"), stored(tmp_path / "b.safetensors", **{"head.weight": 10})]
+    counted = complexity.measure(paths)
+    assert sizes(counted["policies"]["dcase2021"]) == (2 * 9_885, 2 * 9_885 - 10, 2 * 39_540 - 40)
+    assert counted["multiply_accumulates"] == 2 * 19_562_940
+    assert [model["file"] for model in counted["models"]] == ["a.safetensors", "b.safetensors"]
+    assert [t["non_zero"] for t in counted["tensors"] if t["name"] == "head.weight"] == [250, 240]
+    assert [t["model"] for t in counted["tensors"]] == 126 * [0] + 126 * [1]
+
+    torch.save({"w": torch.ones(26_000), "num_batches_tracked": torch.tensor(9)}, tmp_path / "c.pt")
+    assert complexity.main([str(paths[0]), str(tmp_path / "c.pt")]) == 1  # 39,540 B and 104,000 B
+    said = capsys.readouterr().out
+    assert "model 1: a.safetensors\n" in said and "model 2: c.pt\n" in said
+    assert "a.safetensors: " in said and "B on disk, 39,540 B counted\n" in said
+    assert "B on disk, 104,000 B counted, step counters (num_batches_tracked) left out: 1\n" in said
+    assert "for an input of 1 x 256 x 334: 19,562,940" in said and "together" not in said
+    assert "143,540 B" in said and "over the limit by 12,468 B" in said
+    counted = complexity.measure([paths[0], tmp_path / "c.pt"])
+    assert counted["multiply_accumulates"] is None
+    assert [model["left_out"] for model in counted["models"]] == [0, 1]
+
+
+def test_the_small_encoding_counts_the_same(tmp_path):
+    path = stored(tmp_path / "m.safetensors")
+    small = model_file.save_xz(path)
+    plain, packed = complexity.measure([path]), complexity.measure([small])
+    assert packed["policies"] == plain["policies"] and packed["multiply_accumulates"] == 19_562_940
+    assert packed["models"][0]["file_bytes"] == small.stat().st_size < plain["models"][0]["file_bytes"]
+
+
+def test_a_width_that_a_model_file_only_says_it_has(tmp_path):
+    spec = ModelSpec(ModelConfig(tau=20_000.0), FeatureConfig(), LABELS)  # terabytes of weights
+    model_file.save(tmp_path / "m.safetensors", {"w": torch.ones(3)}, spec)
+    assert complexity.measure([tmp_path / "m.safetensors"])["policies"]["dcase2021"]["bytes"] == 12
 
 
 @pytest.mark.parametrize("size, within, said", [
@@ -65,7 +159,7 @@ def test_zeros_do_not_count_and_statistics_only_under_the_rules_of_the_challenge
     (131_072, True, "but above 128,000 B"), (131_073, False, "over the limit by 1 B"),
 ])
 def test_the_verdict_at_its_edges(size, within, said):
-    total = complexity.totals([complexity.TensorSize("w", (size,), "int8", 8, size, size, False)])
+    total = complexity.totals([TensorSize("w", (size,), "int8", 8, size, size)])
     assert total["bytes"] == size
     counted = {"policies": {"dcase2021": total}, "limit_policy": "dcase2021", "limit_bytes": 131_072,
                "warning_bytes": 128_000, "within_limit": within}
@@ -75,9 +169,20 @@ def test_the_verdict_at_its_edges(size, within, said):
 def test_the_command_prints_what_it_counts(tmp_path, capsys):
     path = stored(tmp_path / "m.safetensors")
     assert complexity.main([str(path), "--json"]) == 0
-    assert json.loads(capsys.readouterr().out) == complexity.measure(path)
+    assert json.loads(capsys.readouterr().out) == complexity.measure([path])
     complexity.main([str(path)])
     table = capsys.readouterr().out
-    for tensor in complexity.stored_tensors(path):
+    for tensor in stored_tensors(path):
         assert f"{tensor.name} " in table
     assert "39,540 B (39.54 kB, 38.61 KiB) of 131,072 B: within the limit" in table
+
+
+@pytest.mark.parametrize("arguments", [[], ["gone.pt"], ["notes.txt"], ["damaged.safetensors"], ["ok.pt", "gone.pt"]])
+def test_what_cannot_be_counted_is_told_in_one_line(tmp_path, monkeypatch, capsys, arguments):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "notes.txt").write_text("no model")
+    (tmp_path / "damaged.safetensors").write_bytes(b"12345678")
+    torch.save({"w": torch.ones(3)}, tmp_path / "ok.pt")
+    assert run_command(lambda: complexity.main(arguments)) == 2
+    out, err = capsys.readouterr()
+    assert not out and err.startswith("error: ") and err.count("\n") == 1

@@ -1,40 +1,82 @@
+import hashlib
 import json
+import lzma
 import pickle
+import tracemalloc
+import zlib
+from dataclasses import asdict, replace
 
+import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from task1a import model_file
+from task1a.compression import packed
+from task1a.compression.packed import Packing, stored_state
 from task1a.config import FeatureConfig, ModelConfig
 from task1a.errors import InputError
 from task1a.model_file import ModelSpec
 
 SPEC = ModelSpec(ModelConfig(tau=0.2), FeatureConfig(n_mels=32), ("bus", "metro", "tram"))
+PACKED = replace(SPEC, packing=Packing("channel", True))
+
+
+def write(path, spec=SPEC):
+    torch.manual_seed(0)
+    model = spec.build()
+    if spec.packing:
+        packed.prepare(model, spec.packing)
+    model_file.save(path, packed.pack(model, spec.packing) if spec.packing else stored_state(model), spec)
+    return path
 
 
 @pytest.fixture
 def stored(tmp_path):
-    path = tmp_path / "model.safetensors"
-    model_file.save(path, SPEC.build(), SPEC)
-    return path
+    return write(tmp_path / "model.safetensors")
 
 
-def change(path, tensors=None, **said):
+def metadata_of(path):
     with safe_open(path, framework="pt") as file:
-        spec = json.loads(file.metadata()[model_file.FORMAT])
-    content = {name: value for name, value in (load_file(path) | (tensors or {})).items() if value is not None}
-    save_file(content, path, metadata={model_file.FORMAT: json.dumps(spec | said)})
+        return file.metadata()
+
+
+def rewrite(path, metadata):
+    """Other metadata around the same tensors."""
+    save_file(load_file(path), path, metadata=metadata)
+
+
+def respecify(path, **settings):
+    """Other settings around the same tensors, with the digest that belongs to them."""
+    model_file.save(path, load_file(path), replace(SPEC, **settings))
+
+
+def retensor(path, **tensors):
+    """Other tensors (None: no such one), with the digest that belongs to them."""
+    content = load_file(path) | {name.replace("__", "."): value for name, value in tensors.items()}
+    model_file.save(path, {name: value for name, value in content.items() if value is not None}, SPEC)
+
+
+def say(path, **said):
+    """Other settings in the metadata, and the digest as it was."""
+    content = json.loads(metadata_of(path)[model_file.FORMAT])
+    rewrite(path, {model_file.FORMAT: json.dumps(content | {"spec": content["spec"] | said})})
+
+
+def refused(path, message=None):
+    with pytest.raises(InputError, match=message) as error:
+        model_file.load(path)
+    assert str(path) in str(error.value) and "\n" not in str(error.value)
 
 
 def test_a_model_comes_back_with_all_it_needs(tmp_path):
     torch.manual_seed(0)
     model = SPEC.build()
     model(torch.randn(4, 1, 32, 40))  # moves the running statistics
-    model_file.save(tmp_path / "m.safetensors", model, SPEC)
+    model_file.save(tmp_path / "m.safetensors", stored_state(model), SPEC)
     again, spec = model_file.load(tmp_path / "m.safetensors")
-    assert spec == SPEC and not again.training
+    assert spec == SPEC == model_file.read_spec(tmp_path / "m.safetensors") and not again.training
     x = torch.randn(3, 1, 32, 50)
     assert torch.equal(again(x), model.eval()(x))
 
@@ -43,22 +85,196 @@ def test_step_counters_of_batch_norms_are_no_part_of_a_model(stored):
     assert {name for name in SPEC.build().state_dict() if "num_batches" not in name} == set(load_file(stored))
 
 
+@pytest.mark.parametrize("spec", [SPEC, PACKED])
+def test_the_digest_by_hand(tmp_path, spec):
+    path = write(tmp_path / "m.safetensors", spec)
+    assert set(metadata_of(path)) == {model_file.FORMAT}
+    said = json.loads(metadata_of(path)[model_file.FORMAT])
+    assert said["spec"] == json.loads(json.dumps(asdict(spec)))
+    text = json.dumps(asdict(spec), sort_keys=True).encode()
+    kinds = {np.dtype("float32"): "float32", np.dtype("float16"): "float16", np.dtype("int8"): "int8"}
+    for name, value in sorted(load_file(path).items()):
+        value = value.numpy()
+        text += f"\n{name} {kinds[value.dtype]} {list(value.shape)}\n".encode() + value.tobytes()
+    assert said["sha256"] == hashlib.sha256(text).hexdigest()
+
+
+def test_the_same_model_is_the_same_file(tmp_path):
+    files = [write(tmp_path / name).read_bytes() for name in ("a.safetensors", "b.safetensors")]
+    assert files[0] == files[1]
+    assert [p.name for p in sorted(tmp_path.iterdir())] == ["a.safetensors", "b.safetensors"]
+
+
+def test_foreign_tensors_can_be_read_but_are_no_model(tmp_path, stored):
+    path = tmp_path / "foreign.safetensors"
+    save_file({"w": torch.ones(2)}, path, metadata={"format": "pt"})
+    assert model_file.is_model_file(stored) and not model_file.is_model_file(path)
+    assert model_file.read_tensors(path)["w"].tolist() == [1, 1]
+    for read in (model_file.load, model_file.read_spec):
+        with pytest.raises(InputError, match="foreign.safetensors: not a model file of this project"):
+            read(path)
+
+
+def test_the_small_encoding_is_read_like_the_file_itself(tmp_path, stored):
+    small = model_file.save_xz(stored)
+    assert small.name == "model.safetensors.xz" and small.stat().st_size < stored.stat().st_size
+    assert lzma.decompress(small.read_bytes()) == stored.read_bytes()
+    assert model_file.is_model_file(small) and model_file.read_spec(small) == SPEC
+    first, again = model_file.read_tensors(stored), model_file.read_tensors(small)
+    assert list(first) == list(again) and all(torch.equal(first[name], again[name]) for name in first)
+
+
 @pytest.mark.parametrize("damage, message", [
     (lambda path: path.unlink(), "no such model file"),
-    (lambda path: path.write_bytes(path.read_bytes()[:-9]), "not a readable safetensors file"),
+    (lambda path: path.write_bytes(b""), "not a readable safetensors file"),
     (lambda path: path.write_bytes(pickle.dumps({"stem.0.weight": 1})), "not a readable safetensors file"),
-    (lambda path: save_file(load_file(path), path, metadata={"format": "pt"}), "not a model file of this project"),
-    (lambda path: change(path, model={"tau": "wide"}), "damaged metadata"),
-    (lambda path: change(path, labels=None), "damaged metadata"),
-    (lambda path: change(path, {"head.bias": None}), "tensor head.bias is missing"),
-    (lambda path: change(path, {"extra": torch.zeros(1)}), "tensor extra is not part of the architecture"),
-    (lambda path: change(path, {"head.bias": torch.zeros(4)}), r"head.bias is float32 \[4\], the architecture needs "
-                                                               r"float32 \[3\]"),
-    (lambda path: change(path, {"head.bias": torch.zeros(3).half()}), "head.bias is float16"),
-    (lambda path: change(path, model={"tau": 0.4}), "the architecture needs"),
+    (lambda path: torch.save(load_file(path), path), "not a readable safetensors file"),
+    (lambda path: path.write_bytes(path.read_bytes() + b"\0"), "not a readable safetensors file"),
+    (lambda path: rewrite(path, {"format": "pt"}), "not a model file of this project"),
+    (lambda path: rewrite(path, {model_file.FORMAT: "{"}), "damaged metadata"),
+    (lambda path: rewrite(path, {model_file.FORMAT: "[]"}), "damaged metadata"),
+    (lambda path: rewrite(path, {model_file.FORMAT: "[" * 100_000}), "damaged metadata"),
+    (lambda path: rewrite(path, {model_file.FORMAT: "{}"}), "damaged metadata"),
+    (lambda path: rewrite(path, {model_file.FORMAT: json.dumps({"spec": asdict(SPEC)})}), "damaged metadata"),
+    (lambda path: rewrite(path, {model_file.FORMAT: json.dumps({"spec": 3, "sha256": ""})}), "damaged metadata"),
+    (lambda path: say(path, model={"tau": "wide"}), "damaged metadata: .*tau"),
+    (lambda path: say(path, labels=None), "damaged metadata: .*labels"),
+    (lambda path: say(path, packing={"weight_scales": "row", "folded": False}), "damaged metadata: .*weight_scales"),
+    (lambda path: say(path, labels=["metro", "bus", "tram"]), "its content is not what was written"),
+    (lambda path: say(path, remark="none"), "its content is not what was written"),
+    (lambda path: retensor(path, head__bias=None), "tensor head.bias is missing"),
+    (lambda path: retensor(path, extra=torch.zeros(1)), "tensor extra is not part of the architecture"),
+    (lambda path: retensor(path, head__bias=torch.zeros(4)), r"head.bias is float32 \[4\], the architecture needs "
+                                                             r"float32 \[3\]"),
+    (lambda path: retensor(path, head__bias=torch.zeros(3).half()), "head.bias is float16"),
+    (lambda path: retensor(path, head__bias=torch.zeros(3).int()), "head.bias is int32"),
+    (lambda path: retensor(path, head__bias=torch.zeros(())), r"head.bias is float32 \[\]"),
+    (lambda path: respecify(path, model=ModelConfig(tau=0.4)), "the architecture needs"),
+    (lambda path: respecify(path, labels=("bus", "tram")), "head.weight is .*, the architecture needs"),
+    (lambda path: respecify(path, packing=Packing("tensor", False)), "head.weight_scale is missing"),
+    (lambda path: respecify(path, packing=Packing("tensor", True)), "the file was made for another model"),
 ])
 def test_what_does_not_fit_is_named(stored, damage, message):
     damage(stored)
-    with pytest.raises(InputError, match=message) as error:
-        model_file.load(stored)
-    assert str(stored) in str(error.value) and "\n" not in str(error.value)
+    refused(stored, message)
+
+
+@pytest.mark.parametrize("packing", [Packing("tensor", False), Packing("channel", False), Packing("tensor", True)])
+def test_a_packed_file_of_another_packing_is_refused(tmp_path, packing):
+    path = write(tmp_path / "m.safetensors", PACKED)
+    model_file.save(path, load_file(path), replace(PACKED, packing=packing))
+    refused(path, "the architecture needs|the file was made for another model")
+
+
+def test_a_flipped_bit_is_refused_wherever_it_is(tmp_path):
+    path = write(tmp_path / "m.safetensors", PACKED)
+    content = path.read_bytes()
+    header = 8 + int.from_bytes(content[:8], "little")
+    metadata = content.index(b"}}", content.index(b"sha256"))
+    rng = np.random.default_rng(0)
+    flips = [(place, bit) for place in range(8) for bit in range(8)]  # the length of the header
+    # of the metadata; bit 5 parts large letters from small ones, so its flip changes the least
+    flips += [(place, 5) for place in range(8, metadata + 3)]
+    flips += [(place, bit) for place in range(header - 4, header) for bit in range(8)]
+    flips += [(place, rng.integers(8)) for place in rng.integers(metadata, header, 100)]
+    flips += [(place, rng.integers(8)) for place in rng.integers(header, len(content), 100)]
+    accepted = []
+    for place, bit in flips:
+        flipped = bytearray(content)
+        flipped[place] ^= 1 << bit
+        path.write_bytes(flipped)
+        try:
+            model_file.read_spec(path)
+        except InputError as error:
+            assert str(path) in str(error) and "\n" not in str(error)
+        else:
+            accepted.append((place, content[place - 12:place + 8], bytes(flipped[place - 12:place + 8])))
+    assert not accepted
+
+
+def test_a_cut_off_file_is_refused(stored):
+    small = model_file.save_xz(stored)
+    for path, message in ((stored, "not a readable safetensors file"), (small, "cut off|not a readable xz file")):
+        content = path.read_bytes()
+        for kept in (1, 7, 8, 9, 500, len(content) // 2, len(content) - 500, len(content) - 9, len(content) - 1):
+            path.write_bytes(content[:kept])
+            refused(path, message)
+
+
+def test_a_flipped_bit_of_the_small_encoding_is_refused(stored):
+    small = model_file.save_xz(stored)
+    content = small.read_bytes()
+    rng = np.random.default_rng(0)
+    places = [*range(40), *range(len(content) - 60, len(content)), *rng.integers(0, len(content), 200)]
+    for place in places:
+        flipped = bytearray(content)
+        flipped[place] ^= 1 << rng.integers(8)
+        small.write_bytes(flipped)
+        refused(small)
+
+
+@pytest.mark.parametrize("content, message", [
+    (b"", "cut off|not a readable xz file"),
+    (b"\0" * 100, "not a readable xz file"),
+    (b"BZh91AY&SY", "cut off|not a readable xz file"),
+    (lzma.compress(b"", format=lzma.FORMAT_ALONE), "not a readable xz file"),
+    (lzma.compress(b""), "not a readable safetensors file"),
+    (lzma.compress(bytes(range(256)) * 20), "not a readable safetensors file"),
+    (lzma.compress(pickle.dumps({"stem.0.weight": 1})), "not a readable safetensors file"),
+])
+def test_junk_in_the_place_of_the_small_encoding_is_refused(tmp_path, content, message):
+    path = tmp_path / "model.safetensors.xz"
+    path.write_bytes(content)
+    refused(path, message)
+
+
+@pytest.mark.parametrize("more", [b"\0", b"more", lzma.compress(b"more")], ids=["a byte", "text", "another file"])
+def test_what_follows_the_small_encoding_is_refused(stored, more):
+    small = model_file.save_xz(stored)
+    small.write_bytes(small.read_bytes() + more)
+    refused(small)
+
+
+def peak_of(function):
+    """Bytes allocated at the same time while ``function`` runs."""
+    tracemalloc.start()
+    try:
+        function()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def test_an_xz_bomb_does_not_unpack_beyond_the_limit(tmp_path, monkeypatch):
+    monkeypatch.setattr(model_file, "LARGEST_UNPACKED", 1 << 20)
+    path = tmp_path / "model.safetensors.xz"
+    path.write_bytes(lzma.compress(bytes(1 << 25), filters=[{"id": lzma.FILTER_LZMA2, "dict_size": 1 << 16}]))
+    assert path.stat().st_size < 10_000
+    peak = peak_of(lambda: refused(path, "larger than 1,048,576 B when unpacked"))
+    assert peak < 4 << 20  # not the 32 MiB that are in it
+
+
+def test_an_xz_file_that_asks_for_gigabytes_to_unpack_is_refused(tmp_path):
+    content = bytearray(lzma.compress(b"small"))
+    assert content[12:16] == b"\x02\x00\x21\x01"  # the header of the block: its size, no options, LZMA2, one property
+    content[16] = 39  # a dictionary of 3 GiB
+    content[20:24] = zlib.crc32(content[12:20]).to_bytes(4, "little")
+    path = tmp_path / "model.safetensors.xz"
+    path.write_bytes(content)
+    refused(path, "not a readable xz file .*[Mm]emory")
+
+
+@pytest.mark.filterwarnings("ignore:Initializing zero-element tensors")
+@pytest.mark.parametrize("folded", [False, True])
+@pytest.mark.parametrize("settings", [{"tau": 1e6}, {"tau": 1e9}, {"tau": 1e18}, {"tau": 1e300}, {"tau": 0.01},
+                                      {"sub_bands": 10 ** 12}, {"sub_bands": 10 ** 30}])
+def test_metadata_that_asks_for_an_impossible_model_is_refused_without_building_it(stored, settings, folded):
+    """At tau = 1e6 one layer alone has 2.5 PB."""
+    respecify(stored, model=replace(SPEC.model, **settings), packing=Packing("tensor", True) if folded else None)
+    refused(stored)
+
+
+@pytest.mark.parametrize("settings", [{"n_mels": 7}, {"clip_seconds": 1e300}, {"clip_seconds": 1e-9}])
+def test_metadata_that_asks_for_impossible_features_is_refused(stored, settings):
+    respecify(stored, features=replace(SPEC.features, **settings), packing=Packing("tensor", True))
+    refused(stored)

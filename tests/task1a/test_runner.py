@@ -7,17 +7,21 @@ import subprocess
 import sys
 import time
 import zipfile
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+import yaml
 from safetensors.torch import load_file
 
 from submission.validate import validate
-from task1a import runner
+from task1a import model_file, predict, runner
 from task1a.errors import FallsShort, InputError
+from task1a.features.audio import read_clip
+from task1a.features.log_mel import log_mel
 from task1a.run_folder import read_json
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -26,15 +30,17 @@ LABEL = "Lastname_INST_task1a_1"
 FILES = {
     "config.yaml", "environment.json", "data.json", "features.json", "complexity.json", "evaluation.json",
     "train/model.safetensors", "train/checkpoint.pt", "train/history.csv",
+    "compress/packed.safetensors", "compress/packed.safetensors.xz", "compress/checkpoint.pt", "compress/history.csv",
     "predictions/test.csv", "predictions/evaluation.csv",
     f"submission/{LABEL}/{LABEL}.output.csv", f"submission/{LABEL}/{LABEL}.meta.yaml",
     "submission/Lastname_INST_task1.zip",
-    *(f"stages/{name}.json" for name in ("data", "features", "train", "complexity", "predict", "evaluate", "package")),
+    *(f"stages/{name}.json" for name in ("data", "features", "train", "compress", "complexity", "predict", "evaluate",
+                                         "package")),
 }
 
 # when training starts, what came of an earlier model goes, so that it cannot be taken for a result of the new one
 AFTER_TRAINING = {"config.yaml", "environment.json", "data.json", "features.json", *(
-    name for name in FILES if name.startswith(("train/", "stages/")))}
+    name for name in FILES if name.startswith(("train/", "stages/", "compress/")) and "packed" not in name)}
 
 
 @pytest.fixture(scope="module")
@@ -70,6 +76,18 @@ def again(undisturbed, tmp_path, monkeypatch):
     return tmp_path
 
 
+@pytest.fixture
+def system(again, toy_system):
+    """Writes a system that differs from the toy one in some settings, beside a copy of it."""
+    shutil.copy(toy_system, again / "toy.yaml")
+
+    def write(name: str, **settings) -> str:
+        (again / f"{name}.yaml").write_text(yaml.safe_dump({"base": "toy.yaml", **settings}), encoding="utf-8")
+        return str(again / f"{name}.yaml")
+
+    return write
+
+
 def said_by(capsys, *arguments: str) -> dict[str, str]:
     """What the runner says of each stage."""
     runner.main(arguments)
@@ -101,6 +119,32 @@ def test_predictions_are_those_of_the_stored_model_for_every_clip(undisturbed, t
         np.testing.assert_allclose(written.iloc[:, 2:].sum(axis=1), 1, atol=1e-6)
 
 
+def test_predictions_come_from_the_packed_file(undisturbed, toy_data):
+    """Computed again with nothing but the packed file and the recordings, they are the written ones to the digit."""
+    model, spec = model_file.load(undisturbed / RUN / "compress" / "packed.safetensors")
+    written = pd.read_csv(undisturbed / RUN / "predictions" / "test.csv", sep="\t")[:8]
+    features = np.stack([log_mel(read_clip(toy_data[0] / name, spec.features), spec.features)
+                         for name in written.filename])
+    read = features.astype(np.float16).astype(np.float32)
+    outputs = predict.logits(model, lambda indices: read[indices], 8, 64, torch.device("cpu"))
+    expected = predict.predictions(written.filename, outputs, spec.labels)
+    assert list(expected.scene_label) == list(written.scene_label)
+    np.testing.assert_allclose(written[list(spec.labels)], expected[list(spec.labels)], rtol=1e-4)
+
+
+def test_the_complexity_is_that_of_the_packed_file(undisturbed):
+    counted = read_json(undisturbed / RUN / "complexity.json")
+    tensors = load_file(undisturbed / RUN / "compress" / "packed.safetensors")
+    assert counted["policies"]["dcase2021"]["bytes"] == sum(
+        int(value.count_nonzero()) * value.element_size() for value in tensors.values())
+    assert {value.dtype for value in tensors.values()} == {torch.int8, torch.float16, torch.float32}
+
+
+def test_the_metadata_tells_how_the_size_was_reached(undisturbed):
+    text = (undisturbed / RUN / "submission" / LABEL / f"{LABEL}.meta.yaml").read_text(encoding="utf-8")
+    assert "complexity_management: pruning, weight quantization, knowledge distillation\n" in text
+
+
 def test_the_zip_is_well_formed_and_says_why_it_is_not_submittable(undisturbed):
     path = undisturbed / RUN / "submission" / "Lastname_INST_task1.zip"
     findings = validate(path)
@@ -112,7 +156,7 @@ def test_the_zip_is_well_formed_and_says_why_it_is_not_submittable(undisturbed):
 def test_a_second_run_skips_every_stage_and_changes_nothing(again, arguments, capsys):
     before = {name: (again / RUN / name).stat().st_mtime_ns for name in FILES}
     said = said_by(capsys, *arguments)
-    assert set(said.values()) == {"up to date"} and len(said) == 7
+    assert set(said.values()) == {"up to date"} and len(said) == 8
     assert before == {name: (again / RUN / name).stat().st_mtime_ns for name in FILES}
 
 
@@ -172,7 +216,7 @@ def test_a_stage_does_not_use_results_of_another_configuration(again, arguments)
 def test_without_an_evaluation_set_there_is_a_result_but_no_package(again, arguments, capsys):
     without = [*arguments[:4], *arguments[6:], "--runs", "others", "training.epochs=1"]
     said = said_by(capsys, *without)
-    assert said["package"].startswith("left out: no evaluation set")
+    assert said["package"].startswith("left out: without an evaluation set")
     assert (again / "others/toy/seed0/evaluation.json").is_file()
     assert not (again / "others/toy/seed0/submission").exists()
     with pytest.raises(InputError, match="without an evaluation set there is nothing to submit"):
@@ -180,11 +224,67 @@ def test_without_an_evaluation_set_there_is_a_result_but_no_package(again, argum
 
 
 def test_a_model_over_the_limit_ends_with_status_1_and_no_zip(again, arguments):
-    large = ["--runs", "large", "training.epochs=1", "model.tau=4", "training.batch_size=64"]
+    large = ["--runs", "large", "training.epochs=1", "model.tau=4", "training.batch_size=64",
+             "compression.enabled=false"]
     with pytest.raises(FallsShort):
         runner.main([*arguments, *large])
     assert not read_json(again / "large/toy/seed0/complexity.json")["within_limit"]
     assert not list((again / "large").rglob("*.zip"))
+
+
+def test_a_system_without_compression_is_its_vanilla_model(again, system, arguments, capsys):
+    """Its training was done before, under another name, and is not done again."""
+    plain = system("plain", compression={"enabled": False})
+    said = said_by(capsys, "--system", plain, *arguments[2:])
+    assert said["compress"] == "left out: compression.enabled is false"
+    own, other = again / "runs/plain/seed0", again / RUN
+    assert not (own / "compress").exists()
+    for name in ("model.safetensors", "history.csv", "checkpoint.pt"):
+        assert (own / "train" / name).read_bytes() == (other / "train" / name).read_bytes()
+    assert read_json(own / "complexity.json")["models"][0]["file"] == "model.safetensors"
+    with pytest.raises(InputError, match="--stage compress: compression.enabled is false"):
+        runner.main(["--system", plain, *arguments[2:], "--stage", "compress"])
+
+
+def test_the_same_training_is_taken_and_another_seed_is_trained(system, arguments, capsys):
+    runner.main(["--system", system("twin"), *arguments[2:], "--stage", "data,features,train"])
+    assert f"the same training was done in {RUN}; its model is taken" in capsys.readouterr().out.replace("\\", "/")
+    runner.main([*arguments, "--stage", "data,features,train", "--seed", "1"])
+    said = capsys.readouterr().out
+    assert "epoch 6/6" in said and "the same training" not in said
+
+
+def test_other_runs_can_teach(again, system, arguments):
+    taught = system("taught", compression={"teachers": ["vanilla", "toy/seed0", "toy/seed1"]})
+    with pytest.raises(InputError, match=r"compression.teachers: .*model.safetensors: no such model; train toy/seed1"):
+        runner.main(["--system", taught, *arguments[2:]])
+    runner.main([*arguments, "--stage", "data,features,train", "--seed", "1", "training.epochs=1"])
+    runner.main(["--system", taught, *arguments[2:], "--stage", "compress"])
+    assert (again / "runs/taught/seed0/compress/packed.safetensors").is_file()
+
+
+def test_an_ensemble_runs_its_members_averages_them_and_adds_their_sizes(again, system, arguments, capsys):
+    system("other", model={"residual_norm": "input"})
+    both = system("both", ensemble=["toy", "other"])
+    said = said_by(capsys, "--system", both, *arguments[2:])
+    assert said["train"] == "left out: an ensemble trains nothing itself (toy, other)"
+    runs = {name: again / "runs" / name / "seed0" for name in ("toy", "other", "both")}
+    tables = {name: pd.read_csv(run / "predictions" / "evaluation.csv", sep="\t") for name, run in runs.items()}
+    numbers = {name: table.iloc[:, 2:].to_numpy() for name, table in tables.items()}
+    np.testing.assert_allclose(numbers["both"], (numbers["toy"] + numbers["other"]) / 2, atol=1e-8)
+    sizes = {name: read_json(run / "complexity.json")["policies"]["dcase2021"]["bytes"] for name, run in runs.items()}
+    assert sizes["both"] == sizes["toy"] + sizes["other"]
+    text = (runs["both"] / "submission" / LABEL / f"{LABEL}.meta.yaml").read_text(encoding="utf-8")
+    assert "ensemble_method_subsystem_count: 2\n" in text and "decision_making: average\n" in text
+    said = said_by(capsys, "--system", both, *arguments[2:])
+    assert {reason for reason in said.values() if not reason.startswith("left out")} == {"up to date"}
+
+
+def test_an_ensemble_of_ensembles_is_refused(system, arguments):
+    system("both", ensemble=["toy"])
+    for name, members in (("all", ["toy", "both"]), ("itself", ["itself"])):
+        with pytest.raises(InputError, match="is an ensemble itself"):
+            runner.main(["--system", system(name, ensemble=members), *arguments[2:]])
 
 
 def test_a_run_that_is_worked_on_is_left_alone(again, arguments):
@@ -232,31 +332,34 @@ def some_rows_written(folder: Path) -> bool:
     return any(np.fromfile(path, np.uint16).any() for path in folder.glob("cache/*/log_mel.float16"))
 
 
-def some_epochs_done(folder: Path) -> bool:
-    return (folder / RUN / "train" / "checkpoint.pt").exists()
+def some_epochs_done(folder: Path, stage: str = "train") -> bool:
+    return (folder / RUN / stage / "checkpoint.pt").exists()
 
 
 @pytest.mark.skipif(os.name == "nt", reason="SIGKILL")
 @pytest.mark.parametrize("stage, condition, unfinished", [
     ("features", some_rows_written, "features.json"),
     ("train", some_epochs_done, "train/model.safetensors"),
+    ("compress", partial(some_epochs_done, stage="compress"), "compress/packed.safetensors"),
 ])
 def test_a_killed_run_ends_like_an_undisturbed_one(undisturbed, arguments, tmp_path, stage, condition, unfinished):
     kill_when(lambda: condition(tmp_path), arguments, tmp_path)
     assert not (tmp_path / RUN / unfinished).exists()
     finished = subprocess.run(command(*arguments), cwd=tmp_path, capture_output=True, text=True, timeout=300)
     assert finished.returncode == 0, finished.stderr
-    if stage == "train":
-        assert re.search(r"going on after epoch \d of 6", finished.stdout)
+    if stage != "features":
+        assert re.search(rf"going on after epoch \d of {6 if stage == 'train' else 4}", finished.stdout)
     assert files(tmp_path / RUN) == FILES
-    timed = {"train/checkpoint.pt", "train/history.csv", "stages/train.json"}  # hold the seconds of each epoch
+    timed = {f"{stage}/{name}" for stage in ("train", "compress") for name in ("checkpoint.pt", "history.csv")} | {
+        "stages/train.json", "stages/compress.json"}  # hold the seconds of each epoch
     for name in FILES - timed:
         assert (tmp_path / RUN / name).read_bytes() == (undisturbed / RUN / name).read_bytes(), name
     for path in undisturbed.glob("cache/*/*"):
         assert (tmp_path / path.relative_to(undisturbed)).read_bytes() == path.read_bytes()
-    histories = [pd.read_csv(folder / RUN / "train" / "history.csv").drop(columns="seconds")
-                 for folder in (tmp_path, undisturbed)]
-    pd.testing.assert_frame_equal(*histories, check_exact=True)
+    for name in ("train", "compress"):
+        histories = [pd.read_csv(folder / RUN / name / "history.csv").drop(columns="seconds")
+                     for folder in (tmp_path, undisturbed)]
+        pd.testing.assert_frame_equal(*histories, check_exact=True)
 
 
 def test_damaged_clips_stop_the_run_or_are_left_out_and_listed(arguments, toy_data, tmp_path, monkeypatch, capsys):
@@ -300,5 +403,5 @@ def test_two_processes_train_one_model(undisturbed, arguments, tmp_path):
 
 def test_under_torchrun_only_training_runs(arguments, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(InputError, match="under torchrun only --stage train runs"):
+    with pytest.raises(InputError, match="under torchrun only --stage train or --stage compress runs"):
         runner.main(arguments)

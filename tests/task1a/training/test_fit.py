@@ -30,8 +30,14 @@ def examples(clips: int, seed: int = 0) -> fit.Examples:
     return fit.Examples(lambda indices: stored[indices], targets)
 
 
-def run(folder, recipe=RECIPE, identity="x", seed=0, resume=True, report=lambda text: None):
-    fit.fit(SPEC, recipe, seed, examples(30), examples(12, 1), folder, identity, "cpu", resume, report)
+def job(folder, recipe=RECIPE, identity="x", seed=0, train=None, validation=None, resume=True,
+        report=lambda text: None):
+    return fit.Job(SPEC, recipe, seed, train or examples(30), examples(12, 1) if validation is None else validation,
+                   folder, identity, "cpu", resume, report)
+
+
+def run(folder, *arguments, **settings):
+    fit.train(job(folder, *arguments, **settings))
     return model_file.read_tensors(folder / "model.safetensors")
 
 
@@ -139,12 +145,12 @@ def test_a_damaged_checkpoint_is_named(tmp_path):
 def test_a_loss_that_is_no_number_stops_the_run(tmp_path):
     broken = fit.Examples(lambda indices: np.full((len(indices), 32, SPEC.features.frames), np.nan, np.float32),
                           np.zeros(8, np.int64))
-    with pytest.raises(InputError, match="epoch 1: the training loss is nan; lower training.learning_rate"):
-        fit.fit(SPEC, RECIPE, 0, broken, examples(0), tmp_path, "x", "cpu")
+    with pytest.raises(InputError, match="epoch 1: the training loss is nan; lower the learning rate"):
+        run(tmp_path, train=broken)
 
 
 def test_without_validation_the_history_is_empty_there(tmp_path):
-    fit.fit(SPEC, RECIPE, 0, examples(16), examples(0), tmp_path, "x", "cpu", report=lambda text: None)
+    run(tmp_path, validation=examples(0))
     assert pd.read_csv(tmp_path / "history.csv")[["validation_accuracy", "validation_log_loss"]].isna().all(axis=None)
 
 
@@ -156,7 +162,8 @@ def test_calibration_finds_the_temperature_that_was_put_in():
     before = logits(model, clips.read, len(clips), 500, torch.device("cpu"))
     drawn = torch.multinomial(torch.softmax(before / 3, 1), 1).flatten().numpy()
     judged = fit.Examples(clips.read, drawn)
-    temperature = fit.calibrate(model, judged, 500, torch.device("cpu"))
+    temperature = fit.calibrate(model, job(None, TrainingConfig(batch_size=500), validation=judged),
+                                torch.device("cpu"))
     assert temperature == pytest.approx(3, rel=0.1)
     after = logits(model, clips.read, len(clips), 500, torch.device("cpu"))
     torch.testing.assert_close(after, before / temperature, atol=1e-4, rtol=1e-4)

@@ -1,0 +1,169 @@
+"""Compression: a vanilla model is pruned, quantized to 8 bit and trained on, taught by the vanilla model or by several.
+
+The recipe of BC-ResNet-ASC's Table 4 (arXiv 2206.13909), as far as it is published: one-shot magnitude pruning of all
+convolution weights, ratio 0.89; 8-bit convolutions and half precision for everything else; knowledge distillation
+(Hinton et al.: *Distilling the knowledge in a neural network*, arXiv 1503.02531). Length, rate, teacher, temperature
+and weights of the losses are not published; :class:`task1a.config.CompressionConfig` says what stands for them.
+"""
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from task1a import model_file
+from task1a.compression import packed
+from task1a.compression.fold import fold_batch_norms
+from task1a.compression.packed import Packing
+from task1a.compression.prune import kept_by_magnitude, ratio_at, ratio_for_bytes
+from task1a.config import CompressionConfig
+from task1a.errors import InputError
+from task1a.model_file import ModelSpec
+from task1a.training.fit import Job, Loss, calibrate, cross_entropy, fit, join_processes, rank
+
+
+def compress(job: Job, settings: CompressionConfig, vanilla: Path, teachers: Sequence[Path]) -> None:
+    """Compress a model and write ``packed.safetensors``, its xz, ``history.csv`` and ``checkpoint.pt`` into the folder.
+
+    On the CPU a resumed run ends with the file of an undisturbed one, byte for byte. What is validated after every
+    epoch is the model as it would be stored.
+
+    Args:
+        job: as for the training of the vanilla model; its recipe is that of the compression.
+        settings: how to prune, quantize and distil.
+        vanilla: the model file to start from.
+        teachers: model files; none for a training on the labels alone.
+
+    Raises:
+        InputError: a model file is unusable or a teacher of another task, the wanted size cannot be reached, or what
+            :func:`task1a.training.fit.train` names.
+    """
+    group = join_processes(job.device, job.recipe.precision)
+    packing = Packing(settings.weight_scales, settings.fold_batch_norms)
+    model, spec = prepared(vanilla, packing)
+    ratio = wanted_ratio(model, packing, settings)
+
+    def prune(epoch: int) -> None:
+        prune_to(model, ratio_at(epoch, ratio, settings.schedule, settings.pruning_spread,
+                                 settings.pruning_steps), settings.scope)
+
+    fit(job, group, model, _loss(settings, teachers, job, group.device), prune,
+        lambda trained: unpacked(trained, spec).to(group.device))
+    if job.recipe.calibrate and len(job.validation):
+        calibrate(model, job, group.device)
+    if rank() == 0:
+        path = job.folder / "packed.safetensors"
+        model_file.save(path, packed.pack(model, packing), spec)
+        small = model_file.save_xz(path)
+        job.report(f"{summary(model)}; {path.stat().st_size:,} B on disk, {small.stat().st_size:,} B as {small.name}")
+    group.barrier()
+
+
+def prepared(vanilla: Path, packing: Packing) -> tuple[nn.Module, ModelSpec]:
+    """A vanilla model made ready for compression, nothing pruned yet, and the specification of what becomes of it."""
+    model, spec = model_file.load(vanilla)
+    if packing.folded:
+        fold_batch_norms(model, spec.input_shape)
+    packed.prepare(model, packing)
+    return model, replace(spec, packing=packing)
+
+
+def wanted_ratio(model: nn.Module, packing: Packing, settings: CompressionConfig) -> float:
+    """The part to prune: as set, or solved for the wanted size."""
+    if settings.target_bytes is None:
+        return settings.ratio
+    tensors = packed.pack(model, packing).values()
+    weights = sum(value.numel() for value in tensors if value.dtype == torch.int8)
+    others = sum(value.numel() * value.element_size() for value in tensors) - weights
+    try:
+        return ratio_for_bytes(settings.target_bytes, weights, others)
+    except ValueError as error:
+        raise InputError(f"compression.target_bytes={settings.target_bytes}: out of reach, for {error}") from None
+
+
+def prune_to(model: nn.Module, ratio: float, scope: str) -> None:
+    """Prune a prepared model by magnitude, in addition to what is pruned already."""
+    weights, kept = packed.pruning(model)
+    for name, stays in kept_by_magnitude(weights, kept, ratio, scope).items():
+        kept[name].copy_(stays)
+
+
+def unpacked(model: nn.Module, spec: ModelSpec) -> nn.Module:
+    """What will be read back from the file of a prepared model."""
+    stored = spec.build()
+    stored.load_state_dict(packed.unpack(packed.pack(model, spec.packing)), strict=False)
+    return stored.eval()
+
+
+def summary(model: nn.Module) -> str:
+    """One line: how much of a prepared model is pruned, and which layers have nothing left."""
+    kept = packed.pruning(model)[1]
+    weights, pruned = (sum(map(count, kept.values())) for count in (Tensor.numel, lambda mask: int((~mask).sum())))
+    empty = [name for name, mask in kept.items() if not mask.any()]
+    return f"{pruned:,} of {weights:,} convolution weights are pruned ({100 * pruned / weights:.1f} %)" + (
+        f", in {', '.join(empty)} all of them" if empty else "")
+
+
+class Teacher:
+    """One model, or several whose probabilities are averaged.
+
+    Args:
+        models: in evaluation mode.
+        temperature: of the softmax, T.
+
+    Shape: clips [N, 1, F, T] -> log probabilities [N, classes].
+    """
+
+    def __init__(self, models: Sequence[nn.Module], temperature: float) -> None:
+        self.models = models
+        self.temperature = temperature
+
+    @torch.no_grad()
+    def __call__(self, x: Tensor) -> Tensor:
+        """Log probabilities of augmented clips, softened by the temperature."""
+        each = torch.stack([F.log_softmax(model(x).float() / self.temperature, dim=1) for model in self.models])
+        return each.logsumexp(dim=0) - math.log(len(self.models))
+
+
+def distillation_loss(outputs: Tensor, targets: Tensor, teacher: Tensor, temperature: float,
+                      weights: tuple[float, float]) -> Tensor:
+    """w_1 H(targets, softmax(z)) + w_2 T^2 KL(teacher || softmax(z / T)), Hinton et al. (arXiv 1503.02531).
+
+    T^2 makes up for the gradient of the softened softmax, which falls as 1 / T^2.
+
+    Args:
+        outputs: logits z of the student, [N, classes].
+        targets: probabilities, [N, classes].
+        teacher: log probabilities at the same temperature, [N, classes].
+        temperature: T.
+        weights: w_1, w_2.
+
+    Returns:
+        The mean over the clips.
+    """
+    student = F.log_softmax(outputs / temperature, dim=1)
+    divergence = F.kl_div(student, teacher, reduction="batchmean", log_target=True)
+    return weights[0] * F.cross_entropy(outputs, targets) + weights[1] * temperature ** 2 * divergence
+
+
+def _loss(settings: CompressionConfig, teachers: Sequence[Path], job: Job, device: torch.device) -> Loss:
+    if not teachers:
+        return cross_entropy
+    teacher = Teacher([_load_teacher(path, job.spec).to(device) for path in teachers], settings.temperature)
+    weights = settings.cross_entropy_weight, settings.distillation_weight
+
+    def loss(x: Tensor, outputs: Tensor, targets: Tensor) -> Tensor:
+        return distillation_loss(outputs, targets, teacher(x), settings.temperature, weights)
+
+    return loss
+
+
+def _load_teacher(path: Path, student: ModelSpec) -> nn.Module:
+    model, spec = model_file.load(path)
+    for name in ("labels", "features"):
+        if getattr(spec, name) != getattr(student, name):
+            raise InputError(f"{path}: a teacher of other {name} than the model has cannot teach it")
+    return model

@@ -1,0 +1,97 @@
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from task1a.compression.fold import fold_batch_norms
+from task1a.compression.packed import stored_state
+from task1a.models import BCResNetASC, parameter_count
+
+# rounding of float64 and float32, over some 30 layers
+DOUBLE, SINGLE = 1e-10, 1e-3
+SHAPE = (1, 64, 50)
+
+
+def as_trained(model):
+    """Scales, shifts and running statistics as they might be after training."""
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for norm in model.modules():
+            if isinstance(norm, nn.BatchNorm2d):
+                norm.weight.uniform_(-1.5, 1.5)
+                norm.bias.normal_()
+                norm.running_mean.normal_()
+                norm.running_var.uniform_(0.1, 4)
+    return model.eval()
+
+
+def names_of(model, kind):
+    return {name for name, layer in model.named_modules() if isinstance(layer, kind)}
+
+
+@pytest.mark.parametrize("settings", [{}, {"residual_norm": "none"}, {"sub_bands": 2, "residual_norm": "input"}])
+@torch.no_grad()
+def test_the_folded_model_computes_what_it_did(settings):
+    model = as_trained(BCResNetASC(10, **settings)).double()
+    x = torch.randn(3, *SHAPE, dtype=torch.float64)
+    expected = model(x)
+    folded = fold_batch_norms(model, SHAPE)
+    assert folded is model and not folded.training
+    torch.testing.assert_close(folded(x), expected, atol=DOUBLE, rtol=DOUBLE)
+
+
+@torch.no_grad()
+def test_the_folded_model_computes_what_it_did_in_float32():
+    model = as_trained(BCResNetASC(10))
+    x = torch.randn(3, *SHAPE)
+    expected = model(x)
+    torch.testing.assert_close(fold_batch_norms(model, SHAPE)(x), expected, atol=SINGLE, rtol=SINGLE)
+
+
+@pytest.mark.parametrize("biased", [False, True])
+@torch.no_grad()
+def test_weight_and_bias_by_the_formula(biased):
+    """w' = w g / sqrt(v + eps), b' = (b - m) g / sqrt(v + eps) + s."""
+    model = as_trained(nn.Sequential(nn.Conv2d(4, 6, 3, groups=2, bias=biased), nn.BatchNorm2d(6)))
+    conv, norm = copy.deepcopy(model[0]), model[1]
+    factor = norm.weight / (norm.running_var + norm.eps).sqrt()
+    bias = conv.bias if biased else torch.zeros(6)
+    folded = fold_batch_norms(model, (4, 9, 9))
+    torch.testing.assert_close(folded[0].weight, conv.weight * factor.view(-1, 1, 1, 1))
+    torch.testing.assert_close(folded[0].bias, (bias - norm.running_mean) * factor + norm.bias)
+    assert isinstance(folded[1], nn.Identity)
+
+
+def test_norms_of_anything_but_a_convolutions_own_output_stay():
+    model = nn.Sequential(nn.BatchNorm2d(2), nn.Conv2d(2, 3, 1), nn.ReLU(), nn.BatchNorm2d(3), nn.Conv2d(3, 4, 1),
+                          nn.BatchNorm2d(4), nn.BatchNorm2d(4))
+    assert names_of(fold_batch_norms(as_trained(model), (2, 5, 5)), nn.BatchNorm2d) == {"0", "3", "6"}
+
+
+def test_folded_are_the_norms_of_stem_expansion_and_time_and_no_others():
+    model = BCResNetASC(10)
+    expected = {"stem.1"}
+    for stage, blocks in enumerate((2, 2, 2, 3)):
+        expected |= {f"stages.{stage}.0.expand.1", *(f"stages.{stage}.{k}.time_norm" for k in range(blocks))}
+    norms, identities = names_of(model, nn.BatchNorm2d), names_of(model, nn.Identity)
+    fold_batch_norms(model, (1, 256, 334))
+    assert names_of(model, nn.Identity) - identities == expected and len(expected) == 14
+    stayed = names_of(model, nn.BatchNorm2d)
+    assert stayed == norms - expected and len(stayed) == 9
+    assert all(name.endswith("frequency_norm.norm") for name in stayed)
+
+
+@pytest.mark.parametrize("tau, parameters, values", [
+    # 255 tau channels are folded: 20 of the stem, 10 + 15 + 20 + 25 of the expansions and 2 x 10 + 2 x 15 + 2 x 20 +
+    # 3 x 25 over time; scale and shift become one bias, the two statistics go
+    (1, 8_055 - 255, 8_055 + 1_830 - 3 * 255),
+    (8, 314_970 - 8 * 255, 314_970 + 14_640 - 3 * 8 * 255),
+])
+def test_counts_by_hand(tau, parameters, values):
+    model = fold_batch_norms(BCResNetASC(10, tau=tau), (1, 256, 334))
+    assert parameter_count(model) == parameters
+    assert sum(value.numel() for value in stored_state(model).values()) == values
+    biases = {name: layer.bias.numel() for name, layer in model.named_modules()
+              if isinstance(layer, nn.Conv2d) and layer.bias is not None}
+    assert len(biases) == 15 and sum(biases.values()) == 255 * tau + 10

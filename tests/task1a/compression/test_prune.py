@@ -1,0 +1,147 @@
+import math
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.utils import prune as reference
+
+from task1a.compression.prune import kept_by_magnitude, ratio_at, ratio_for_bytes
+
+SHAPES = {"stem": (7, 1, 5, 5), "depthwise": (10, 1, 3, 1), "mix": (10, 14, 1, 1), "head": (3, 10, 1, 1)}
+SCHEDULES = ("one_shot", "iterative", "gradual")
+
+
+def drawn(seed=0):
+    """Weights of layers of different spread."""
+    generator = torch.Generator().manual_seed(seed)
+    return {name: torch.randn(shape, generator=generator) * (1 + k) for k, (name, shape) in enumerate(SHAPES.items())}
+
+
+def all_kept(weights):
+    return {name: torch.ones_like(weight, dtype=torch.bool) for name, weight in weights.items()}
+
+
+def pruned(kept):
+    return sum(int((~mask).sum()) for mask in kept.values())
+
+
+def test_the_smallest_magnitudes_go_by_hand():
+    weights = {"a": torch.tensor([1.0, -4.0, 2.0]), "b": torch.tensor([[3.0, -0.5], [6.0, 5.0]])}
+    together = kept_by_magnitude(weights, all_kept(weights), 3 / 7, "global")
+    assert together["a"].tolist() == [False, True, False] and together["b"].tolist() == [[True, False], [True, True]]
+    each = kept_by_magnitude(weights, all_kept(weights), 0.5, "layer")  # two of three and two of four
+    assert each["a"].tolist() == [False, True, False] and each["b"].tolist() == [[False, False], [True, True]]
+    assert all(mask.dtype == torch.bool for mask in (*together.values(), *each.values()))
+
+
+def test_among_equal_magnitudes_the_earlier_goes_first():
+    weights = {"a": torch.tensor([2.0, -2.0]), "b": torch.tensor([2.0, -2.0, 1.0])}
+    kept = kept_by_magnitude(weights, all_kept(weights), 3 / 5, "global")
+    assert kept["a"].tolist() == [False, False] and kept["b"].tolist() == [True, True, False]
+
+
+@pytest.mark.parametrize("weights, ratio, expected", [
+    (10, 0.89, 9), (100, 0.89, 89), (300_320, 0.89, 267_285), (100, 0.07, 7), (100, 0.0701, 8), (3, 1 / 3, 1),
+    (49, 1 - 1 / 49, 48), (7, 0.0, 0), (5, 0.999, 5), (1, 0.01, 1), (4, 1.0, 4)])
+def test_exactly_the_ratio_rounded_up_is_pruned(weights, ratio, expected):
+    one = {"w": torch.rand(weights)}
+    for scope in ("global", "layer"):
+        assert pruned(kept_by_magnitude(one, all_kept(one), ratio, scope)) == expected
+
+
+def test_layer_scope_prunes_the_ratio_of_every_layer():
+    kept = kept_by_magnitude(drawn(), all_kept(drawn()), 0.7, "layer")
+    counts = {name: int((~mask).sum()) for name, mask in kept.items()}
+    assert counts == {"stem": 123, "depthwise": 21, "mix": 98, "head": 21}  # of 175, 30, 140 and 30
+
+
+@pytest.mark.parametrize("ratio", [0.1, 0.5, 0.89, 0.99])
+def test_the_masks_are_those_of_torch(ratio):
+    weights = drawn()
+    layers = {name: nn.ParameterDict({"weight": nn.Parameter(weight.clone())}) for name, weight in weights.items()}
+    total = sum(weight.numel() for weight in weights.values())
+    reference.global_unstructured([(layer, "weight") for layer in layers.values()], reference.L1Unstructured,
+                                  amount=math.ceil(ratio * total))
+    kept = kept_by_magnitude(weights, all_kept(weights), ratio, "global")
+    assert all(torch.equal(kept[name], layers[name].weight_mask.bool()) for name in weights)
+    kept = kept_by_magnitude(weights, all_kept(weights), ratio, "layer")
+    for name, weight in weights.items():
+        layer = nn.ParameterDict({"weight": nn.Parameter(weight.clone())})
+        reference.l1_unstructured(layer, "weight", amount=math.ceil(ratio * weight.numel()))
+        assert torch.equal(kept[name], layer.weight_mask.bool())
+
+
+def test_what_was_pruned_stays_pruned_even_beside_a_kept_zero():
+    weights = {"a": torch.tensor([9.0, 0.0, -0.0, 1.0]), "b": torch.tensor([8.0, 0.0])}
+    before = {"a": torch.tensor([False, True, True, True]), "b": torch.tensor([False, True])}
+    for scope, ratio in (("global", 2 / 6), ("layer", 1 / 4)):
+        kept = kept_by_magnitude(weights, before, ratio, scope)
+        assert kept["a"].tolist() == before["a"].tolist() and kept["b"].tolist() == before["b"].tolist()
+    further = kept_by_magnitude(weights, before, 3 / 6, "global")
+    assert further["a"].tolist() == [False, False, True, True] and further["b"].tolist() == [False, True]
+
+
+@pytest.mark.parametrize("scope", ["global", "layer"])
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_pruning_only_grows_while_the_weights_change(scope, schedule):
+    kept = all_kept(drawn())
+    for epoch in range(6):
+        weights = drawn(seed=epoch)  # nothing of the magnitudes that decided before is left
+        weights["mix"][:, ::2] = 0
+        ratio = ratio_at(epoch, 0.8, schedule, 5, 3)
+        after = kept_by_magnitude(weights, kept, ratio, scope)
+        assert all(not (after[name] & ~kept[name]).any() for name in kept)
+        parts = [after] if scope == "global" else [{name: mask} for name, mask in after.items()]
+        for part in parts:
+            assert pruned(part) == math.ceil(ratio * sum(mask.numel() for mask in part.values()) - 1e-6)
+        kept = after
+    assert pruned(kept) == 300  # 0.8 of 375, and of 175 + 30 + 140 + 30
+
+
+def test_one_shot_is_the_ratio_from_the_start():
+    assert [ratio_at(epoch, 0.89, "one_shot", 3, 5) for epoch in range(5)] == [0.89] * 5
+
+
+def test_iterative_steps_take_the_same_part_of_what_is_left():
+    ratios = [ratio_at(epoch, 0.875, "iterative", 6, 3) for epoch in range(8)]
+    assert ratios == pytest.approx([0.5, 0.5, 0.75, 0.75, 0.875, 0.875, 0.875, 0.875], abs=1e-12)
+    uneven = [ratio_at(epoch, 0.9375, "iterative", 5, 4) for epoch in range(6)]
+    assert uneven == pytest.approx([0.5, 0.5, 0.75, 0.875, 0.9375, 0.9375], abs=1e-12)
+
+
+def test_gradual_goes_along_the_cubic():
+    """s_t = s_f + (s_i - s_f) (1 - t / n)^3 (Zhu & Gupta, eq. 1) with s_i = 0, taken at the end of every epoch."""
+    ratios = [ratio_at(epoch, 0.8, "gradual", 4, 5) for epoch in range(6)]
+    by_hand = [0.8 * (1 - 27 / 64), 0.8 * (1 - 8 / 64), 0.8 * (1 - 1 / 64), 0.8, 0.8, 0.8]
+    assert ratios == pytest.approx(by_hand, abs=1e-12)
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize("epochs", [1, 2, 3, 10])
+@pytest.mark.parametrize("steps", [1, 2, 5, 20])
+def test_a_schedule_never_falls_and_reaches_the_ratio_in_its_last_epoch(schedule, epochs, steps):
+    ratios = [ratio_at(epoch, 0.89, schedule, epochs, steps) for epoch in range(epochs + 2)]
+    assert 0 < ratios[0] and ratios == sorted(ratios)
+    assert ratios[epochs - 1:] == pytest.approx([0.89] * 3, abs=1e-12)
+
+
+def test_ratio_for_bytes_by_hand():
+    assert ratio_for_bytes(600, 1000, 100) == pytest.approx(0.5)
+    assert ratio_for_bytes(62_467, 300_320, 29_300 + 132) == pytest.approx(1 - 33_035 / 300_320)
+    assert ratio_for_bytes(1100, 1000, 100) == 0 and ratio_for_bytes(10 ** 9, 1000, 100) == 0
+    assert ratio_for_bytes(101, 1000, 100) == pytest.approx(0.999)
+
+
+@pytest.mark.parametrize("target", [99, 100])
+def test_a_size_that_the_rest_alone_takes_is_out_of_reach(target):
+    with pytest.raises(ValueError, match="100 B are taken by what is not pruned"):
+        ratio_for_bytes(target, 1000, 100)
+
+
+def test_the_ratio_for_bytes_leaves_as_many_weights_as_there_is_room_for():
+    weights = drawn()
+    for room in range(1, 375):
+        ratio = ratio_for_bytes(1234 + room, 375, 1234)
+        together, each = (kept_by_magnitude(weights, all_kept(weights), ratio, scope) for scope in ("global", "layer"))
+        assert 375 - pruned(together) == room
+        assert room - len(weights) < 375 - pruned(each) <= room  # every layer rounds up

@@ -1,0 +1,542 @@
+import json
+import math
+import os
+import pickle
+import sys
+import warnings
+import zipfile
+from collections import OrderedDict
+
+import flatbuffers
+import numpy as np
+import onnx
+import pytest
+import tflite
+import torch
+from onnx import TensorProto, helper, numpy_helper
+from safetensors.torch import save_file
+
+from task1a import models
+from task1a.errors import InputError
+from task1a.tensor_files import TensorSize, stored_tensors
+
+FLOAT, HALF, BYTE = torch.float32, torch.float16, torch.int8
+# one of every width, with zeros of both signs
+SMALL = {
+    "conv.weight": torch.tensor([[1, 0, -2], [0, 0, 3]], dtype=BYTE),
+    "conv.weight_scale": torch.tensor(0.5),
+    "norm.weight": torch.tensor([1.0, 0.0], dtype=HALF),
+    "norm.running_mean": torch.tensor([0.5, -0.5], dtype=HALF),
+    "norm.running_var": torch.tensor([1.0, 1.0], dtype=HALF),
+    "head.bias": torch.tensor([0.0, -0.0, 7.0]),
+}
+# name: shape, type, bits, values, of which not zero, bytes of those
+BY_HAND = {
+    "conv.weight": ((2, 3), "int8", 8, 6, 3, 3),
+    "conv.weight_scale": ((), "float32", 32, 1, 1, 4),
+    "norm.weight": ((2,), "float16", 16, 2, 1, 2),
+    "norm.running_mean": ((2,), "float16", 16, 2, 2, 4),
+    "norm.running_var": ((2,), "float16", 16, 2, 2, 4),
+    "head.bias": ((3,), "float32", 32, 3, 1, 4),
+}
+TYPES = {BYTE: TensorProto.INT8, HALF: TensorProto.FLOAT16, FLOAT: TensorProto.FLOAT}
+TFLITE_TYPES = {BYTE: tflite.TensorType.INT8, HALF: tflite.TensorType.FLOAT16, FLOAT: tflite.TensorType.FLOAT32}
+STRINGS = tflite.TensorType.STRING
+
+
+def write_onnx(path, *tensors, nodes=(), sparse=()):
+    graph = helper.make_graph(nodes, "g", [], [], initializer=tensors, sparse_initializer=sparse)
+    onnx.save_model(helper.make_model(graph), path)
+    return path
+
+
+def onnx_tensor(name, values, kind=TensorProto.FLOAT):
+    return helper.make_tensor(name, kind, np.shape(values), np.ravel(values))
+
+
+def write_tflite(path, *tensors, extra_fields=0):
+    """Each tensor: name, shape, type, bytes (or the index of a buffer), and further fields by their names."""
+    builder, buffers, made = flatbuffers.Builder(), [b""], []
+    for name, shape, kind, data, fields in tensors:
+        if isinstance(data, bytes):
+            buffers.append(data)
+            data = len(buffers) - 1
+        made.append((builder.CreateString(name), vector(builder, shape, "int32"), kind, data,
+                     {key: value(builder) for key, value in fields.items()}))
+    tables = []
+    for name, shape, kind, buffer, fields in made:
+        builder.StartObject(11)
+        tflite.TensorAddName(builder, name)
+        tflite.TensorAddShape(builder, shape)
+        tflite.TensorAddType(builder, kind)
+        tflite.TensorAddBuffer(builder, buffer)
+        for key, value in fields.items():
+            if key == "external":
+                builder.PrependUint32Slot(10, value, 0)
+            else:
+                getattr(tflite, f"TensorAdd{key}")(builder, value)
+        tables.append(builder.EndObject())
+    tables = references(builder, tables)
+    tflite.SubGraphStart(builder)
+    tflite.SubGraphAddTensors(builder, tables)
+    graphs = references(builder, [tflite.SubGraphEnd(builder)])
+    held = []
+    for data in buffers:
+        content = vector(builder, np.frombuffer(data, np.uint8), "uint8")
+        tflite.BufferStart(builder)
+        tflite.BufferAddData(builder, content)
+        held.append(tflite.BufferEnd(builder))
+    held = references(builder, held)
+    tflite.ModelStart(builder)
+    tflite.ModelAddVersion(builder, 3)
+    tflite.ModelAddSubgraphs(builder, graphs)
+    tflite.ModelAddBuffers(builder, held)
+    builder.Finish(tflite.ModelEnd(builder), file_identifier=b"TFL3")
+    path.write_bytes(bytes(builder.Output()))
+    return path
+
+
+def vector(builder, values, dtype):
+    return builder.CreateNumpyVector(np.asarray(values, dtype=dtype))
+
+
+def references(builder, offsets):
+    builder.StartVector(4, len(offsets), 4)
+    for offset in reversed(offsets):
+        builder.PrependUOffsetTRelative(offset)
+    return builder.EndVector()
+
+
+def quantization(scale, zero_point):
+    def make(builder):
+        scales, zeros = vector(builder, scale, "float32"), vector(builder, zero_point, "int64")
+        tflite.QuantizationParametersStart(builder)
+        tflite.QuantizationParametersAddScale(builder, scales)
+        tflite.QuantizationParametersAddZeroPoint(builder, zeros)
+        return tflite.QuantizationParametersEnd(builder)
+    return make
+
+
+def sparsity(builder):
+    tflite.SparsityParametersStart(builder)
+    return tflite.SparsityParametersEnd(builder)
+
+
+def write(path, tensors):
+    """Tensors in the format that the name asks for."""
+    if path.suffix == ".safetensors":
+        save_file(tensors, path)
+    elif path.name == "checkpoint.pt":
+        torch.save({"epoch": 3, "state_dict": tensors, "hyper_parameters": {"lr": 0.1}}, path)
+    elif path.suffix == ".pt":
+        torch.save(OrderedDict(tensors), path)
+    elif path.suffix == ".pth":
+        torch.save(tensors, path, _use_new_zipfile_serialization=False)
+    elif path.suffix == ".onnx":
+        write_onnx(path, *(numpy_helper.from_array(value.numpy(), name) for name, value in tensors.items()))
+    else:
+        write_tflite(path, ("input", (1, 40, 500, 1), 0, 0, {}), *(
+            (name, value.shape, TFLITE_TYPES[value.dtype], value.numpy().tobytes(), {})
+            for name, value in tensors.items()))
+    return path
+
+
+FORMATS = ("m.safetensors", "m.pt", "m.pth", "checkpoint.pt", "M.PT", "m.onnx", "m.tflite")
+
+
+def refusal(path):
+    with pytest.raises(InputError) as raised:
+        stored_tensors(path)
+    said = str(raised.value)
+    assert str(path) in said and "\n" not in said and len(said) < 500
+    return said
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_small_network_by_hand_in_every_format(tmp_path, name):
+    sizes = {t.name: (t.shape, t.dtype, t.bits, t.values, t.non_zero, t.bytes)
+             for t in stored_tensors(write(tmp_path / name.lower(), SMALL))}
+    assert sizes == BY_HAND
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_the_end_of_a_file_cut_off(tmp_path, name):
+    whole = write(tmp_path / name.lower(), SMALL).read_bytes()
+    # of a flatbuffer, only what is read can be found missing: not the last letters of a name
+    last = len(whole) - (16 if name.endswith(".tflite") else 1)
+    for kept in (0, 1, 7, 8, 9, len(whole) // 3, len(whole) // 2, len(whole) - 64, last):
+        (tmp_path / name).write_bytes(whole[:kept])
+        refusal(tmp_path / name)
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_changed_byte_is_told_or_does_no_harm(tmp_path, name):
+    path = write(tmp_path / name.lower(), SMALL)
+    whole = path.read_bytes()
+    for place in range(0, len(whole), 7):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 0xA5]) + whole[place + 1:])
+        try:
+            stored_tensors(path)
+        except InputError as error:
+            assert "\n" not in str(error)
+
+
+class Disguised:
+    def __init__(self, mark):
+        self.mark = mark
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.mark),)
+
+
+@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("pickled", [False, True])
+def test_code_in_a_file_is_not_run(tmp_path, name, pickled):
+    content = {"weight": torch.ones(3), "more": Disguised(tmp_path / "run")}
+    if pickled:
+        (tmp_path / name).write_bytes(pickle.dumps(content, protocol=2))
+    else:
+        torch.save(content, tmp_path / name)
+    refusal(tmp_path / name)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("name", ["model.h5", "model.keras", "model.pb", "model.ckpt", "model", "model.pt.zip"])
+def test_other_kinds_of_files(tmp_path, name):
+    (tmp_path / name).write_bytes(b"something")
+    assert ".safetensors, .safetensors.xz, .pt, .pth, .onnx, .tflite" in refusal(tmp_path / name)
+
+
+def test_no_file(tmp_path):
+    assert "no such model file" in refusal(tmp_path / "gone.pt")
+
+
+@pytest.mark.parametrize("package", ["onnx", "tflite"])
+def test_an_optional_package_that_is_not_there(tmp_path, monkeypatch, package):
+    path = write(tmp_path / f"m.{package}", SMALL)
+    monkeypatch.setitem(sys.modules, package, None)
+    assert f"pip install -e '.[{package}]'" in refusal(path)
+
+
+@pytest.mark.parametrize(("path", "tensor", "kind"), [
+    ("m.pt", {"a.w": torch.zeros(2, dtype=torch.float4_e2m1fn_x2)}, "float4_e2m1fn_x2"),
+    ("m.onnx", onnx_tensor("a.w", [b"x"], TensorProto.STRING), "STRING"),
+    ("m.onnx", TensorProto(name="a.w", dims=[1], raw_data=b"1234"), "UNDEFINED"),
+    ("m.onnx", TensorProto(name="a.w", data_type=99, dims=[1], raw_data=b"1234"), "99"),
+    ("m.tflite", ("a.w", (1,), STRINGS, b"abcd", {}), "STRING"),
+    ("m.tflite", ("a.w", (1,), 99, b"abcd", {}), "99"),
+])
+def test_a_tensor_of_unknown_width(tmp_path, path, tensor, kind):
+    path = tmp_path / path
+    if path.suffix == ".pt":
+        torch.save(tensor, path)
+    else:
+        {".onnx": write_onnx, ".tflite": write_tflite}[path.suffix](path, tensor)
+    assert f"tensor a.w is of type {kind}, whose width is not known" in refusal(path)
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_names_stay_on_their_line(tmp_path, name):
+    path = write(tmp_path / name.lower(), {"a\nb\x1b[2J": torch.ones(2)})
+    assert [t.name for t in stored_tensors(path)] == ["a?b?[2J"]
+    if path.suffix == ".onnx":
+        refusal(write_onnx(path, TensorProto(name="a\nb", data_type=99)))
+
+
+# --- safetensors ------------------------------------------------------------------------------------------------------
+
+def test_safetensors_headers_that_lie(tmp_path):
+    def lying(**changes):
+        header = json.dumps({"w": {"dtype": "F32", "shape": [4], "data_offsets": [0, 16], **changes}}).encode()
+        return len(header).to_bytes(8, "little") + header + bytes(16)
+
+    path = tmp_path / "m.safetensors"
+    path.write_bytes(lying())
+    assert [t.values for t in stored_tensors(path)] == [4]
+    for content in (lying(shape=[10**12]), lying(data_offsets=[0, 10**12]), lying(dtype="F33"), b"\xff" * 8 + b"{}"):
+        path.write_bytes(content)
+        refusal(path)
+
+
+# --- PyTorch ----------------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("name, bits", [
+    ("bool", 8), ("uint8", 8), ("int8", 8), ("float8_e4m3fn", 8), ("float8_e5m2", 8), ("float8_e4m3fnuz", 8),
+    ("float8_e5m2fnuz", 8), ("uint16", 16), ("int16", 16), ("float16", 16), ("bfloat16", 16), ("uint32", 32),
+    ("int32", 32), ("float32", 32), ("uint64", 64), ("int64", 64), ("float64", 64), ("complex64", 64),
+    ("complex128", 128),
+])
+def test_widths_of_torch(tmp_path, name, bits):
+    torch.save({"w": torch.tensor([0, 1, 0, 1, 1]).to(getattr(torch, name))}, tmp_path / "m.pt")
+    assert stored_tensors(tmp_path / "m.pt") == [TensorSize("w", (5,), name, bits, 5, 3)]
+
+
+@pytest.mark.skipif(not hasattr(torch, "quantize_per_tensor"), reason="torch announced to drop them")
+@pytest.mark.filterwarnings("ignore")
+def test_quantized_tensors_of_torch_and_their_scales(tmp_path):
+    values = torch.tensor([[1.0, 0.0, -1.0], [0.5, 0.0, 0.25]])
+    linear = torch.ao.nn.quantized.Linear(3, 2)
+    linear.set_weight_bias(torch.quantize_per_tensor(values, 0.25, 0, torch.qint8), torch.tensor([1.0, 0.0]))
+    torch.save({
+        "a": torch.quantize_per_channel(values, torch.tensor([0.5, 0.25]), torch.tensor([0, 0]), 0, torch.qint8),
+        "b": torch.quantize_per_tensor(values, 0.25, 128, torch.quint8),
+        **linear.state_dict(prefix="fc."),
+    }, tmp_path / "m.pt")
+    sizes = {t.name: (t.dtype, t.bits, t.values, t.non_zero) for t in stored_tensors(tmp_path / "m.pt")}
+    packed = "fc._packed_params._packed_params"
+    assert sizes == {
+        "a": ("qint8", 8, 6, 4), "a.scale": ("float64", 64, 2, 2), "a.zero_point": ("int64", 64, 2, 0),
+        "b": ("quint8", 8, 6, 6), "b.scale": ("float64", 64, 1, 1), "b.zero_point": ("int64", 64, 1, 1),
+        "fc.scale": ("float32", 32, 1, 1), "fc.zero_point": ("int64", 64, 1, 0),
+        f"{packed}.weight": ("qint8", 8, 6, 4), f"{packed}.weight.scale": ("float64", 64, 1, 1),
+        f"{packed}.weight.zero_point": ("int64", 64, 1, 0), f"{packed}.bias": ("float32", 32, 2, 1)}
+
+
+@pytest.mark.filterwarnings("ignore:Sparse CSR")
+def test_sparse_and_shared_tensors_of_torch_count_what_is_stored(tmp_path):
+    dense, tied = torch.tensor([[0.0, 2.0], [0.0, 0.0]]), torch.ones(3)
+    torch.save({"coo": dense.to_sparse(), "csr": dense.to_sparse_csr(), "a": tied, "b": tied, "part": tied[1:]},
+               tmp_path / "m.pt")
+    assert {t.name: (t.shape, t.values, t.non_zero) for t in stored_tensors(tmp_path / "m.pt")} == {
+        "coo": ((2, 2), 1, 1), "csr": ((2, 2), 1, 1), "a": ((3,), 3, 3), "part": ((2,), 2, 2)}
+
+
+def test_step_counters_are_recognised(tmp_path):
+    torch.save(torch.nn.BatchNorm2d(4).state_dict(), tmp_path / "m.pt")
+    assert [t.name for t in stored_tensors(tmp_path / "m.pt") if t.step_counter] == ["num_batches_tracked"]
+    torch.save({"num_batches_tracked": torch.ones(1000)}, tmp_path / "m.pt")
+    assert not stored_tensors(tmp_path / "m.pt")[0].step_counter
+
+
+@pytest.mark.parametrize("content", [
+    torch.ones(3), [torch.ones(3)], {}, {"state_dict": {}}, {"model": {"w": torch.ones(3)}}, {0: torch.ones(3)},
+    {"w": torch.ones(3), "epoch": 3}, {"w": [torch.ones(3)]}, {"state_dict": torch.ones(3), "epoch": 1},
+    {"state_dict": {"state_dict": {"w": torch.ones(3)}}},
+])
+def test_no_state_dictionary(tmp_path, content):
+    torch.save(content, tmp_path / "m.pt")
+    assert "torch.save(model.state_dict(), FILE)" in refusal(tmp_path / "m.pt")
+
+
+def test_a_whole_model_and_a_program_of_torch(tmp_path):
+    torch.save(torch.nn.Linear(3, 2), tmp_path / "m.pt")
+    assert "torch.save(model.state_dict(), FILE)" in refusal(tmp_path / "m.pt")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.jit.save(torch.jit.script(torch.nn.Linear(3, 2)), tmp_path / "m.pt")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert "torch.save(model.state_dict(), FILE)" in refusal(tmp_path / "m.pt")
+
+
+def rewritten(path, compression=zipfile.ZIP_STORED, **changes):
+    """An archive of torch with parts of its pickle replaced."""
+    with zipfile.ZipFile(path) as archive:
+        entries = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w", compression) as archive:
+        for name, data in entries.items():
+            for old, new in changes.get("pickle", {}).items() if name.endswith(".pkl") else ():
+                assert old in data
+                data = data.replace(old, new)
+            archive.writestr(name, data)
+    return path
+
+
+def test_archives_of_torch_that_lie(tmp_path):
+    path, size, shape = tmp_path / "m.pt", b"cpuq\x06K\x0a", b"K\x00K\x0a\x85q\x08K\x01"
+    billions = b"J\xff\xff\xff\x7f"
+
+    torch.save({"w": torch.arange(1, 11)}, path)
+    rewritten(path, pickle={size: b"cpuq\x06" + billions, shape: b"K\x00" + billions + b"\x85q\x08K\x01"})
+    refusal(path)  # a storage of billions of values that is not there
+    torch.save({"w": torch.arange(1, 11)}, path)
+    rewritten(path, pickle={shape: b"K\x00" + billions + b"\x85q\x08K\x00"})
+    assert "2,147,483,647 values" in refusal(path)  # the same value, billions of times
+    torch.save({"w": torch.zeros(1_000_000)}, path)
+    rewritten(path, zipfile.ZIP_DEFLATED)
+    assert path.stat().st_size < 100_000 and "compressed" in refusal(path)
+
+
+def test_a_state_dictionary_without_data(tmp_path):
+    torch.save({"w": torch.ones(3, device="meta")}, tmp_path / "m.pt")
+    assert "tensor w" in refusal(tmp_path / "m.pt")
+
+
+# --- ONNX -------------------------------------------------------------------------------------------------------------
+
+ONNX_BITS = {
+    "FLOAT": 32, "UINT8": 8, "INT8": 8, "UINT16": 16, "INT16": 16, "INT32": 32, "INT64": 64, "BOOL": 8, "FLOAT16": 16,
+    "DOUBLE": 64, "UINT32": 32, "UINT64": 64, "COMPLEX64": 64, "COMPLEX128": 128, "BFLOAT16": 16, "FLOAT8E4M3FN": 8,
+    "FLOAT8E4M3FNUZ": 8, "FLOAT8E5M2": 8, "FLOAT8E5M2FNUZ": 8, "UINT4": 4, "INT4": 4, "FLOAT4E2M1": 4,
+}
+
+
+@pytest.mark.parametrize("kind", ONNX_BITS)
+@pytest.mark.parametrize("raw", [False, True])
+def test_widths_of_onnx(tmp_path, kind, raw):
+    tensor = onnx_tensor("w", [0, 1, 0, 1, 1], getattr(TensorProto, kind))
+    if raw:
+        tensor = numpy_helper.from_array(numpy_helper.to_array(tensor), "w")
+        assert tensor.HasField("raw_data")
+    size, = stored_tensors(write_onnx(tmp_path / "m.onnx", tensor))
+    bits = ONNX_BITS[kind]
+    assert (size.bits, size.shape, size.values, size.non_zero) == (bits, (5,), 5, 3)
+    assert size.bytes == math.ceil(3 * bits / 8)
+
+
+def test_everything_that_an_onnx_file_stores(tmp_path):
+    body = helper.make_graph([helper.make_node("Constant", [], ["inner.c"], value=onnx_tensor("", [3.0, 0.0]))],
+                             "body", [], [], initializer=[onnx_tensor("inner.w", [1.0, 2.0])])
+    sparse = helper.make_sparse_tensor(onnx_tensor("sparse.w", [5.0, 6.0, 0.0]),
+                                       onnx_tensor("", [0, 7, 99], TensorProto.INT64), [100])
+    nodes = [
+        helper.make_node("Constant", [], ["c.tensor"], value=onnx_tensor("", [[1, 0]], TensorProto.INT8)),
+        helper.make_node("Constant", [], ["c.float"], value_float=0.0),
+        helper.make_node("Constant", [], ["c.floats"], value_floats=[1.0, 0.0, 2.0]),
+        helper.make_node("Constant", [], ["c.int"], value_int=4),
+        helper.make_node("Constant", [], ["c.ints"], value_ints=[0, -1]),
+        helper.make_node("Constant", [], ["c.sparse"], sparse_value=sparse),
+        helper.make_node("If", ["x"], ["if"], then_branch=body, else_branch=body),
+        helper.make_node("Conv", ["x", "y"], ["conv"], kernel_shape=[3, 3], strides=[2, 2]),
+        helper.make_node("LinearClassifier", ["x"], ["l"], domain="ai.onnx.ml", coefficients=[1.0, 2.0, 0.0]),
+    ]
+    function = helper.make_function("own", "f", [], ["y"], [helper.make_node("Constant", [], ["f.c"], value_float=1.0)],
+                                    [helper.make_opsetid("", 20)])
+    graph = helper.make_graph(nodes, "g", [], [], initializer=[onnx_tensor("w", [1.0])], sparse_initializer=[sparse])
+    onnx.save_model(helper.make_model(graph, functions=[function]), tmp_path / "m.onnx")
+    found = [(t.name, t.bits, t.values, t.non_zero) for t in stored_tensors(tmp_path / "m.onnx")]
+    assert sorted(found) == sorted([
+        ("w", 32, 1, 1), ("sparse.w", 32, 3, 2), ("c.tensor", 8, 2, 1), ("c.float", 32, 1, 0), ("c.floats", 32, 3, 2),
+        ("c.int", 64, 1, 1), ("c.ints", 64, 2, 1), ("c.sparse", 32, 3, 2), *2 * [("inner.w", 32, 2, 2)],
+        *2 * [("inner.c", 32, 2, 1)], ("l.coefficients", 32, 3, 2), ("f.c", 32, 1, 1)])
+
+
+def external(path, location, **fields):
+    tensor = TensorProto(name="a.w", data_type=TensorProto.FLOAT, dims=[4], data_location=TensorProto.EXTERNAL)
+    for key, value in {"location": location, **fields}.items():
+        tensor.external_data.add(key=key, value=str(value))
+    return write_onnx(path, tensor)
+
+
+def test_external_data_beside_an_onnx_file(tmp_path, monkeypatch):
+    folder = tmp_path / "model"
+    folder.mkdir()
+    values = np.float32([1, 0, 2, 3])
+    (folder / "weights.bin").write_bytes(b"12345678" + values.tobytes() + b"rest")
+    path = external(folder / "m.onnx", "weights.bin", offset=8, length=16)
+    assert [(t.values, t.non_zero) for t in stored_tensors(path)] == [(4, 3)]
+    monkeypatch.chdir(folder)
+    assert [(t.values, t.non_zero) for t in stored_tensors("m.onnx")] == [(4, 3)]
+
+
+@pytest.mark.parametrize("fields", [
+    {"location": "../weights.bin"}, {"location": "sub/../../weights.bin"}, {"location": "gone.bin"}, {"location": ""},
+    {"location": "weights.bin", "length": 10**15}, {"location": "weights.bin", "offset": 10**15},
+    {"location": "weights.bin", "length": 12}, {"location": "weights.bin", "offset": -1},
+    {"location": "link.bin"}, {"location": "absolute"},
+])
+def test_external_data_that_is_not_there_or_leaves_the_folder(tmp_path, fields):
+    folder = tmp_path / "model"
+    (folder / "sub").mkdir(parents=True)
+    (folder / "weights.bin").write_bytes(bytes(16))
+    (tmp_path / "weights.bin").write_bytes(bytes(16))
+    if fields["location"] == "absolute":
+        fields = {"location": str(tmp_path / "weights.bin")}
+    if fields["location"] == "link.bin":
+        try:
+            (folder / "link.bin").symlink_to(tmp_path / "weights.bin")
+        except OSError:
+            pytest.skip("links need a privilege here")
+    assert "tensor a.w" in refusal(external(folder / "m.onnx", **fields))
+
+
+@pytest.mark.parametrize("tensor", [
+    TensorProto(name="a.w", data_type=TensorProto.FLOAT, dims=[10**6, 10**6], raw_data=bytes(16)),
+    TensorProto(name="a.w", data_type=TensorProto.INT4, dims=[10**12], raw_data=bytes(16)),
+    TensorProto(name="a.w", data_type=TensorProto.FLOAT, dims=[-1], raw_data=bytes(16)),
+    TensorProto(name="a.w", data_type=TensorProto.FLOAT, dims=[5], float_data=[1.0]),
+], ids=["large", "large and packed", "negative", "short"])
+def test_onnx_tensors_that_lie(tmp_path, tensor):
+    assert "tensor a.w" in refusal(write_onnx(tmp_path / "m.onnx", tensor))
+
+
+@pytest.mark.parametrize("content", [b"", b"\x08\x07", b"no model at all", b"\x00" * 100])
+def test_not_an_onnx_model(tmp_path, content):
+    (tmp_path / "m.onnx").write_bytes(content)
+    assert "ONNX model" in refusal(tmp_path / "m.onnx")
+
+
+def test_a_network_exported_to_onnx(tmp_path):
+    torch.manual_seed(0)
+    model, path = models.build(10, "bcresnet_asc", tau=1.0).eval(), tmp_path / "m.onnx"
+    state = {name: value for name, value in model.state_dict().items() if value.is_floating_point()}
+    for value in state.values():  # the exporter merges equal tensors, such as fresh running means
+        value.uniform_(0.5, 1.5)
+    model.head.weight.data[0] = 0
+    with warnings.catch_warnings():  # this exporter needs no more than onnx, and says that it is the old one
+        warnings.simplefilter("ignore")
+        torch.onnx.export(model, (torch.zeros(1, 1, 256, 32),), path, dynamo=False, do_constant_folding=False)
+    sizes = stored_tensors(path)
+    graph = onnx.load(path).graph
+    constants = [node.attribute[0].t for node in graph.node if node.op_type == "Constant"]
+    arrays = [numpy_helper.to_array(tensor) for tensor in (*graph.initializer, *constants)]
+    assert len(constants) > 10
+    assert sum(t.values * t.bits // 8 for t in sizes) == sum(array.nbytes for array in arrays)
+    assert sum(t.bytes for t in sizes) == sum(np.count_nonzero(array) * array.itemsize for array in arrays)
+    own = [t for t in sizes if t.name in state]
+    assert {t.name: t.values for t in own} == {name: value.numel() for name, value in state.items()}
+    assert sum(t.bytes for t in own) == 4 * (8_055 + 1_830 - 25)
+    assert sum(t.bytes for t in own if not t.statistics) == 4 * (8_055 - 25)
+
+
+# --- TFLite -----------------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("kind, data, bits, non_zero", [
+    ("FLOAT32", np.float32([0, 1, -0.0, 2, 3]), 32, 3), ("FLOAT16", np.float16([0, 1, -0.0, 2, 3]), 16, 3),
+    ("FLOAT64", np.float64([0, 1, -0.0, 2, 3]), 64, 3), ("BFLOAT16", np.uint16([0, 1, 0x8000, 2, 3]), 16, 3),
+    ("INT8", np.int8([0, 1, 0, -2, 3]), 8, 3), ("UINT8", np.uint8([0, 1, 0, 2, 128]), 8, 3),
+    ("INT16", np.int16([0, 1, 0, 2, 256]), 16, 3), ("UINT16", np.uint16([0, 1, 0, 2, 256]), 16, 3),
+    ("INT32", np.int32([0, 1, 0, 2, 256]), 32, 3), ("UINT32", np.uint32([0, 1, 0, 2, 256]), 32, 3),
+    ("INT64", np.int64([0, 1, 0, 2, 256]), 64, 3), ("UINT64", np.uint64([0, 1, 0, 2, 256]), 64, 3),
+    ("BOOL", np.bool_([0, 1, 0, 1, 1]), 8, 3), ("COMPLEX64", np.complex64([0, 1, 0, 1j, 1]), 64, 3),
+    ("COMPLEX128", np.complex128([0, 1, 0, 1j, 1]), 128, 3),
+    ("INT4", np.uint8([0x10, 0xF0, 0xF3]), 4, 3),  # 0, 1, 0, -1, 3, and half a byte that is no value
+])
+def test_widths_of_tflite(tmp_path, kind, data, bits, non_zero):
+    tensor = ("w", (5, 1), getattr(tflite.TensorType, kind), data.tobytes(), {})
+    size, = stored_tensors(write_tflite(tmp_path / "m.tflite", tensor))
+    assert size == TensorSize("w", (5, 1), kind.lower(), bits, 5, non_zero)
+
+
+def test_the_published_size_of_the_organisers_tflite_baseline(tmp_path):
+    shapes = [(16, 7, 7, 1), (16,), (16, 7, 7, 16), (16,), (32, 7, 7, 16), (32,), (100, 64), (100,), (10, 100), (10,)]
+    sizes = stored_tensors(write_tflite(tmp_path / "m.tflite", *(
+        (f"{index}", shape, tflite.TensorType.FLOAT16, np.ones(shape, np.float16).tobytes(), {})
+        for index, shape in enumerate(shapes))))
+    assert (sum(t.non_zero for t in sizes), sum(t.bytes for t in sizes)) == (45_990, 91_980)
+
+
+def test_scales_sparse_and_shared_buffers_of_tflite(tmp_path):
+    path = write_tflite(
+        tmp_path / "m.tflite",
+        ("w", (2, 2), tflite.TensorType.INT8, bytes([1, 0, 2, 3]), {"Quantization": quantization([0.5, 0.25], [0, 0])}),
+        ("same", (4,), tflite.TensorType.INT8, 1, {}),
+        ("computed", (9,), tflite.TensorType.INT8, 0, {"Quantization": quantization([0.5], [-128])}),
+        ("sparse", (10, 10), tflite.TensorType.FLOAT32, np.float32([1, 2, 0]).tobytes(), {"Sparsity": sparsity}))
+    assert stored_tensors(path) == [
+        TensorSize("w", (2, 2), "int8", 8, 4, 3), TensorSize("w.scale", (2,), "float32", 32, 2, 2),
+        TensorSize("w.zero_point", (2,), "int64", 64, 2, 0), TensorSize("computed.scale", (1,), "float32", 32, 1, 1),
+        TensorSize("computed.zero_point", (1,), "int64", 64, 1, 1), TensorSize("sparse", (10, 10), "float32", 32, 3, 2)]
+
+
+@pytest.mark.parametrize("shape, data, fields", [
+    ((4,), bytes(15), {}), ((4,), bytes(17), {}), ((10**6, 10**3), bytes(16), {}), ((-4,), bytes(16), {}),
+    ((4,), 7, {}), ((4,), 0, {"external": lambda builder: 1}),
+], ids=["short", "long", "large", "negative", "no such buffer", "in another file"])
+def test_tflite_tensors_that_lie(tmp_path, shape, data, fields):
+    refusal(write_tflite(tmp_path / "m.tflite", ("a.w", shape, tflite.TensorType.FLOAT32, data, fields)))
+
+
+def test_not_a_tflite_model(tmp_path):
+    (tmp_path / "m.tflite").write_bytes(b"\x1c\x00\x00\x00TFL2" + bytes(100))
+    assert "not a TFLite model" in refusal(tmp_path / "m.tflite")
