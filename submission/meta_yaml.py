@@ -23,7 +23,8 @@ from task1a.run_folder import RunFolder
 
 EXAMPLE_AUTHORS = Path(__file__).with_name("authors.example.yaml")
 
-_METHODS = {"bcresnet_asc": "BC-ResNet-ASC"}
+_METHODS = {"bcresnet_asc": "BC-ResNet-ASC", "bcresnet": "BC-ResNet", "cp_resnet": "CP-ResNet"}
+_FEATURES = {"pcen": "mel energies, PCEN"}  # the other front ends take the logarithm
 # letters that Unicode does not decompose into a Latin one and an accent
 _LATIN = str.maketrans({"ß": "ss", "ø": "o", "Ø": "O", "ł": "l", "Ł": "L", "æ": "ae", "Æ": "Ae", "œ": "oe", "Œ": "Oe",
                         "đ": "d", "Đ": "D", "ð": "d", "Ð": "D", "þ": "th", "Þ": "Th", "ı": "i"})
@@ -100,7 +101,7 @@ def build(label: str, authors: Sequence[Mapping[str, Any]], records: Records, ru
         "system": {
             "description": {
                 "input_sampling_rate": f"{features['sample_rate'] / 1000:g}kHz",
-                "acoustic_features": "log-mel energies",
+                "acoustic_features": _FEATURES.get(config["model"].get("front_end"), "log-mel energies"),
                 "embeddings": None,
                 "data_augmentation": _augmentation(config["training"]),
                 "machine_learning_method": _METHODS.get(config["model"]["name"], config["model"]["name"]),

@@ -96,24 +96,56 @@ class FeatureConfig:
         return 1 + self.clip_samples // self.hop
 
 
+SETTINGS: dict[str, dict[str, Any]] = {
+    "bcresnet_asc": {"tau": 1.0, "sub_bands": 4, "dropout": 0.1, "residual_norm": "all",
+                     "residual_norm_shortcut": 0.1, "residual_norm_eps": 1e-5},
+    "bcresnet": {"tau": 8.0, "sub_bands": 4, "dropout": 0.1},
+    "cp_resnet": {"width": 64, "rho": 5},
+}
+"""what can be set of each architecture, with the values that stand where nothing is"""
+
+
 @dataclass(frozen=True, config=_strict)
 class ModelConfig:
-    """BC-ResNet-ASC; the number of classes comes from the data."""
+    """A network and what stands before it; the number of classes comes from the data.
 
-    name: Literal["bcresnet_asc"] = "bcresnet_asc"
+    Keys below ``front_end`` that the architecture does not have must be null; a null that it has becomes its default.
+    """
+
+    name: Literal["bcresnet_asc", "bcresnet", "cp_resnet"] = "bcresnet_asc"
     """architecture"""
-    tau: Annotated[Real, Field(gt=0)] = 1.0
-    """width factor: the base width is c = 10 tau"""
-    sub_bands: Count = 4
-    """sub-bands of the sub-spectral norm"""
-    dropout: Fraction = 0.1
-    """channel dropout in every block"""
-    residual_norm: Literal["all", "input", "none"] = "all"
-    """where ResNorm stands: at the input and after every stage, at the input only, nowhere"""
-    residual_norm_shortcut: Annotated[Real, Field(ge=0)] = 0.1
-    """lambda of ResNorm; 0 is plain frequency-wise instance norm"""
-    residual_norm_eps: Annotated[Real, Field(gt=0)] = 1e-5
-    """added to the variance"""
+    front_end: Literal["log_mel", "freqnorm", "pcen"] = "log_mel"
+    """what becomes of the log-mel energies before the network: nothing; each mel bin normalised by its mean and
+    deviation over the training clips; per-channel energy normalization in place of the logarithm"""
+    tau: Annotated[Real, Field(gt=0)] | None = None
+    """bcresnet_asc, bcresnet: width factor: the base width is c = 10 tau, and 8 tau"""
+    sub_bands: Count | None = None
+    """bcresnet_asc, bcresnet: sub-bands of the sub-spectral norm"""
+    dropout: Fraction | None = None
+    """bcresnet_asc, bcresnet: channel dropout in every block"""
+    residual_norm: Literal["all", "input", "none"] | None = None
+    """bcresnet_asc: where ResNorm stands: at the input and after every stage, at the input only, nowhere"""
+    residual_norm_shortcut: Annotated[Real, Field(ge=0)] | None = None
+    """bcresnet_asc: lambda of ResNorm; 0 is plain frequency-wise instance norm"""
+    residual_norm_eps: Annotated[Real, Field(gt=0)] | None = None
+    """bcresnet_asc: added to the variance"""
+    width: Count | None = None
+    """cp_resnet: channels of the first stage"""
+    rho: Annotated[int, Field(ge=0)] | None = None
+    """cp_resnet: number of 3x3 convolutions, which the receptive field grows with"""
+
+    def __post_init__(self) -> None:
+        own = SETTINGS[self.name]
+        for key in (f.name for f in fields(self) if f.name not in ("name", "front_end")):
+            if key not in own and getattr(self, key) is not None:
+                raise ValueError(f"model.{key}: {self.name} has no such setting, only {', '.join(own)}; set it to null")
+            if key in own and getattr(self, key) is None:
+                object.__setattr__(self, key, own[key])  # frozen for everybody else
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The settings of the architecture."""
+        return {key: getattr(self, key) for key in SETTINGS[self.name]}
 
 
 @dataclass(frozen=True, config=_strict)

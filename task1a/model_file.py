@@ -45,8 +45,11 @@ class ModelSpec:
     """how a compressed model is packed; None is a vanilla one, float32 throughout"""
 
     def build(self) -> nn.Module:
-        """The architecture with freshly drawn weights."""
-        model = models.build(len(self.labels), **asdict(self.model))
+        """The front end and the architecture, with freshly drawn weights."""
+        network = models.build(len(self.labels), self.model.name, **self.model.settings)
+        features = self.features
+        model = models.with_front_end(network, self.model.front_end, features.n_mels,
+                                      features.sample_rate / features.hop, features.log_floor)
         folded = self.packing is not None and self.packing.folded
         return fold_batch_norms(model, self.input_shape) if folded else model
 
@@ -62,13 +65,14 @@ class ModelSpec:
         return 1, self.features.n_mels, self.features.frames
 
 
+_SPEC = TypeAdapter(ModelSpec)
+
+
 def save(path: Path, tensors: Mapping[str, Tensor], spec: ModelSpec) -> None:
     """Write the tensors of a model with its specification, atomically."""
     tensors = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-    plain = asdict(spec)
-    metadata = json.dumps({"sha256": _digest(plain, tensors), "spec": plain})
     with replacing(path) as part:
-        part.write_bytes(save_bytes(tensors, metadata={FORMAT: metadata}))
+        part.write_bytes(save_bytes(tensors, metadata={FORMAT: _metadata(asdict(spec), tensors)}))
 
 
 def save_xz(path: Path) -> Path:
@@ -87,13 +91,6 @@ def load(path: Path) -> tuple[nn.Module, ModelSpec]:
             architecture that its metadata names.
     """
     spec, tensors = _read(path)
-    expected = spec.stored_form()
-    for name in sorted(set(expected) ^ set(tensors)):
-        state = "missing" if name in expected else "not part of the architecture"
-        raise InputError(f"{path}: tensor {name} is {state}; the file was made for another model")
-    for name, value in expected.items():
-        if tensors[name].shape != value.shape or tensors[name].dtype != value.dtype:
-            raise InputError(f"{path}: tensor {name} is {_kind(tensors[name])}, the architecture needs {_kind(value)}")
     model = spec.build()
     model.load_state_dict(tensors if spec.packing is None else unpack(tensors), strict=False)
     return model.eval(), spec
@@ -119,16 +116,32 @@ def _read(path: Path) -> tuple[ModelSpec, dict[str, Tensor]]:
     if FORMAT not in metadata:
         raise InputError(f"{path}: not a model file of this project (its metadata lacks {FORMAT!r})")
     try:
-        said = json.loads(metadata[FORMAT])
-        spec = TypeAdapter(ModelSpec).validate_json(json.dumps(said["spec"]))
-        whole = said["sha256"] == _digest(said["spec"], tensors)
+        plain = json.loads(metadata[FORMAT])["spec"]
+        spec = _SPEC.validate_json(json.dumps(plain))
+        # the text and not what it says, for 1e-5 may be written in many ways and was written in one
+        whole = metadata[FORMAT] == _metadata(plain, tensors)
     except ValidationError as error:
         raise InputError(f"{path}: damaged metadata: {' '.join(str(error).split())}") from None
     except (ValueError, KeyError, TypeError, RecursionError):
         raise InputError(f"{path}: damaged metadata") from None
     if not whole:
         raise InputError(f"{path}: damaged: its content is not what was written (the digest in its metadata differs)")
+    _check_form(path, spec, tensors)
     return spec, tensors
+
+
+def _check_form(path: Path, spec: ModelSpec, tensors: Mapping[str, Tensor]) -> None:
+    """Refuse tensors that are not those of the architecture; of that, nothing is built but names and shapes."""
+    try:
+        expected = spec.stored_form()
+    except (RuntimeError, TypeError, ValueError, OverflowError):
+        raise InputError(f"{path}: damaged metadata: no model can be built of its settings") from None
+    for name in sorted(set(expected) ^ set(tensors)):
+        state = "missing" if name in expected else "not part of the architecture"
+        raise InputError(f"{path}: tensor {name} is {state}; the file was made for another model")
+    for name, value in expected.items():
+        if tensors[name].shape != value.shape or tensors[name].dtype != value.dtype:
+            raise InputError(f"{path}: tensor {name} is {_kind(tensors[name])}, the architecture needs {_kind(value)}")
 
 
 def _read_safetensors(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
@@ -154,9 +167,15 @@ def _content(path: Path) -> bytes:
         content = reader.decompress(content, max_length=LARGEST_UNPACKED)
     except lzma.LZMAError as error:
         raise InputError(f"{path}: not a readable xz file ({error})") from None
-    if not reader.eof:
-        raise InputError(f"{path}: cut off, or larger than {LARGEST_UNPACKED:,} B when unpacked")
+    if not reader.eof or reader.unused_data:
+        raise InputError(f"{path}: cut off, followed by something else, or larger than {LARGEST_UNPACKED:,} B when "
+                         "unpacked")
     return content
+
+
+def _metadata(spec: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:
+    """The text of the metadata: the specification, and the digest of that and of the tensors."""
+    return json.dumps({"sha256": _digest(spec, tensors), "spec": spec})
 
 
 def _digest(spec: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:

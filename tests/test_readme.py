@@ -26,6 +26,8 @@ def checkout(tmp_path_factory, toy_data) -> Path:
         tree = yaml.safe_load(path.read_text(encoding="utf-8"))
         tree.setdefault("model", {})["tau"] = 0.4
         tree.setdefault("training", {}).update(epochs=10 if path.stem == "demo" else 5)
+        if "compression" in tree:
+            tree["compression"]["epochs"] = 3
         tree.setdefault("features", {}).update(hop=4000, clip_seconds=2.0)
         (folder / "system_configs" / path.name).write_text(yaml.safe_dump(tree), encoding="utf-8")
     for name, root in zip(re.findall(r"(?:--data-root|--eval-root) (TAU\S+)", README), toy_data, strict=True):

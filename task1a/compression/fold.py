@@ -24,14 +24,15 @@ def fold_batch_norms(model: nn.Module, input_shape: tuple[int, ...]) -> nn.Modul
     model.eval()
     for conv, norm in _followed_by_norm(model, input_shape).items():
         fused = fuse_conv_bn_eval(model.get_submodule(conv), model.get_submodule(norm))
-        model.set_submodule(conv, fused)
+        # the bias comes of running statistics, which are not trained; it is
+        model.set_submodule(conv, fused.requires_grad_())
         model.set_submodule(norm, nn.Identity())
     return model
 
 
 def _followed_by_norm(model: nn.Module, input_shape: tuple[int, ...]) -> dict[str, str]:
     """Names of the convolutions whose output goes into a batch norm, and of that norm, seen in a pass without data."""
-    shadow, pairs = copy.deepcopy(model).to("meta").eval(), {}
+    shadow, pairs = copy.deepcopy(model).to("meta", torch.float32).eval(), {}
     outputs: list[tuple[Tensor, str]] = []
 
     def watch(name: str, layer: nn.Module) -> None:

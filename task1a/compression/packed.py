@@ -55,11 +55,13 @@ def pack(model: nn.Module, packing: Packing) -> dict[str, Tensor]:
     """The tensors of a prepared model as they are stored.
 
     Raises:
-        InputError: a value does not fit half precision.
+        InputError: a weight is not finite, or another value does not fit half precision.
     """
     tensors = {}
     weights, kept = pruning(model)
     for name, weight in weights.items():
+        if not weight.isfinite().all():
+            raise InputError(f"{name}: a weight is no longer a finite number; lower the learning rate")
         scale = scale_of(weight, kept[name], packing.weight_scales)
         steps = quantize(weight, kept[name], scale)
         assert torch.equal(steps != 0, kept[name]), f"{name}: the zeros are not those of the mask"
@@ -90,5 +92,5 @@ def _half(name: str, value: Tensor) -> Tensor:
     half = value.to(torch.float16)
     if not half.isfinite().all():
         raise InputError(f"{name}: {value.abs().max():g} does not fit half precision, whose largest value is 65,504; "
-                         "train the model with a smaller learning rate")
+                         "lower the learning rate")
     return half

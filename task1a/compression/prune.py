@@ -33,11 +33,12 @@ def kept_by_magnitude(weights: Mapping[str, Tensor], kept: Mapping[str, Tensor],
         bool by layer, of the shapes of the weights: True stays.
     """
     if scope == "layer":
-        return {name: _smallest_out(_magnitude(weight, kept[name]).flatten(), ratio).view(weight.shape)
+        return {name: _smallest_out(_magnitude(weight, kept[name]).flatten(), ratio).view(weight.shape) & kept[name]
                 for name, weight in weights.items()}
     magnitudes = [_magnitude(weight, kept[name]).flatten() for name, weight in weights.items()]
     parts = _smallest_out(torch.cat(magnitudes), ratio).split([len(part) for part in magnitudes])
-    return {name: part.view(weight.shape) for (name, weight), part in zip(weights.items(), parts, strict=True)}
+    return {name: part.view(weight.shape) & kept[name]
+            for (name, weight), part in zip(weights.items(), parts, strict=True)}
 
 
 def ratio_at(epoch: int, ratio: float, schedule: Literal["one_shot", "iterative", "gradual"], epochs: int,
@@ -50,6 +51,7 @@ def ratio_at(epoch: int, ratio: float, schedule: Literal["one_shot", "iterative"
     if schedule == "one_shot" or epoch >= epochs:
         return ratio
     if schedule == "iterative":
+        steps = min(steps, epochs)
         return 1 - (1 - ratio) ** ((1 + epoch * steps // epochs) / steps)
     return ratio * (1 - (1 - (epoch + 1) / epochs) ** 3)
 

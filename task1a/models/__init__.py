@@ -1,18 +1,54 @@
-"""Networks and normalizations. They know no data, no configuration and no files."""
+"""Networks, front ends and normalizations. They know no data, no configuration and no files."""
 import copy
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from task1a.models.bcresnet import BCResNet
 from task1a.models.bcresnet_asc import BCResNetASC
+from task1a.models.cp_resnet import CPResNet
+from task1a.models.front_end import PCEN, FreqNorm, WithFrontEnd
 
-ARCHITECTURES = {"bcresnet_asc": BCResNetASC}
+ARCHITECTURES = {"bcresnet_asc": BCResNetASC, "bcresnet": BCResNet, "cp_resnet": CPResNet}
 
 
 def build(classes: int, name: str, **settings: Any) -> nn.Module:
     """The named architecture with freshly drawn weights; ``settings`` are the arguments of its class."""
     return ARCHITECTURES[name](classes, **settings)
+
+
+def with_front_end(network: nn.Module, name: str, bins: int, frame_rate: float, log_floor: float) -> nn.Module:
+    """The network behind the named front end; the network alone where it takes the log-mel energies as they are.
+
+    Args:
+        network: with freshly drawn weights or trained ones.
+        name: ``log_mel``, ``freqnorm`` or ``pcen``.
+        bins: mel bins.
+        frame_rate: frames a second.
+        log_floor: what was added to the energies before the logarithm.
+    """
+    match name:
+        case "log_mel":
+            return network
+        case "freqnorm":
+            return WithFrontEnd(FreqNorm(bins), network)
+        case "pcen":
+            return WithFrontEnd(PCEN(frame_rate, log_floor), network)
+    raise KeyError(name)
+
+
+def learn_statistics(model: nn.Module, batches: Iterable[Tensor]) -> None:
+    """Set the statistics of a model's front end, where it has any, to those of the training clips.
+
+    Args:
+        model: is changed in place.
+        batches: log-mel energies [n, 1, mel bins, frames]; gone through only where there are statistics to learn.
+    """
+    front_end = getattr(model, "front_end", None)
+    if isinstance(front_end, FreqNorm):
+        front_end.learn(batches)
 
 
 def parameter_count(model: nn.Module) -> int:
@@ -39,4 +75,5 @@ def multiply_accumulates(model: nn.Module, input_shape: tuple[int, ...]) -> int:
     return total
 
 
-__all__ = ["ARCHITECTURES", "BCResNetASC", "build", "multiply_accumulates", "parameter_count"]
+__all__ = ["ARCHITECTURES", "BCResNet", "BCResNetASC", "CPResNet", "build", "learn_statistics", "multiply_accumulates",
+           "parameter_count", "with_front_end"]

@@ -1,8 +1,7 @@
 """BC-ResNet-ASC, the low-complexity network of the winning entry of DCASE 2021 Task 1A.
 
 Kim, Yang, Kim, Chang: *QTI submission to DCASE 2021: residual normalization for device-imbalanced acoustic scene
-classification with efficient design* (arXiv 2206.13909), built from the blocks of Kim et al.: *Broadcasted residual
-learning for efficient keyword spotting*, Interspeech 2021.
+classification with efficient design* (arXiv 2206.13909), built from the blocks of BC-ResNet.
 """
 from typing import Literal
 
@@ -10,39 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from task1a.models.normalization import ResidualNorm, SubSpectralNorm
-
-
-class BCResBlock(nn.Module):
-    """One block of broadcasted residual learning.
-
-    f2: [1x1 convolution, batch norm, ReLU where channels change,] 3x1 depthwise convolution, sub-spectral norm;
-    f1: mean over frequency, 1x3 depthwise convolution, batch norm, SiLU, 1x1 convolution, channel dropout;
-    y = ReLU(f2(x) + f1(f2(x)) [+ x where channels do not change]), f1 broadcast over frequency.
-
-    Shape: [N, C_in, F, T] -> [N, C_out, F, T].
-    """
-
-    def __init__(self, in_channels: int, channels: int, sub_bands: int, dropout: float) -> None:
-        super().__init__()
-        self.expand = None
-        if in_channels != channels:
-            self.expand = nn.Sequential(
-                nn.Conv2d(in_channels, channels, 1, bias=False), nn.BatchNorm2d(channels), nn.ReLU())
-        self.frequency_conv = nn.Conv2d(channels, channels, (3, 1), padding=(1, 0), groups=channels, bias=False)
-        self.frequency_norm = SubSpectralNorm(channels, sub_bands)
-        self.time_conv = nn.Conv2d(channels, channels, (1, 3), padding=(0, 1), groups=channels, bias=False)
-        self.time_norm = nn.BatchNorm2d(channels)
-        self.mix = nn.Conv2d(channels, channels, 1, bias=False)
-        self.dropout = nn.Dropout2d(dropout)
-
-    def forward(self, x: Tensor) -> Tensor:
-        y = x if self.expand is None else self.expand(x)
-        y = self.frequency_norm(self.frequency_conv(y))
-        pooled = y.mean(dim=2, keepdim=True)
-        broadcast = self.dropout(self.mix(F.silu(self.time_norm(self.time_conv(pooled)))))
-        y = y + broadcast
-        return F.relu(y if self.expand is not None else y + x)
+from task1a.models.bcresnet import BCResBlock
+from task1a.models.normalization import ResidualNorm
 
 
 class BCResNetASC(nn.Module):

@@ -65,6 +65,8 @@ def compress(job: Job, settings: CompressionConfig, vanilla: Path, teachers: Seq
 def prepared(vanilla: Path, packing: Packing) -> tuple[nn.Module, ModelSpec]:
     """A vanilla model made ready for compression, nothing pruned yet, and the specification of what becomes of it."""
     model, spec = model_file.load(vanilla)
+    if spec.packing is not None:
+        raise InputError(f"{vanilla}: is compressed already; give the vanilla model")
     if packing.folded:
         fold_batch_norms(model, spec.input_shape)
     packed.prepare(model, packing)

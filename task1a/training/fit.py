@@ -8,7 +8,7 @@ import os
 import pickle
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from sklearn.model_selection import StratifiedGroupKFold
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from task1a import model_file
+from task1a import model_file, models
 from task1a.compression.packed import stored_state
 from task1a.config import TrainingConfig
 from task1a.errors import InputError
@@ -166,7 +166,12 @@ def train(job: Job) -> None:
     group = join_processes(job.device, job.recipe.precision)
     torch.manual_seed(job.seed)
     model = job.spec.build()
-    fit(job, group, model, cross_entropy)
+
+    def learn_statistics(epoch: int) -> None:
+        if epoch == 0:  # a checkpoint has them
+            models.learn_statistics(model, _clips(job.train, job.recipe.batch_size, group.device))
+
+    fit(job, group, model, cross_entropy, learn_statistics)
     if job.recipe.calibrate and len(job.validation):
         calibrate(model, job, group.device)
     if rank() == 0:
@@ -234,8 +239,8 @@ def calibrate(model: nn.Module, job: Job, device: torch.device) -> float:
     """Divide the logits by the temperature of least log loss on the validation clips (Guo et al., *On calibration of
     modern neural networks*, ICML 2017).
 
-    The head is linear and only the mean follows it, so the temperature goes into its weights: the model has the same
-    decisions and as many parameters as before.
+    The head is linear in its parameters and only the mean follows it, so the temperature goes into them: the model has
+    the same decisions and as many parameters as before.
 
     Returns:
         The temperature.
@@ -252,6 +257,12 @@ def calibrate(model: nn.Module, job: Job, device: torch.device) -> float:
     if rank() == 0:
         job.report(f"calibrated on the validation clips: temperature {temperature:.3f}, folded into the head")
     return temperature
+
+
+def _clips(examples: Examples, batch_size: int, device: torch.device) -> Iterator[Tensor]:
+    """All clips in their order, in batches."""
+    for start in range(0, len(examples), batch_size):
+        yield examples.batch(np.arange(start, min(start + batch_size, len(examples))), device)[0]
 
 
 def _train_epoch(job: Job, group: lightning_fabric.Fabric, model: nn.Module, optimizer: torch.optim.Optimizer,

@@ -20,6 +20,8 @@ CONFIG = {
     "model": {"name": "bcresnet_asc", "tau": 1.0},
     "training": {"mixup_alpha": 0.3, "frequency_masks": 2, "frequency_mask_bins": 40, "time_masks": 2,
                  "time_mask_frames": 80, "roll_seconds": 1.5},
+    "compression": {"enabled": False, "ratio": 0.89, "target_bytes": None, "teachers": ["vanilla"]},
+    "ensemble": [],
     "submission": {"name": "BC-ResNet-ASC-1", "abbreviation": "BCRes1", "authors": None,
                    "source_code": "https://code.tuni.test/asc"},
 }

@@ -44,10 +44,27 @@ def test_metadata_is_what_the_run_and_the_authors_say(tmp_path, make_run, author
     ({"mixup_alpha": 0, "frequency_mask_bins": 0, "time_masks": 0, "roll_seconds": 0}, None),
 ])
 def test_augmentation_names_what_was_not_zero(tmp_path, make_run, authors, said, changes, expected):
-    config = said.config | {"training": said.config["training"] | changes, "compression": {"ratio": 0.89}}
+    config = said.config | {"training": said.config["training"] | changes}
     description = build(make_run(tmp_path / "run", clips=1, config=config), authors)["system"]["description"]
     assert description["data_augmentation"] == expected
-    assert description["complexity_management"] == "pruning, weight quantization"
+
+
+@pytest.mark.parametrize(("changes", "expected"), [
+    ({"enabled": False}, None),
+    ({"teachers": []}, "pruning, weight quantization"),
+    ({"ratio": 0.0}, "weight quantization, knowledge distillation"),
+    ({"ratio": 0.0, "target_bytes": 65536}, "pruning, weight quantization, knowledge distillation"),
+])
+def test_complexity_management_names_what_was_done(tmp_path, make_run, authors, said, changes, expected):
+    config = said.config | {"compression": said.config["compression"] | {"enabled": True} | changes}
+    description = build(make_run(tmp_path / "run", clips=1, config=config), authors)["system"]["description"]
+    assert description["complexity_management"] == expected
+
+
+def test_an_ensemble_says_how_many_and_how_they_decide(tmp_path, make_run, authors, said):
+    config = said.config | {"ensemble": ["a", "b"]}
+    description = build(make_run(tmp_path / "run", clips=1, config=config), authors)["system"]["description"]
+    assert (description["ensemble_method_subsystem_count"], description["decision_making"]) == (2, "average")
 
 
 def test_classes_and_devices_without_clips_are_left_out(tmp_path, make_run, authors, said):

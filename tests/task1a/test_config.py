@@ -1,4 +1,5 @@
-from dataclasses import fields, is_dataclass
+import inspect
+from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -6,6 +7,7 @@ import yaml
 
 from task1a import config
 from task1a.errors import InputError
+from task1a.models import ARCHITECTURES
 
 SYSTEMS = sorted((Path(__file__).resolve().parents[2] / "system_configs").glob("*.yaml"))
 
@@ -37,6 +39,76 @@ def test_the_paper_recipe_is_written_out_in_the_shipped_base():
     assert config.load(path).features.frames == 334
 
 
+def test_the_rows_of_table_4_differ_in_what_the_table_says():
+    rows = {name: config.load(SYSTEMS[0].with_name(f"bcresnet_asc_8_{name}.yaml"))
+            for name in ("vanilla", "compressed", "compressed_kd")}
+    assert all((row.model.tau, row.model.residual_norm, row.training.epochs) == (8, "all", 300)
+               for row in rows.values())
+    assert len({config.fingerprint(row.training) for row in rows.values()}) == 1  # they share the vanilla model
+    compressed = rows["compressed"].compression, rows["compressed_kd"].compression
+    assert not rows["vanilla"].compression.enabled and all(row.enabled and row.ratio == 0.89 for row in compressed)
+    assert compressed[0].teachers == () and replace(compressed[0], teachers=("vanilla",)) == compressed[1]
+    written = yaml.safe_load(SYSTEMS[0].with_name("bcresnet_asc_8_compressed.yaml").read_text(encoding="utf-8"))
+    distilling = {"temperature", "cross_entropy_weight", "distillation_weight"}
+    assert {f.name for f in fields(config.CompressionConfig)} - set(written["compression"]) == distilling
+
+
+ASC = {"name": "bcresnet_asc", "front_end": "log_mel", "tau": 1, "residual_norm": "none"}
+RESNORM = {**ASC, "residual_norm": "all", "residual_norm_shortcut": 0.1}
+ROWS_OF_TABLES_2_AND_3 = {
+    "bcresnet_asc_1": ASC,
+    "bcresnet_asc_1_freqnorm": {**ASC, "front_end": "freqnorm"},
+    "bcresnet_asc_1_pcen": {**ASC, "front_end": "pcen"},
+    "bcresnet_asc_1_resnorm": RESNORM,
+    "bcresnet_asc_1_resnorm_input": {**RESNORM, "residual_norm": "input"},
+    "bcresnet_asc_1_resnorm_noshortcut": {**RESNORM, "residual_norm_shortcut": 0},
+    "bcresnet_asc_8_resnorm": {**RESNORM, "tau": 8},
+    "bcresnet_asc_8_resnorm_input": {**RESNORM, "tau": 8, "residual_norm": "input"},
+    "bcresnet_asc_8_resnorm_noshortcut": {**RESNORM, "tau": 8, "residual_norm_shortcut": 0},
+    "bcresnet_asc_8": {**ASC, "tau": 8},
+    "bcresnet_8": {"name": "bcresnet", "front_end": "log_mel", "tau": 8, "sub_bands": 4},
+    "cp_resnet_64": {"name": "cp_resnet", "front_end": "log_mel", "width": 64, "rho": 5},
+}
+
+
+@pytest.mark.parametrize("name", ROWS_OF_TABLES_2_AND_3)
+def test_the_rows_of_tables_2_and_3_differ_in_their_networks_alone(name):
+    first, row = (config.load(SYSTEMS[0].with_name(f"{stem}.yaml")) for stem in ("bcresnet_asc_1", name))
+    assert vars(row.model).items() >= ROWS_OF_TABLES_2_AND_3[name].items()
+    same = replace(first, system=row.system, description=row.description, model=row.model, submission=row.submission)
+    assert row == same and row.training.epochs == 100 and not row.compression.enabled
+
+
+@pytest.mark.parametrize("name", config.SETTINGS)
+def test_every_architecture_has_its_own_settings_and_no_others(name):
+    settings = dict(config.SETTINGS[name])
+    model = config.ModelConfig(name=name)
+    assert model.settings == settings
+    others = {f.name for f in fields(model)} - {"name", "front_end"} - set(settings)
+    assert all(getattr(model, key) is None for key in others)
+    for key in others:
+        given = next(values[key] for values in config.SETTINGS.values() if key in values)
+        with pytest.raises(ValueError, match=f"model.{key}: {name} has no such setting, only {', '.join(settings)};"):
+            config.ModelConfig(name=name, **{key: given})
+
+
+def test_the_settings_are_those_of_the_networks_with_their_defaults():
+    assert list(config.SETTINGS) == list(ARCHITECTURES)
+    for name, network in ARCHITECTURES.items():
+        arguments = inspect.signature(network).parameters.values()
+        assert config.SETTINGS[name] == {argument.name: argument.default for argument in arguments
+                                         if argument.name not in ("classes", "in_channels")}
+
+
+def test_a_null_takes_back_what_a_base_says(tmp_path):
+    write(tmp_path, "base.yaml", "model: {tau: 2, dropout: 0.3}\n")
+    path = write(tmp_path, "child.yaml", "base: base.yaml\nmodel: {name: cp_resnet, tau: null}\n")
+    with pytest.raises(InputError, match="child.yaml: model.dropout: cp_resnet has no such setting"):
+        config.load(path)
+    assert config.load(path, ["model.dropout=null"]).model.settings == {"width": 64, "rho": 5}
+    assert config.load(path, ["model.name=bcresnet"]).model.tau == 8
+
+
 def test_a_base_gives_what_is_not_said(tmp_path):
     write(tmp_path, "base.yaml", "training: {epochs: 7, batch_size: 4}\nmodel: {tau: 2}\n")
     path = write(tmp_path, "child.yaml", "base: base.yaml\ntraining: {epochs: 9}\n")
@@ -55,7 +127,18 @@ def test_a_base_gives_what_is_not_said(tmp_path):
     ("training.epochs=1", "training.warmup_epochs=5 exceeds training.epochs=1"),
     ("model.residual_norm=some", "model.residual_norm: Input should be 'all', 'input' or 'none' (given 'some')"),
     ("model.tau=-1", "model.tau: Input should be greater than 0"),
+    ("model.rho=5", "model.rho: bcresnet_asc has no such setting, only tau, sub_bands, dropout, residual_norm"),
+    ("model.name=cp_resnet", "model.tau: cp_resnet has no such setting, only width, rho; set it to null"),
+    ("model.name=cpresnet", "model.name: Input should be 'bcresnet_asc', 'bcresnet' or 'cp_resnet'"),
+    ("model.front_end=mfcc", "model.front_end: Input should be 'log_mel', 'freqnorm' or 'pcen' (given 'mfcc')"),
     ("training.mixup_alpha=2020-01-01", "training.mixup_alpha: "),
+    ("compression.ratio=1", "compression.ratio: Input should be less than 1"),
+    ("compression.epochs=0", "compression.epochs: Input should be greater than 0"),
+    ("compression.warmup_epochs=200", "compression.warmup_epochs=200 exceeds compression.epochs=100"),
+    ("compression.pruning_epochs=101", "compression.pruning_epochs=101 exceeds compression.epochs=100"),
+    ("compression.schedule=twice", "compression.schedule: Input should be 'one_shot', 'iterative' or 'gradual'"),
+    ("compression.teachers=[../other/seed0]", "compression.teachers: String should match pattern"),
+    ("ensemble=[../../other]", "ensemble: String should match pattern"),
     ("features.window=9999", "features.window=9999 is longer than features.n_fft=4096"),
     ("features.f_max=9000", "features.f_max=9000"),
     ("training=3", "training: must hold keys (epochs, "),

@@ -82,6 +82,16 @@ def test_folded_are_the_norms_of_stem_expansion_and_time_and_no_others():
     assert all(name.endswith("frequency_norm.norm") for name in stayed)
 
 
+def test_a_folded_model_can_be_trained_as_a_whole():
+    model = fold_batch_norms(as_trained(BCResNetASC(10)), SHAPE).train()
+    assert [name for name, parameter in model.named_parameters() if not parameter.requires_grad] == []
+    before = {name: value.detach().clone() for name, value in model.named_parameters()}
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    nn.functional.cross_entropy(model(torch.randn(8, *SHAPE)), torch.arange(8)).backward()
+    optimizer.step()
+    assert [name for name, value in model.named_parameters() if torch.equal(value, before[name])] == []
+
+
 @pytest.mark.parametrize("tau, parameters, values", [
     # 255 tau channels are folded: 20 of the stem, 10 + 15 + 20 + 25 of the expansions and 2 x 10 + 2 x 15 + 2 x 20 +
     # 3 x 25 over time; scale and shift become one bias, the two statistics go

@@ -1,4 +1,5 @@
 import copy
+import math
 from dataclasses import replace
 
 import pytest
@@ -99,8 +100,7 @@ def test_asc_8_with_scales_a_channel_and_folded_norms_by_hand(tmp_path):
     assert sum(v.numel() for v in tensors.values() if v.dtype == torch.float32) == 4_690
 
 
-@pytest.mark.parametrize("scope", ["global", "layer"])
-@pytest.mark.parametrize("packing", ALL_PACKINGS[1:3])
+@pytest.mark.parametrize("scope, packing", [("global", ALL_PACKINGS[1]), ("layer", ALL_PACKINGS[2])])
 def test_pruned_for_a_size_the_file_counts_that_many_bytes(tmp_path, scope, packing):
     source = vanilla(tmp_path / "vanilla.safetensors", spread=0.5)
     for room in (300, 301, 1_234):
@@ -138,15 +138,17 @@ def test_a_model_read_back_computes_the_same_bit_for_bit(tmp_path, packing):
         if "parametrizations" not in name and value.is_floating_point():
             value.copy_(value.half())
     assert torch.equal(outputs, by_hand(x))
-    small = model_file.load(model_file.save_xz(path))[0]
-    assert torch.equal(outputs, small(x))
 
 
-@pytest.mark.parametrize("packing", ALL_PACKINGS)
+@pytest.mark.parametrize("packing", ALL_PACKINGS[1:3])
 def test_types_and_zeros_of_a_file_are_those_of_the_model(tmp_path, packing):
     model, spec = compressed(tmp_path, packing, 0.7, "layer")
     model_file.save(tmp_path / "packed.safetensors", packed.pack(model, packing), spec)
     tensors = load_file(tmp_path / "packed.safetensors")
+    form = spec.stored_form()
+    assert all(value.is_meta for value in form.values())
+    assert {name: (value.dtype, value.shape) for name, value in form.items()} == {
+        name: (value.dtype, value.shape) for name, value in tensors.items()}
     weights, kept = packed.pruning(model)
     assert set(weights) == set(packed.convolutions(model)) and len(weights) == 33
     for name, mask in kept.items():
@@ -162,15 +164,6 @@ def test_types_and_zeros_of_a_file_are_those_of_the_model(tmp_path, packing):
     assert all(value.dtype == torch.float16 for value in tensors.values())
 
 
-@pytest.mark.parametrize("packing", ALL_PACKINGS)
-def test_the_form_of_a_file_is_known_without_data(tmp_path, packing):
-    form = replace(SMALL, packing=packing).stored_form()
-    tensors = stored(tmp_path, packing)
-    assert all(value.is_meta for value in form.values())
-    assert {name: (value.dtype, value.shape) for name, value in form.items()} == {
-        name: (value.dtype, value.shape) for name, value in tensors.items()}
-
-
 def test_unpacked_values_by_hand():
     tensors = {"a.weight": torch.tensor([[3, -127], [0, 1]], dtype=torch.int8),
                "a.weight_scale": torch.tensor([[0.5], [2.0]]), "a.bias": torch.tensor([0.1]).half()}
@@ -180,18 +173,26 @@ def test_unpacked_values_by_hand():
     assert state["a.bias"].item() == 0.0999755859375  # the half precision number next to 0.1
 
 
-@pytest.mark.parametrize("tensor, value", [("stem.1.running_var", 70_000.0), ("head.bias", -65_520.0),
-                                           ("stages.2.1.frequency_norm.norm.weight", float("inf"))])
-def test_a_value_that_does_not_fit_half_precision_is_named(tmp_path, tensor, value):
+@torch.no_grad()
+def test_a_value_that_does_not_fit_half_precision_is_named(tmp_path):
     model, _ = compressed(tmp_path, ALL_PACKINGS[0])
-    with torch.no_grad():
+    for tensor, value in (("stem.1.running_var", 70_000), ("head.bias", -65_520),
+                          ("stages.2.1.frequency_norm.norm.weight", math.inf), ("head.bias", math.nan)):
         model.state_dict()[tensor][1] = value
-    with pytest.raises(InputError, match=f"{tensor}: .* does not fit half precision") as error:
-        packed.pack(model, ALL_PACKINGS[0])
-    assert "\n" not in str(error.value)
-    with torch.no_grad():
-        model.state_dict()[tensor][1] = 65_504.0
-    assert packed.pack(model, ALL_PACKINGS[0])[tensor].max() == 65_504
+        with pytest.raises(InputError, match=f"^{tensor}: .* does not fit half precision") as error:
+            packed.pack(model, ALL_PACKINGS[0])
+        assert "\n" not in str(error.value)
+        model.state_dict()[tensor][1] = 65_504
+        assert packed.pack(model, ALL_PACKINGS[0])[tensor].max() == 65_504
+
+
+@torch.no_grad()
+def test_a_weight_that_is_no_number_is_named(tmp_path):
+    model, _ = compressed(tmp_path, ALL_PACKINGS[0], 0.0)
+    for value in (math.nan, math.inf):
+        packed.pruning(model)[0]["head"][3, 2] = value
+        with pytest.raises(InputError, match="head"):
+            packed.pack(model, ALL_PACKINGS[0])
 
 
 def test_a_file_is_the_same_byte_for_byte_whoever_writes_it(tmp_path):

@@ -1,0 +1,99 @@
+"""BC-ResNet, a network for keyword spotting with broadcasted residual learning.
+
+Kim, Chang, Lee, Sung: *Broadcasted residual learning for efficient keyword spotting*, Interspeech 2021; the authors'
+code is https://github.com/Qualcomm-AI-research/bcresnet. BC-ResNet-ASC is built from its blocks.
+"""
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from task1a.models.normalization import SubSpectralNorm
+
+
+class BCResBlock(nn.Module):
+    """One block of broadcasted residual learning.
+
+    f2: [1x1 convolution, batch norm, ReLU where channels change,] 3x1 depthwise convolution, sub-spectral norm;
+    f1: mean over frequency, 1x3 depthwise convolution, batch norm, SiLU, 1x1 convolution, channel dropout;
+    y = ReLU(f2(x) + f1(f2(x)) [+ x where channels do not change]), f1 broadcast over frequency.
+
+    Args:
+        in_channels: C_in.
+        channels: C_out.
+        sub_bands: of the sub-spectral norm.
+        dropout: of whole channels.
+        stride: of the convolution over frequency; above 1 only where channels change.
+        dilation: of the convolution over time.
+
+    Shape: [N, C_in, F, T] -> [N, C_out, F / stride, T].
+    """
+
+    def __init__(self, in_channels: int, channels: int, sub_bands: int, dropout: float, stride: int = 1,
+                 dilation: int = 1) -> None:
+        super().__init__()
+        self.expand = None
+        if in_channels != channels:
+            self.expand = nn.Sequential(
+                nn.Conv2d(in_channels, channels, 1, bias=False), nn.BatchNorm2d(channels), nn.ReLU())
+        self.frequency_conv = nn.Conv2d(channels, channels, (3, 1), stride=(stride, 1), padding=(1, 0),
+                                        groups=channels, bias=False)
+        self.frequency_norm = SubSpectralNorm(channels, sub_bands)
+        self.time_conv = nn.Conv2d(channels, channels, (1, 3), padding=(0, dilation), dilation=(1, dilation),
+                                   groups=channels, bias=False)
+        self.time_norm = nn.BatchNorm2d(channels)
+        self.mix = nn.Conv2d(channels, channels, 1, bias=False)
+        self.dropout = nn.Dropout2d(dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = x if self.expand is None else self.expand(x)
+        y = self.frequency_norm(self.frequency_conv(y))
+        pooled = y.mean(dim=2, keepdim=True)
+        broadcast = self.dropout(self.mix(F.silu(self.time_norm(self.time_conv(pooled)))))
+        y = y + broadcast
+        return F.relu(y if self.expand is not None else y + x)
+
+
+class BCResNet(nn.Module):
+    """BC-ResNet of any width.
+
+    A 5x5 stem of stride 2 over frequency, four stages of (2, 2, 4, 4) blocks with c, 1.5c, 2c and 2.5c channels for
+    c = 8 tau, the second and the third with stride 2 over frequency, dilation 1, 2, 4 and 8 over time; then a 5x5
+    depthwise and a 1x1 convolution to 4c channels, ReLU, the mean over frequency and time, and a 1x1 convolution to
+    the classes. The authors' code has a batch norm before the last ReLU; it is left out here, for with it BC-ResNet-8
+    has 317,610 parameters, and without it, with ten classes and 4 sub-bands, 317,098: the published 317k.
+
+    Args:
+        classes: number of scenes.
+        tau: width factor.
+        sub_bands: of the sub-spectral norms.
+        dropout: channel dropout in every block.
+
+    Shape: log-mel energies [N, 1, F, T] -> logits [N, classes]. F is a multiple of 8 ``sub_bands`` and at least 40.
+    """
+
+    blocks = (2, 2, 4, 4)
+    widths = (1.0, 1.5, 2.0, 2.5)
+    strides = (1, 2, 2, 1)
+
+    def __init__(self, classes: int, tau: float = 8.0, sub_bands: int = 4, dropout: float = 0.1) -> None:
+        super().__init__()
+        base = 8 * tau
+        channels = round(2 * base)
+        self.stem = nn.Sequential(
+            nn.Conv2d(1, channels, 5, stride=(2, 1), padding=2, bias=False), nn.BatchNorm2d(channels), nn.ReLU())
+        self.stages = nn.Sequential()
+        for number, (blocks, width, stride) in enumerate(zip(self.blocks, self.widths, self.strides, strict=True)):
+            out = round(width * base)
+            self.stages.append(nn.Sequential(*(
+                BCResBlock(out if k else channels, out, sub_bands, dropout, 1 if k else stride, 2 ** number)
+                for k in range(blocks))))
+            channels = out
+        wide = round(4 * base)
+        self.tail = nn.Sequential(
+            nn.Conv2d(channels, channels, 5, padding=(0, 2), groups=channels, bias=False),
+            nn.Conv2d(channels, wide, 1, bias=False), nn.ReLU())
+        self.head = nn.Conv2d(wide, classes, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.tail(self.stages(self.stem(x)))
+        return torch.flatten(self.head(x.mean(dim=(2, 3), keepdim=True)), 1)

@@ -1,0 +1,141 @@
+"""Front ends: what becomes of the log-mel energies before the network.
+
+Batches are [clips, 1, mel bins, frames] throughout, ln(energy + floor), augmented already where there is augmentation.
+"""
+import math
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+SCALE = 2.0 ** 31
+"""the factor that librosa's documentation asks for before its default parameters, for recordings within +-1"""
+
+
+class FreqNorm(nn.Module):
+    """Global FreqNorm: (x - mean_f) / sqrt(variance_f + eps), with the statistics of mel bin f over the training clips.
+
+    One of the comparisons in Kim et al., arXiv 2206.13909. The statistics are no parameters; they are stored, named and
+    counted like the running statistics of a batch norm. Until :meth:`learn` they are 0 and 1.
+
+    Args:
+        bins: F.
+        eps: added to the variance, for bins that never change.
+
+    Shape: [N, 1, F, T] -> the same.
+    """
+
+    def __init__(self, bins: int, eps: float = 1e-5) -> None:
+        super().__init__()
+        self.eps = eps
+        self.register_buffer("running_mean", torch.zeros(bins))
+        self.register_buffer("running_var", torch.ones(bins))
+
+    @torch.no_grad()
+    def learn(self, batches: Iterable[Tensor]) -> None:
+        """Set the statistics to those of all batches together, which are gone through once and summed in float64."""
+        count, total, squares = 0, 0.0, 0.0
+        for batch in batches:
+            x = batch.double()
+            count += x.numel() // len(self.running_mean)
+            total = total + x.sum(dim=(0, 1, 3))
+            squares = squares + x.square().sum(dim=(0, 1, 3))
+        mean = total / count
+        self.running_mean.copy_(mean)
+        self.running_var.copy_((squares / count - mean.square()).clamp(min=0))
+
+    def forward(self, x: Tensor) -> Tensor:
+        mean, variance = (values[:, None] for values in (self.running_mean, self.running_var))
+        return (x - mean) * torch.rsqrt(variance + self.eps)
+
+
+def smooth(x: Tensor, weight: float, initial: float = 1.0) -> Tensor:
+    """First-order low-pass over the last axis: y_t = (1 - weight) y_(t-1) + weight x_t, with ``initial`` for y_(-1).
+
+    The sum over a span of frames, and that over the same span before it, decayed, make the sum over twice the span
+    (Hillis, Steele: *Data parallel algorithms*, Communications of the ACM 1986): T frames take log2 T steps over whole
+    tensors, where the recursion takes T.
+
+    Shape: [..., T] -> the same.
+    """
+    y = weight * x
+    y[..., 0] += (1 - weight) * initial
+    span, decay = 1, 1 - weight
+    while span < y.shape[-1]:
+        y[..., span:] += decay * y[..., :-span]
+        span, decay = 2 * span, decay ** 2
+    return y
+
+
+def smoothing_weight(frames: float) -> float:
+    """The weight of :func:`smooth` whose low-pass has about the time constant ``frames``, as librosa derives it."""
+    return (math.sqrt(1 + 4 * frames ** 2) - 1) / (2 * frames ** 2)
+
+
+def pcen(energies: Tensor, weight: float, gain: float = 0.98, bias: float = 2.0, power: float = 0.5,
+         eps: float = 1e-6) -> Tensor:
+    """Per-channel energy normalization: (E / (eps + M)^gain + bias)^power - bias^power, M the smoothed E.
+
+    Wang et al.: *Trainable frontend for robust and far-field keyword spotting*, ICASSP 2017. Defaults and the initial
+    state, M_(-1) = 1, are those of ``librosa.pcen``.
+
+    Args:
+        energies: E, not negative.
+        weight: of the smoothing over time, :func:`smoothing_weight`.
+        gain: how far the gain control goes.
+        bias: offset of the root.
+        power: exponent of the root.
+        eps: added to the smoothed energies.
+
+    Shape: [..., T] -> the same.
+    """
+    level = energies * (smooth(energies, weight) + eps).pow(-gain)
+    # the plain difference of powers would cancel where the level is small
+    return bias ** power * torch.expm1(power * torch.log1p(level / bias))
+
+
+class PCEN(nn.Module):
+    """Fixed PCEN in place of the logarithm: :func:`pcen` of the energies that the log-mel energies came of.
+
+    One of the comparisons in Kim et al., arXiv 2206.13909, which does not say its parameters; these are librosa's.
+
+    Args:
+        frame_rate: frames a second.
+        log_floor: what was added to the energies before the logarithm.
+        time_constant: of the smoothing, in seconds.
+
+    Shape: [N, 1, F, T] -> the same.
+    """
+
+    def __init__(self, frame_rate: float, log_floor: float, time_constant: float = 0.4) -> None:
+        super().__init__()
+        self.log_floor = log_floor
+        self.weight = smoothing_weight(time_constant * frame_rate)
+
+    def forward(self, x: Tensor) -> Tensor:
+        # half precision has no room for energies, whatever was made of the input
+        x = x.to(torch.promote_types(x.dtype, torch.float32))
+        return pcen((x.exp() - self.log_floor).clamp(min=0) * SCALE, self.weight)
+
+    def extra_repr(self) -> str:
+        return f"log_floor={self.log_floor}, weight={self.weight:.6g}"
+
+
+class WithFrontEnd(nn.Module):
+    """A network behind a front end.
+
+    Shape: log-mel energies [N, 1, F, T] -> logits [N, classes].
+    """
+
+    def __init__(self, front_end: nn.Module, network: nn.Module) -> None:
+        super().__init__()
+        self.front_end = front_end
+        self.network = network
+
+    @property
+    def head(self) -> nn.Module:
+        """The layer of the network whose parameters scale the logits."""
+        return self.network.head
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.network(self.front_end(x))

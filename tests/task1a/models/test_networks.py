@@ -1,0 +1,113 @@
+"""What every network behind every front end can do: be counted, folded, packed, stored, calibrated."""
+import copy
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from task1a import model_file, models
+from task1a.compression import packed
+from task1a.compression.fold import fold_batch_norms
+from task1a.compression.packed import Packing
+from task1a.config import FeatureConfig, ModelConfig, TrainingConfig
+from task1a.model_file import ModelSpec
+from task1a.predict import logits
+from task1a.training import distill, fit
+
+NETWORKS = {
+    "bcresnet_asc": {"tau": 0.4},
+    "bcresnet": {"tau": 0.5},
+    "cp_resnet": {"width": 4},
+}
+FEATURES = FeatureConfig(n_mels=64, hop=8000)
+CASES = [(name, front_end) for name in NETWORKS for front_end in ("log_mel", "freqnorm", "pcen")]
+
+
+def spec_of(name, front_end="log_mel"):
+    return ModelSpec(ModelConfig(name=name, front_end=front_end, **NETWORKS[name]), FEATURES, ("bus", "park", "tram"))
+
+
+def as_trained(spec):
+    """Weights, statistics and norms as they might be after training."""
+    torch.manual_seed(1)
+    model = spec.build()
+    with torch.no_grad():
+        for layer in model.modules():
+            if isinstance(layer, nn.Conv2d):
+                nn.init.kaiming_normal_(layer.weight)
+            if isinstance(layer, nn.BatchNorm2d):
+                layer.weight.uniform_(0.5, 1.5)
+                layer.bias.normal_()
+                layer.running_mean.normal_()
+                layer.running_var.uniform_(0.5, 2)
+    models.learn_statistics(model, [clips(5)])
+    return model.eval()
+
+
+def clips(count):
+    return torch.randn(count, *spec_of("bcresnet").input_shape, generator=torch.Generator().manual_seed(2)) * 2 - 6
+
+
+@pytest.mark.parametrize("name, front_end", CASES)
+@torch.no_grad()
+def test_folded_it_computes_what_it_did(name, front_end):
+    spec = spec_of(name, front_end)
+    model, x = as_trained(spec).double(), clips(3).double()
+    expected = model(x)
+    norms = sum(isinstance(layer, nn.BatchNorm2d) for layer in model.modules())
+    folded = fold_batch_norms(model, spec.input_shape)
+    torch.testing.assert_close(folded(x), expected, atol=1e-9, rtol=1e-9)
+    left = [key for key, layer in folded.named_modules() if isinstance(layer, nn.BatchNorm2d)]
+    assert len(left) < norms and all(key.endswith("frequency_norm.norm") for key in left)
+
+
+@pytest.mark.parametrize("name, front_end", CASES)
+def test_a_front_end_changes_no_count(name, front_end):
+    spec, plain = spec_of(name, front_end), spec_of(name)
+    for count in (models.parameter_count, lambda model: models.multiply_accumulates(model, spec.input_shape)):
+        assert count(spec.build()) == count(plain.build())
+
+
+@pytest.mark.parametrize("folded", [False, True])
+@pytest.mark.parametrize("name, front_end", CASES)
+@torch.no_grad()
+def test_compressed_and_read_back_it_computes_what_was_trained(tmp_path, name, front_end, folded):
+    path, packing = tmp_path / "m.safetensors", Packing("tensor", folded)
+    model_file.save(path, packed.stored_state(as_trained(spec_of(name, front_end))), spec_of(name, front_end))
+    model, spec = distill.prepared(path, packing)
+    distill.prune_to(model, 0.5, "global")
+    model_file.save(path, packed.pack(model, packing), spec)
+    again, said = model_file.load(path)
+    assert said == spec and said.model.front_end == front_end
+    x = clips(2)
+    torch.testing.assert_close(again(x), model.eval()(x), atol=0.05, rtol=0.02)  # half precision beside the weights
+
+
+@pytest.mark.parametrize("state", ["vanilla", "folded", "prepared", "folded and prepared"])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_calibration_divides_the_logits_and_changes_nothing_else(name, state):
+    spec = spec_of(name, "freqnorm")
+    model = as_trained(spec)
+    if "folded" in state:
+        fold_batch_norms(model, spec.input_shape)
+    if "prepared" in state:
+        packed.prepare(model, Packing("tensor", "folded" in state))
+    judged = fit.Examples(lambda indices: clips(12)[indices, 0].numpy(), np.arange(12) % 3)
+    job = fit.Job(spec, TrainingConfig(), 0, judged, judged, None, "x", report=lambda text: None)
+    before = logits(model, judged.read, 12, 12, torch.device("cpu"))
+    names = {key for key, value in model.named_parameters()}
+    shared = copy.deepcopy(model.state_dict())
+    temperature = fit.calibrate(model, job, torch.device("cpu"))
+    assert temperature != pytest.approx(1, abs=0.05)
+    after = logits(model, judged.read, 12, 12, torch.device("cpu"))
+    torch.testing.assert_close(after, before / temperature, atol=1e-4, rtol=1e-4)
+    changed = [key for key, value in model.state_dict().items() if not torch.equal(value, shared[key])]
+    assert 1 <= len(changed) <= 2 and set(changed) <= names
+
+
+def test_unknown_architectures_and_front_ends():
+    with pytest.raises(KeyError):
+        models.build(10, "resnet")
+    with pytest.raises(KeyError):
+        models.with_front_end(nn.Identity(), "mfcc", 4, 1.0, 1e-8)
