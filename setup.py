@@ -24,6 +24,7 @@ setup(
         "scipy>=1.13",
         "pandas>=2.2",
         "scikit-learn>=1.5",
+        "matplotlib>=3.8",
         "pyyaml>=6.0",
         "pydantic>=2.8",
         "safetensors>=0.5",

@@ -210,8 +210,9 @@ class CompressionConfig:
     """part of the convolution weights that is pruned"""
     target_bytes: Count | None = None
     """prune as much as it takes to count at most this (policy dcase2021), in place of the ratio"""
-    scope: Literal["global", "layer"] = "global"
-    """the smallest weights of all layers together go, or the smallest of every layer"""
+    scope: Literal["global", "layer", "lamp"] = "global"
+    """the smallest weights of all layers together go, the smallest of every layer, or the smallest of all together
+    relative to those of their own layer (layer-adaptive magnitude pruning)"""
     schedule: Literal["one_shot", "iterative", "gradual"] = "one_shot"
     """prune at once, in a few equal steps, or a little before every epoch"""
     pruning_epochs: Count | None = None

@@ -17,17 +17,19 @@ _SLACK = 1e-6
 
 
 def kept_by_magnitude(weights: Mapping[str, Tensor], kept: Mapping[str, Tensor], ratio: float,
-                      scope: Literal["global", "layer"]) -> dict[str, Tensor]:
+                      scope: Literal["global", "layer", "lamp"]) -> dict[str, Tensor]:
     """Choose the weights that stay: all but the smallest magnitudes.
 
-    Exactly ``ratio`` of the weights, rounded up, is pruned: of all together (``global``) or of every layer by itself
-    (``layer``). Among equal magnitudes the earlier is pruned first. What was pruned stays pruned.
+    Exactly ``ratio`` of the weights, rounded up, is pruned: of all together (``global``), of every layer by itself
+    (``layer``), or of all together by their share in their layer (``lamp``: w^2 over the sum of v^2 of the weights v of
+    the layer that are not smaller), so that none loses all. Among equal magnitudes the earlier is pruned first. What
+    was pruned stays pruned.
 
     Args:
         weights: by layer, of any shape.
         kept: bool of the same shapes, what stays so far.
         ratio: pruned part of the weights, 0 to 1.
-        scope: ``global`` or ``layer``.
+        scope: ``global``, ``layer`` or ``lamp``.
 
     Returns:
         bool by layer, of the shapes of the weights: True stays.
@@ -36,6 +38,8 @@ def kept_by_magnitude(weights: Mapping[str, Tensor], kept: Mapping[str, Tensor],
         return {name: _smallest_out(_magnitude(weight, kept[name]).flatten(), ratio).view(weight.shape) & kept[name]
                 for name, weight in weights.items()}
     magnitudes = [_magnitude(weight, kept[name]).flatten() for name, weight in weights.items()]
+    if scope == "lamp":
+        magnitudes = [_layer_adaptive(layer) for layer in magnitudes]
     parts = _smallest_out(torch.cat(magnitudes), ratio).split([len(part) for part in magnitudes])
     return {name: part.view(weight.shape) & kept[name]
             for (name, weight), part in zip(weights.items(), parts, strict=True)}
@@ -70,6 +74,19 @@ def ratio_for_bytes(target: int, weights: int, other_bytes: int) -> float:
 def _magnitude(weight: Tensor, kept: Tensor) -> Tensor:
     # below every magnitude, so that a kept weight that happens to be 0 does not change places with a pruned one
     return torch.where(kept, weight.abs(), -1.0)
+
+
+def _layer_adaptive(magnitudes: Tensor) -> Tensor:
+    """The scores of layer-adaptive magnitude pruning (Lee et al., ICLR 2021, eq. 2) of one layer, [weights].
+
+    Their order within the layer is that of the magnitudes, and the largest of every layer has the greatest score, 1.
+    """
+    order = magnitudes.argsort(stable=True)
+    squares = magnitudes[order].double().square()
+    not_smaller = squares.flip(0).cumsum(0).flip(0)
+    scores = torch.empty_like(squares)
+    scores[order] = squares / not_smaller.clamp(min=torch.finfo(torch.float64).tiny)
+    return torch.where(magnitudes < 0, -1.0, scores)
 
 
 def _smallest_out(magnitudes: Tensor, ratio: float) -> Tensor:

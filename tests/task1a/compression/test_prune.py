@@ -45,8 +45,27 @@ def test_among_equal_magnitudes_the_earlier_goes_first():
     (49, 1 - 1 / 49, 48), (7, 0.0, 0), (5, 0.999, 5), (1, 0.01, 1), (4, 1.0, 4)])
 def test_exactly_the_ratio_rounded_up_is_pruned(weights, ratio, expected):
     one = {"w": torch.rand(weights)}
-    for scope in ("global", "layer"):
+    for scope in ("global", "layer", "lamp"):
         assert pruned(kept_by_magnitude(one, all_kept(one), ratio, scope)) == expected
+
+
+def test_layer_adaptive_scores_by_hand():
+    """Of a: 1/14, 4/13, 9/9; of b, a hundred times as large: 1/17, 16/16."""
+    weights = {"a": torch.tensor([-2.0, 1.0, 3.0]), "b": torch.tensor([100.0, -400.0])}
+    gone = [{name: mask.tolist() for name, mask in kept_by_magnitude(weights, all_kept(weights), part, "lamp").items()}
+            for part in (1 / 5, 2 / 5, 3 / 5)]
+    assert gone[0] == {"a": [True, True, True], "b": [False, True]}
+    assert gone[1] == {"a": [True, False, True], "b": [False, True]}
+    assert gone[2] == {"a": [False, False, True], "b": [False, True]}
+
+
+def test_layer_adaptive_pruning_does_not_see_the_scale_of_a_layer_and_empties_none():
+    weights = drawn()
+    scaled = {name: weight * 10 ** k for k, (name, weight) in enumerate(weights.items())}
+    kept, other = (kept_by_magnitude(some, all_kept(some), 0.98, "lamp") for some in (weights, scaled))
+    assert all(torch.equal(kept[name], other[name]) and kept[name].any() for name in kept)
+    zeros = {"a": torch.zeros(4), "b": torch.ones(4)}
+    assert kept_by_magnitude(zeros, all_kept(zeros), 0.5, "lamp")["b"].sum() > 0
 
 
 def test_layer_scope_prunes_the_ratio_of_every_layer():
@@ -81,7 +100,7 @@ def test_what_was_pruned_stays_pruned_even_beside_a_kept_zero():
     assert further["a"].tolist() == [False, False, True, True] and further["b"].tolist() == [False, True]
 
 
-@pytest.mark.parametrize("scope", ["global", "layer"])
+@pytest.mark.parametrize("scope", ["global", "layer", "lamp"])
 @pytest.mark.parametrize("schedule", SCHEDULES)
 def test_pruning_only_grows_while_the_weights_change(scope, schedule):
     kept = all_kept(drawn())
@@ -91,7 +110,7 @@ def test_pruning_only_grows_while_the_weights_change(scope, schedule):
         ratio = ratio_at(epoch, 0.8, schedule, 5, 3)
         after = kept_by_magnitude(weights, kept, ratio, scope)
         assert all(not (after[name] & ~kept[name]).any() for name in kept)
-        parts = [after] if scope == "global" else [{name: mask} for name, mask in after.items()]
+        parts = [after] if scope != "layer" else [{name: mask} for name, mask in after.items()]
         for part in parts:
             assert pruned(part) == math.ceil(ratio * sum(mask.numel() for mask in part.values()) - 1e-6)
         kept = after
