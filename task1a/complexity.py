@@ -52,7 +52,9 @@ def measure(paths: Sequence[Path]) -> dict[str, Any]:
     for path in map(Path, paths):
         stored = stored_tensors(path)
         kept = [tensor for tensor in stored if not tensor.step_counter]
-        files.append({"file": path.name, "file_bytes": path.stat().st_size, **_arithmetic(path),
+        small = path.with_name(path.name + ".xz")
+        files.append({"file": path.name, "file_bytes": path.stat().st_size,
+                      "xz_bytes": small.stat().st_size if small.is_file() else None, **_arithmetic(path),
                       "left_out": len(stored) - len(kept)})
         counted.append(kept)
     tensors = [tensor for kept in counted for tensor in kept]
@@ -135,7 +137,8 @@ def _table(tensors: Sequence[Mapping[str, Any]]) -> str:
 
 def _file_line(model: Mapping[str, Any], counted: int) -> str:
     """Sizes of one file on disk and as counted, and what is known of it beside its tensors."""
-    text = f"{model['file']}: {model['file_bytes']:,} B on disk, {counted:,} B counted"
+    small = f" ({model['xz_bytes']:,} B as {model['file']}.xz)" if model["xz_bytes"] else ""
+    text = f"{model['file']}: {model['file_bytes']:,} B on disk{small}, {counted:,} B counted"
     if model["left_out"]:
         text += f", step counters (num_batches_tracked) left out: {model['left_out']}"
     if model["multiply_accumulates"] is not None:

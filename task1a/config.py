@@ -288,6 +288,12 @@ class Config:
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     submission: SubmissionConfig = field(default_factory=SubmissionConfig)
 
+    def __post_init__(self) -> None:
+        # frequency is halved three times, and every stage has the sub-bands
+        bins = 8 * (self.model.sub_bands or 0)
+        if bins and self.features.n_mels % bins:
+            raise ValueError(f"features.n_mels={self.features.n_mels} must be a multiple of 8 model.sub_bands = {bins}")
+
 
 def load(path: Path, overrides: Sequence[str] = ()) -> Config:
     """Read a system configuration and apply ``section.key=value`` overrides.

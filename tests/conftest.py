@@ -1,10 +1,14 @@
 """A data set and a system that are small enough to run the whole chain in seconds."""
+import os
 from pathlib import Path
 
 import pytest
 import yaml
 
-from task1a.data import demo
+# tests run side by side, and threads that wait for each other's cores take many times as long; before torch reads it
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+from task1a.data import demo  # noqa: E402
 
 TOY = {
     "description": "toy",

@@ -30,7 +30,8 @@ def checkout(tmp_path_factory, toy_data) -> Path:
             tree["compression"]["epochs"] = 3
         tree.setdefault("features", {}).update(hop=4000, clip_seconds=2.0)
         (folder / "system_configs" / path.name).write_text(yaml.safe_dump(tree), encoding="utf-8")
-    for name, root in zip(re.findall(r"(?:--data-root|--eval-root) (TAU\S+)", README), toy_data, strict=True):
+    named = dict.fromkeys(re.findall(r"(?:--data-root|--eval-root) (TAU\S+)", README))
+    for name, root in zip(named, toy_data, strict=True):
         (folder / name).symlink_to(root)
     return folder
 

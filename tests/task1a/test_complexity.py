@@ -39,6 +39,7 @@ def test_asc_1_by_hand(tmp_path):
     assert counted["multiply_accumulates"] == 19_562_940
     assert counted["models"] == [{
         "file": "m.safetensors", "file_bytes": (tmp_path / "m.safetensors").stat().st_size,
+        "xz_bytes": None,
         "multiply_accumulates": 19_562_940, "input_shape": [1, 256, 334], "left_out": 0}]
     assert counted["within_limit"] and (counted["limit_bytes"], counted["warning_bytes"]) == (131_072, 128_000)
 
@@ -146,6 +147,9 @@ def test_the_small_encoding_counts_the_same(tmp_path):
     plain, packed = complexity.measure([path]), complexity.measure([small])
     assert packed["policies"] == plain["policies"] and packed["multiply_accumulates"] == 19_562_940
     assert packed["models"][0]["file_bytes"] == small.stat().st_size < plain["models"][0]["file_bytes"]
+    assert plain["models"][0]["xz_bytes"] == small.stat().st_size
+    assert (f"{path.stat().st_size:,} B on disk ({small.stat().st_size:,} B as m.safetensors.xz), 39,540 B counted"
+            in complexity.format_report(plain))
 
 
 def test_a_width_that_a_model_file_only_says_it_has(tmp_path):

@@ -132,6 +132,7 @@ def test_a_base_gives_what_is_not_said(tmp_path):
     ("model.name=cpresnet", "model.name: Input should be 'bcresnet_asc', 'bcresnet' or 'cp_resnet'"),
     ("model.front_end=mfcc", "model.front_end: Input should be 'log_mel', 'freqnorm' or 'pcen' (given 'mfcc')"),
     ("training.mixup_alpha=2020-01-01", "training.mixup_alpha: "),
+    ("features.n_mels=80", "features.n_mels=80 must be a multiple of 8 model.sub_bands = 32"),
     ("compression.ratio=1", "compression.ratio: Input should be less than 1"),
     ("compression.epochs=0", "compression.epochs: Input should be greater than 0"),
     ("compression.warmup_epochs=200", "compression.warmup_epochs=200 exceeds compression.epochs=100"),
