@@ -23,6 +23,10 @@ from task1a.training.fit import processes, rank
 DEFAULT_SYSTEM = Path(__file__).resolve().parent.parent / "system_configs" / "demo.yaml"
 
 
+class Busy(InputError):
+    """Another process is working on the run."""
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the wanted stages of one system; returns the exit status.
 
@@ -30,23 +34,76 @@ def main(argv: Sequence[str] | None = None) -> int:
         InputError: the arguments or the configuration are wrong, or a stage could not do its work.
         FallsShort: a stage did its work and the result is not good enough.
     """
-    arguments = _parser().parse_intermixed_args(argv)
-    wanted = _wanted(arguments.stage)
-    run = _run_of(arguments, arguments.system)
-    folder = run.folder
+    run, wanted = asked_for(argv)
     if processes() > 1 and wanted not in (["train"], ["compress"]):
         raise InputError("under torchrun only --stage train or --stage compress runs, on all processes; run the other "
                          "stages without it")
     for member in run.members:
         _say(f"member {member.config.system}")
         with _only_one(member.folder):
-            _run_stages(member, [name for name in wanted if name != "package"])
-    with _only_one(folder):
+            _run_stages(member, _of_member(wanted))
+    with _only_one(run.folder):
         _run_stages(run, wanted)
     _say(_closing_summary(run))
-    if folder.complexity.is_file() and not read_json(folder.complexity)["within_limit"]:
-        raise FallsShort(f"the model is over the size limit: {verdict(read_json(folder.complexity))}")
+    if over_limit(run):
+        raise FallsShort(over_limit(run))
     return 0
+
+
+def asked_for(argv: Sequence[str] | None = None) -> tuple[Run, list[str]]:
+    """The run that arguments ask for, and the names of the wanted stages.
+
+    Raises:
+        InputError: the arguments or the configuration are wrong.
+    """
+    arguments = _parser().parse_intermixed_args(argv)
+    wanted = _wanted(arguments.stage)
+    return _run_of(arguments, arguments.system), wanted
+
+
+def is_finished(run: Run, wanted: Sequence[str]) -> bool:
+    """Whether these stages are up to date, so that running them would compute nothing; False where that cannot be told.
+
+    A package that is not made because the model is over the limit is nothing to compute.
+    """
+    try:
+        counts = [name for name in wanted if not (name == "package" and over_limit(run))]
+        return all(is_finished(member, _of_member(counts)) for member in run.members) and not any(
+            _outdated(run, stage) for stage in STAGES if stage.name in counts and not stage.left_out(run))
+    except (InputError, OSError):
+        return False
+
+
+def is_busy(run: Run) -> bool:
+    """Whether another process is working on a run or on one of its members."""
+    for part in (*run.members, run):
+        try:
+            if part.folder.root.is_dir():
+                with _only_one(part.folder):
+                    pass
+        except Busy:
+            return True
+    return False
+
+
+def over_limit(run: Run) -> str | None:
+    """What is to be said where the model of a run is counted and over the size limit."""
+    counted = read_json(run.folder.complexity) if run.folder.complexity.is_file() else None
+    over = counted is not None and not counted["within_limit"]
+    return f"the model is over the size limit: {verdict(counted)}" if over else None
+
+
+def add_run_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that one run has in common with many."""
+    names = ",".join(stage.name for stage in STAGES)
+    parser.add_argument("--stage", default="all", metavar="NAME[,NAME]", help=f"all (default), or some of {names}")
+    parser.add_argument("--data-root", metavar="DIR", help="development set in the TAU layout")
+    parser.add_argument("--eval-root", metavar="DIR", help="evaluation set in the TAU layout")
+    parser.add_argument("--runs", type=Path, default=Path("runs"), metavar="DIR", help="where runs lie (default: runs)")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto",
+                        help="auto (default) takes a GPU where there is one")
+    parser.add_argument("--skip-damaged", action="store_true", help="leave unreadable clips out instead of stopping")
+    parser.add_argument("overrides", nargs="*", metavar="section.key=value", help="e.g. training.epochs=60")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -54,26 +111,18 @@ def _parser() -> argparse.ArgumentParser:
         prog="task1a.py", description="From recordings to a checked challenge zip.",
         epilog="Exit status: 0 all is there and right; 1 it falls short (over the limit, invalid); 2 it could not be "
                "done.")
-    names = ",".join(stage.name for stage in STAGES)
-    parser.add_argument("--stage", default="all", metavar="NAME[,NAME]", help=f"all (default), or some of {names}")
+    add_run_options(parser)
     parser.add_argument("--system", type=Path, default=DEFAULT_SYSTEM, metavar="FILE",
                         help="system configuration (default: system_configs/demo.yaml)")
-    parser.add_argument("--data-root", metavar="DIR", help="development set in the TAU layout")
-    parser.add_argument("--eval-root", metavar="DIR", help="evaluation set in the TAU layout")
-    parser.add_argument("--runs", type=Path, default=Path("runs"), metavar="DIR", help="where runs lie (default: runs)")
     parser.add_argument("--seed", type=int, metavar="N", help="of initialisation, order, augmentation and dropout")
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto",
-                        help="auto (default) takes a GPU where there is one")
     parser.add_argument("--force", action="store_true", help="run the stages even where they are up to date")
-    parser.add_argument("--skip-damaged", action="store_true", help="leave unreadable clips out instead of stopping")
-    parser.add_argument("overrides", nargs="*", metavar="section.key=value", help="e.g. training.epochs=60")
     return parser
 
 
 def _run_of(arguments: argparse.Namespace, system: Path) -> Run:
     """The run of a system, and those of its members where it is an ensemble, under the same arguments."""
     def single(path: Path, members: tuple[Run, ...] = ()) -> Run:
-        config = configuration.load(path, [*arguments.overrides, *_flags(arguments)])
+        config = configuration.load(path, [*arguments.overrides, *flags(arguments)])
         if path != system and config.ensemble:
             raise InputError(f"{system}: ensemble: {path.stem} is an ensemble itself")
         folder = RunFolder(arguments.runs / config.system / f"seed{config.seed}")
@@ -97,7 +146,7 @@ def _wanted(text: str) -> list[str]:
     return [name for name in known if name in names]
 
 
-def _flags(arguments: argparse.Namespace) -> list[str]:
+def flags(arguments: argparse.Namespace) -> list[str]:
     """The flags that stand for a key of the configuration, as overrides."""
     values = {"data.root": arguments.data_root, "data.evaluation_root": arguments.eval_root, "seed": arguments.seed,
               "data.skip_damaged": arguments.skip_damaged or None}
@@ -114,10 +163,14 @@ def _only_one(folder: RunFolder) -> Iterator[None]:
     try:
         hold = FileLock(folder.root / ".lock").acquire(timeout=0)
     except Timeout:
-        raise InputError(f"{folder.root}: another process is working on this run; wait for it, or give another "
-                         "--runs, --seed or system name") from None
+        raise Busy(f"{folder.root}: another process is working on this run; wait for it, or give another "
+                   "--runs, --seed or system name") from None
     with hold:
         yield
+
+
+def _of_member(wanted: Sequence[str]) -> list[str]:
+    return [name for name in wanted if name != "package"]
 
 
 def _run_stages(run: Run, wanted: Sequence[str]) -> None:
