@@ -108,18 +108,26 @@ def is_model_file(path: Path) -> bool:
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
     """All tensors of a safetensors file, of this project or any other."""
-    return _read(path)[1] if is_model_file(path) else _read_safetensors(path)[1]
+    metadata, tensors = _read_safetensors(path)
+    if FORMAT in metadata:
+        _verified(path, metadata[FORMAT], tensors)
+    return tensors
 
 
 def _read(path: Path) -> tuple[ModelSpec, dict[str, Tensor]]:
     metadata, tensors = _read_safetensors(path)
     if FORMAT not in metadata:
         raise InputError(f"{path}: not a model file of this project (its metadata lacks {FORMAT!r})")
+    return _verified(path, metadata[FORMAT], tensors), tensors
+
+
+def _verified(path: Path, text: str, tensors: Mapping[str, Tensor]) -> ModelSpec:
+    """The specification in the text of the metadata, which the tensors fit and which is whole with them."""
     try:
-        plain = json.loads(metadata[FORMAT])["spec"]
+        plain = json.loads(text)["spec"]
         spec = _SPEC.validate_json(json.dumps(plain))
         # the text and not what it says, for 1e-5 may be written in many ways and was written in one
-        whole = metadata[FORMAT] == _metadata(plain, tensors)
+        whole = text == _metadata(plain, tensors)
     except ValidationError as error:
         raise InputError(f"{path}: damaged metadata: {' '.join(str(error).split())}") from None
     except (ValueError, KeyError, TypeError, RecursionError):
@@ -127,7 +135,7 @@ def _read(path: Path) -> tuple[ModelSpec, dict[str, Tensor]]:
     if not whole:
         raise InputError(f"{path}: damaged: its content is not what was written (the digest in its metadata differs)")
     _check_form(path, spec, tensors)
-    return spec, tensors
+    return spec
 
 
 def _check_form(path: Path, spec: ModelSpec, tensors: Mapping[str, Tensor]) -> None:

@@ -45,8 +45,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     with _only_one(run.folder):
         _run_stages(run, wanted)
     _say(_closing_summary(run))
-    if over_limit(run):
-        raise FallsShort(over_limit(run))
+    if over := over_limit(run):
+        raise FallsShort(over)
     return 0
 
 

@@ -383,7 +383,7 @@ def _locked(folder: Path) -> Iterator[None]:
 @contextmanager
 def _mapper(workers: int | None, count: int) -> Iterator[Callable[..., Iterator]]:
     """A ``map`` over worker processes, or the plain one where that is as fast."""
-    workers = workers or _cores()
+    workers = workers or cores()
     if workers == 1 or count < _FEW_CLIPS:
         yield map
         return
@@ -427,7 +427,8 @@ def _one_thread() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def _cores() -> int:
+def cores() -> int:
+    """Number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 

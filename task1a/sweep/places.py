@@ -11,6 +11,7 @@ from types import ModuleType
 from typing import Protocol
 
 from task1a.errors import InputError
+from task1a.features.cache import cores
 from task1a.sweep import process
 from task1a.sweep.plan import Task
 from task1a.sweep.process import GRACE, Work
@@ -43,7 +44,7 @@ class ThisMachine:
     def __init__(self, jobs: int, command: tuple[str, ...] = RUNNER) -> None:
         self.room = jobs
         self._command = command
-        self._threads = None if jobs == 1 or "OMP_NUM_THREADS" in os.environ else max(1, _cores() // jobs)
+        self._threads = None if jobs == 1 or "OMP_NUM_THREADS" in os.environ else max(1, cores() // jobs)
         self._stop = threading.Event()
         self._pool = ThreadPoolExecutor(jobs)
 
@@ -137,7 +138,3 @@ def _joined(address: str, cpus: int | None) -> ModuleType:
     except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
         raise InputError(f"--ray {address}: no cluster answers there: {' '.join(str(error).split())}") from None
     return ray
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -22,7 +22,7 @@ from task1a.compression.prune import kept_by_magnitude, ratio_at, ratio_for_byte
 from task1a.config import CompressionConfig
 from task1a.errors import InputError
 from task1a.model_file import ModelSpec
-from task1a.training.fit import Job, Loss, calibrate, cross_entropy, fit, join_processes, rank
+from task1a.training.fit import Job, Loss, cross_entropy, fit, join_processes, rank
 
 
 def compress(job: Job, settings: CompressionConfig, vanilla: Path, teachers: Sequence[Path]) -> None:
@@ -52,8 +52,6 @@ def compress(job: Job, settings: CompressionConfig, vanilla: Path, teachers: Seq
 
     fit(job, group, model, _loss(settings, teachers, job, group.device), prune,
         lambda trained: unpacked(trained, spec).to(group.device))
-    if job.recipe.calibrate and len(job.validation):
-        calibrate(model, job, group.device)
     if rank() == 0:
         path = job.folder / "packed.safetensors"
         model_file.save(path, packed.pack(model, packing), spec)

@@ -172,8 +172,6 @@ def train(job: Job) -> None:
             models.learn_statistics(model, _clips(job.train, job.recipe.batch_size, group.device))
 
     fit(job, group, model, cross_entropy, learn_statistics)
-    if job.recipe.calibrate and len(job.validation):
-        calibrate(model, job, group.device)
     if rank() == 0:
         model_file.save(job.folder / "model.safetensors", stored_state(model), job.spec)
     group.barrier()
@@ -187,7 +185,8 @@ def cross_entropy(_: Tensor, outputs: Tensor, targets: Tensor) -> Tensor:
 def fit(job: Job, group: lightning_fabric.Fabric, model: nn.Module, loss: Loss,
         before_epoch: Callable[[int], None] = lambda epoch: None,
         as_stored: Callable[[nn.Module], nn.Module] = lambda model: model) -> None:
-    """Go through the epochs of the job's recipe, writing ``history.csv`` and ``checkpoint.pt`` after each.
+    """Go through the epochs of the job's recipe, writing ``history.csv`` and ``checkpoint.pt`` after each; calibrate in
+    the end where the recipe says so.
 
     Args:
         job: recipe, clips, folder.
@@ -223,6 +222,8 @@ def fit(job: Job, group: lightning_fabric.Fabric, model: nn.Module, loss: Loss,
             job.report(_progress(history, recipe.epochs))
     if leads:
         _write_history(folder / "history.csv", history)
+    if recipe.calibrate and len(job.validation):
+        calibrate(model, job, group.device)
 
 
 def validate(model: nn.Module, examples: Examples, batch_size: int, device: torch.device) -> tuple[float, float]:
