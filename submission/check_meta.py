@@ -141,16 +141,16 @@ def _check_complexity(meta: Mapping[str, Any], file: str, rules: Rules) -> Itera
                       f"no more than total_parameters, {total:,}")
     if not _is_number(kilobytes):
         return
-    size = float(kilobytes) * 1024
+    size, limit = float(kilobytes) * 1024, rules.limits[0]
     if _is_count(non_zero) and non_zero > 8 * size:
         yield Finding("error", file, "system.complexity.model_size", f"{size:,.0f} bytes",
                       f"at least a bit for each of {non_zero:,} non-zero values")
-    if size > rules.limit_bytes:
+    if size > limit.greatest:
         yield Finding("error", file, "system.complexity.model_size", f"{size:,.0f} bytes",
-                      f"at most {rules.limit_bytes:,} bytes")
-    elif size > rules.warning_bytes:
+                      f"at most {limit.greatest:,} bytes")
+    elif size > limit.doubtful_above:
         yield Finding("warning", file, "system.complexity.model_size", f"{size:,.0f} bytes",
-                      f"at most {rules.warning_bytes:,} bytes, to be within 128 KB however a KB is read")
+                      f"at most {limit.doubtful_above:,} bytes, to be within 128 KB however a KB is read")
 
 
 def _check_results(meta: Mapping[str, Any], file: str, labels: Sequence[str], rules: Rules) -> Iterator[Finding]:

@@ -18,7 +18,7 @@ from typing import Any
 
 from submission import meta_yaml, output_csv
 from submission.findings import Finding, of_level, tell
-from submission.rules import META_SUFFIX, OUTPUT_SUFFIX, TASK1A_2021, Rules
+from submission.rules import META_SUFFIX, TASK1A_2021, Rules
 from submission.validate import validate
 from task1a.errors import CommandParser, InputError, run_command
 from task1a.run_folder import RunFolder, replacing, write_text
@@ -83,7 +83,7 @@ def clear(out: Path, rules: Rules = TASK1A_2021) -> None:
         if rules.zip_pattern.fullmatch(entry.name) and entry.is_file():
             entry.unlink()
         elif rules.label_pattern.fullmatch(entry.name) and entry.is_dir() and not entry.is_symlink():
-            for suffix in (OUTPUT_SUFFIX, META_SUFFIX):
+            for suffix in (*rules.output_suffixes, META_SUFFIX):
                 (entry / f"{entry.name}{suffix}").unlink(missing_ok=True)
             with suppress(OSError):  # something else lies there: it stays
                 entry.rmdir()
@@ -115,7 +115,7 @@ def _system_files(run: Path, label: str, authors: Sequence[Mapping[str, Any]], r
     except (KeyError, TypeError) as error:
         raise InputError(f"{run}: its records are incomplete ({error}); make them again with: "
                          "python task1a.py --stage all --force") from None
-    return {f"{label}/{label}{OUTPUT_SUFFIX}": output_csv.to_text(output_csv.read(predictions)),
+    return {f"{label}/{label}{rules.output_suffixes[0]}": output_csv.to_text(output_csv.read(predictions)),
             f"{label}/{label}{META_SUFFIX}": meta_yaml.to_text(meta, rules)}
 
 

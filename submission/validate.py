@@ -12,7 +12,7 @@ from pathlib import Path
 
 from submission import archive, check_meta, output_csv
 from submission.findings import Finding, shown, tell
-from submission.rules import META_SUFFIX, OUTPUT_SUFFIX, TASK1A_2021, Rules
+from submission.rules import META_SUFFIX, TASK1A_2021, Rules
 from task1a.errors import CommandParser, run_command
 
 __all__ = ["Finding", "main", "validate"]
@@ -32,7 +32,7 @@ def validate(path: Path, rules: Rules = TASK1A_2021) -> tuple[Finding, ...]:
     if (path / rules.folder).is_dir():
         path = path / rules.folder
     members, findings = archive.read(path)
-    above = () if path.is_dir() else (None, rules.folder)
+    above = () if path.is_dir() else rules.above
     systems, misplaced = _by_label(members, above, rules)
     findings += misplaced
     if len(systems) > rules.systems or not (systems or findings):
@@ -47,7 +47,7 @@ def _by_label(members: Mapping[str, bytes], above: Sequence[str | None],
     """The members of every label's folder, and those that lie elsewhere; ``above``: the folders above, None is any."""
     systems: dict[str, list[str]] = {}
     findings = []
-    hierarchy = "/".join((*(name or "<any>" for name in above), f"<label>/<label>{OUTPUT_SUFFIX} or {META_SUFFIX}"))
+    hierarchy = "/".join((*(name or "<any>" for name in above), f"<label>/<label>{rules.output_suffixes[0]} or {META_SUFFIX}"))
     for member in sorted(members):
         *folders, _ = member.split("/")
         if member.endswith(".pdf") or (not above and not folders):  # beside the labels' folders lies the zip itself
@@ -64,14 +64,14 @@ def _by_label(members: Mapping[str, bytes], above: Sequence[str | None],
 
 
 def _check_system(label: str, files: Sequence[str], members: Mapping[str, bytes], rules: Rules) -> Iterator[Finding]:
-    output, meta = (_pick(files, label, suffix) for suffix in (OUTPUT_SUFFIX, META_SUFFIX))
+    output, meta = (_pick(files, label, suffix) for suffix in (rules.output_suffixes[0], META_SUFFIX))
     for file in files:
         name = file.rsplit("/", 1)[-1]
         if file not in (output, meta):
-            yield Finding("error", file, "", "an extra file", f"{label}{OUTPUT_SUFFIX} and {label}{META_SUFFIX} only")
-        elif name not in (label + OUTPUT_SUFFIX, label + META_SUFFIX):
+            yield Finding("error", file, "", "an extra file", f"{label}{rules.output_suffixes[0]} and {label}{META_SUFFIX} only")
+        elif name not in (label + rules.output_suffixes[0], label + META_SUFFIX):
             yield Finding("error", file, "", f"the name {shown(name)}", f"the stem {label}, as its folder")
-    for file, suffix in ((output, OUTPUT_SUFFIX), (meta, META_SUFFIX)):
+    for file, suffix in ((output, rules.output_suffixes[0]), (meta, META_SUFFIX)):
         if file is None:
             yield Finding("error", label, "", f"no {label}{suffix}", "the system output and its metadata")
     labels: tuple[str, ...] = ()
