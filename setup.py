@@ -13,7 +13,7 @@ setup(
     license_files=["LICENSE"],
     python_requires=">=3.10,<3.14",
     packages=find_packages(include=["task1a*", "evaluation*", "submission*"]),
-    package_data={"submission": ["*.yaml"]},
+    package_data={"submission": ["*.yaml", "*.jinja"]},
     install_requires=[
         "torch>=2.11",
         "torchaudio>=2.11",
@@ -25,6 +25,7 @@ setup(
         "pandas>=2.2",
         "scikit-learn>=1.5",
         "matplotlib>=3.8",
+        "jinja2>=3.1",
         "pyyaml>=6.0",
         "pydantic>=2.8",
         "safetensors>=0.5",

@@ -1,74 +1,152 @@
-"""Reading a package that comes from a stranger: in memory, within bounds, never extracted."""
+"""The files of a package that comes from a stranger: listed first, read one by one, within bounds, never extracted.
+
+A zip is refused before anything of it is unpacked where it declares more than a package can hold, or where its members
+share their bytes, as those of zip bombs do (D. Fifield, "A better zip bomb", WOOT 2019). Its table of contents is read
+only up to a size, so that neither time nor memory depend on what a file claims.
+"""
+import io
 import os
 import stat
+import struct
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import BinaryIO
 
 from submission.findings import Finding, shown
 from task1a.errors import InputError
 
-MAX_BYTES = 64 * 1024 * 1024
-"""of all members together, and of the zip itself"""
 MAX_MEMBERS = 1000
+MAX_CONTENTS_BYTES = 1024 * 1024
+"""of a zip's table of contents"""
 
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
-_BROKEN = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError, OSError)
+_BROKEN = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, NotImplementedError, RuntimeError, ValueError,
+           OverflowError, IndexError, OSError)
+_CHUNK = 64 * 1024
+_LOCAL_HEADER_BYTES = 30  # without the name
 
 
-def read(path: Path) -> tuple[dict[str, bytes], list[Finding]]:
-    """Read the files of a zip or of a folder.
+class Refused(Exception):
+    """A file that is not read, or cannot be; ``finding`` says why."""
 
-    Returns:
-        Content by name, with forward slashes, of what is safe to read; and what is not.
+    def __init__(self, finding: Finding) -> None:
+        super().__init__(str(finding))
+        self.finding = finding
+
+
+@dataclass(frozen=True)
+class Member:
+    """One file of a package."""
+
+    name: str
+    """with forward slashes, below the package"""
+    size: int
+    """in bytes, as the package declares it"""
+    open: Callable[[], BinaryIO]
+
+    def read(self, most: int) -> bytes:
+        """Its content.
+
+        Raises:
+            Refused: it has more than ``most`` bytes, or is damaged.
+        """
+        if self.size > most:
+            raise Refused(Finding("error", self.name, "", f"{self.size:,} bytes", f"at most {most:,}"))
+        return b"".join(self._chunks())
+
+    def test(self) -> None:
+        """Read it to the end and keep nothing (Refused: it is damaged)."""
+        for _ in self._chunks():
+            pass
+
+    def _chunks(self) -> Iterator[bytes]:
+        try:
+            with self.open() as content:
+                # zipfile gives no more than the declared size, and compares the checksum at the end
+                yield from iter(lambda: content.read(_CHUNK), b"")
+        except _BROKEN as error:
+            raise Refused(Finding("error", self.name, "", _said(error), "a file that can be read")) from None
+
+
+@contextmanager
+def opened(path: Path, most_bytes: int) -> Iterator[tuple[dict[str, Member], list[Finding]]]:
+    """Open a zip or a folder and list its files.
+
+    Args:
+        path: of the package.
+        most_bytes: that all of its files may have together.
+
+    Yields:
+        Files by name, those that are safe to read, and what is wrong with the others.
 
     Raises:
         InputError: there is nothing at ``path``.
     """
     path = Path(path)
     if path.is_dir():
-        return _read_folder(path)
-    if not path.is_file():
+        yield _folder_members(path, most_bytes)
+    elif not path.is_file():
         raise InputError(f"{path}: no such zip or folder")
-    if path.stat().st_size > MAX_BYTES:
-        return {}, [Finding("error", path.name, "", f"{path.stat().st_size:,} bytes", f"at most {MAX_BYTES:,}")]
+    else:
+        with _Guarded(path) as file:
+            yield _zip_members(file, path.name, most_bytes)
+
+
+class _Guarded(io.FileIO):
+    """A file that gives no more at once than a table of contents may have: zipfile reads it in one piece."""
+
+    def read(self, size: int | None = -1) -> bytes:
+        if size is not None and size > MAX_CONTENTS_BYTES:
+            raise zipfile.BadZipFile(f"a table of contents of {size:,} bytes")
+        return super().read(MAX_CONTENTS_BYTES if size is None or size < 0 else size)
+
+
+def _zip_members(file: BinaryIO, name: str, most_bytes: int) -> tuple[dict[str, Member], list[Finding]]:
     try:
-        with zipfile.ZipFile(path) as archive:
-            return _read_zip(archive, path.name)
+        archive = zipfile.ZipFile(file)
     except _BROKEN as error:
-        return {}, [Finding("error", path.name, "", str(error), "a zip file")]
-
-
-def _read_zip(archive: zipfile.ZipFile, name: str) -> tuple[dict[str, bytes], list[Finding]]:
+        return {}, [Finding("error", name, "", _said(error), "a zip file")]
     infos = archive.infolist()
     declared = sum(info.file_size for info in infos)
-    if len(infos) > MAX_MEMBERS or declared > MAX_BYTES:
-        return {}, [Finding("error", name, "", f"{len(infos):,} members of {declared:,} bytes",
-                            f"at most {MAX_MEMBERS:,} members of {MAX_BYTES:,} bytes")]
-    findings, members = [], {}
+    if len(infos) > MAX_MEMBERS or declared > most_bytes:
+        return {}, [_too_much(name, len(infos), declared, most_bytes)]
+    if _overlapping(infos, archive.start_dir):
+        return {}, [Finding("error", name, "", "members that share their bytes, as in a zip bomb", "each its own")]
+    members, findings, seen = {}, [], set()
     for info in infos:
-        unsafe = [Finding("error", info.orig_filename, "", *reason) for reason in _unsafe(info)]
-        if info.filename in members:
-            unsafe.append(Finding("error", info.filename, "", "the same name again", "every member once"))
-        findings += unsafe
-        if unsafe or info.is_dir():
-            continue
-        try:
-            with archive.open(info) as member:
-                # zipfile reads no further than the declared size, and then compares the checksum
-                members[info.filename] = member.read(MAX_BYTES)
-        except _BROKEN as error:
-            findings.append(Finding("error", info.filename, "", str(error), "a member that can be read"))
+        member = info.orig_filename  # the other name ends where it has a NUL
+        reasons = [*_unsafe(info), *([("the same name again", "every file once")] if member in seen else [])]
+        seen.add(member)
+        findings += [Finding("error", member or name, "", *reason) for reason in reasons]
+        if not reasons and not member.endswith("/"):
+            members[member] = Member(member, info.file_size, lambda info=info: archive.open(info))
     return members, findings
+
+
+def _too_much(name: str, files: int, size: int, most_bytes: int) -> Finding:
+    return Finding("error", name, "", f"{files:,} files of {size:,} bytes",
+                   f"at most {MAX_MEMBERS:,} files of {most_bytes:,} bytes")
+
+
+def _overlapping(infos: Sequence[zipfile.ZipInfo], contents_start: int) -> bool:
+    places = sorted((info.header_offset, info.header_offset + _LOCAL_HEADER_BYTES + info.compress_size)
+                    for info in infos)
+    starts = [*(start for start, _ in places[1:]), contents_start]
+    return any(end > start for (_, end), start in zip(places, starts, strict=False))
 
 
 def _unsafe(info: zipfile.ZipInfo) -> Iterator[tuple[str, str]]:
     """Yield (found, expected) for every reason not to touch a member."""
     name = info.orig_filename
     parts = name.removesuffix("/").split("/")
-    if "\\" in name or "\0" in name or ":" in parts[0] or any(part in ("", ".", "..") for part in parts):
+    if "\\" in name or ":" in parts[0] or any(part in ("", ".", "..") for part in parts):
         yield f"the path {shown(name)}", "a relative path with forward slashes that stays inside the package"
+    elif not name.isprintable():
+        yield f"the name {shown(name)}", "a name without control characters"
     kind = stat.S_IFMT(info.external_attr >> 16)
     if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
         yield "a link or special file", "regular files only"
@@ -78,8 +156,8 @@ def _unsafe(info: zipfile.ZipInfo) -> Iterator[tuple[str, str]]:
         yield f"compression method {info.compress_type}", "stored or deflated members"
 
 
-def _read_folder(folder: Path) -> tuple[dict[str, bytes], list[Finding]]:
-    members, findings, left = {}, [], MAX_BYTES
+def _folder_members(folder: Path, most_bytes: int) -> tuple[dict[str, Member], list[Finding]]:
+    members, findings, size = {}, [], 0
     for above, folders, files in os.walk(folder):
         folders.sort()
         for entry in sorted(Path(above) / name for name in (*folders, *files)):
@@ -87,9 +165,12 @@ def _read_folder(folder: Path) -> tuple[dict[str, bytes], list[Finding]]:
             if entry.is_symlink() or not (entry.is_file() or entry.is_dir()):
                 findings.append(Finding("error", name, "", "a link or special file", "regular files only"))
             elif entry.is_file():
-                left -= entry.stat().st_size
-                if left < 0 or len(members) == MAX_MEMBERS:
-                    return {}, [Finding("error", folder.name, "", "more than a package can hold",
-                                        f"at most {MAX_MEMBERS:,} files of {MAX_BYTES:,} bytes")]
-                members[name] = entry.read_bytes()
+                members[name] = Member(name, entry.stat().st_size, lambda entry=entry: entry.open("rb"))
+                size += members[name].size
+                if size > most_bytes or len(members) > MAX_MEMBERS:
+                    return {}, [_too_much(folder.name, len(members), size, most_bytes)]
     return members, findings
+
+
+def _said(error: Exception) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__

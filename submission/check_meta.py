@@ -1,4 +1,4 @@
-"""Checks of the metadata file: fields and their types, then what they say."""
+"""Checks of the metadata file: fields and their types, then what they say; of the results, see ``check_results``."""
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -6,23 +6,27 @@ from typing import Any
 
 import yaml
 
-from submission.findings import Finding, shown
+from submission import check_results
+from submission.findings import Finding, named, shown
 from submission.rules import Field, Rules
 
-MAX_BYTES = 256 * 1024
+MAX_BYTES = 64 * 1024
 
 _MISSING = object()
 _EMAIL = re.compile(r"[^@\s]+@[^@\s.]+(\.[^@\s.]+)+")
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 # reserved for examples by RFC 2606
 _EXAMPLE_DOMAINS = ("@example.org", "@example.com", "@example.net")
+# a number of values, what they take together, and how many bytes that is counted by
+_SIZES = (("total_parameters_non_zero", "model_size", 1024), ("total_parameters", "total_model_size", 1))
 
 
 def _is_text(value: Any) -> bool:
-    return isinstance(value, str) and value.strip() != ""
+    return isinstance(value, str) and value.strip() != "" and not _CONTROL.search(value)
 
 
 def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= sys.maxsize
 
 
 def _is_number(value: Any) -> bool:
@@ -38,42 +42,78 @@ _KINDS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "count": (_is_count, "a whole number"),
     "optional count": (lambda value: value is None or _is_count(value), "a whole number, or null"),
     "number": (_is_number, "a number, not below 0"),
+    "optional number": (lambda value: value is None or _is_number(value), "a number, not below 0, or null"),
     "percent": (lambda value: _is_number(value) and value <= 100, "a number from 0 to 100"),
     "flag": (lambda value: isinstance(value, bool), "true or false"),
 }
 
 
-def check(data: bytes, file: str, label: str, labels: Sequence[str], rules: Rules) -> list[Finding]:
-    """Check a metadata file as a stranger hands it in.
+class _Loader(yaml.SafeLoader):
+    """Plain data only, and only what is written: a few references can stand for more than a memory holds."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            mark = self.peek_event().start_mark
+            raise yaml.MarkedYAMLError(problem="a reference (*), which is not followed", problem_mark=mark)
+        return super().compose_node(parent, index)
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+        keys: set[tuple[str, str]] = set()
+        for key, _ in node.value if isinstance(node, yaml.MappingNode) else ():
+            if isinstance(key, yaml.ScalarNode):
+                if (key.tag, key.value) in keys:
+                    raise yaml.MarkedYAMLError(problem=f"the key {shown(key.value)} again", problem_mark=key.start_mark)
+                keys.add((key.tag, key.value))
+        return super().construct_mapping(node, deep)
+
+
+def read(data: bytes, file: str) -> tuple[Mapping[str, Any] | None, list[Finding]]:
+    """Parse a metadata file as a stranger hands it in.
+
+    Returns:
+        Its blocks, or None and why there are none.
+    """
+    try:
+        meta = yaml.load(data.decode("utf-8"), _Loader)
+    except yaml.MarkedYAMLError as error:
+        where = f"line {error.problem_mark.line + 1}" if error.problem_mark else ""
+        return None, [Finding("error", file, where, error.problem or error.context or "no YAML", "plain YAML")]
+    except (yaml.YAMLError, ValueError, OverflowError, RecursionError) as error:
+        return None, [Finding("error", file, "", " ".join(str(error).split())[:200], "a YAML file in UTF-8")]
+    if not isinstance(meta, Mapping):
+        return None, [Finding("error", file, "", shown(meta), "the blocks submission, system and results")]
+    return meta, []
+
+
+def check(meta: Mapping[str, Any], file: str, label: str, labels: Sequence[str], rules: Rules) -> list[Finding]:
+    """Check the content of a metadata file.
 
     Args:
-        data: the file's content.
+        meta: its blocks.
         file: its name in findings.
         label: of the folder it lies in.
         labels: of the columns of the system output beside it; empty where they are not known.
         rules: the edition.
     """
-    if len(data) > MAX_BYTES:
-        return [Finding("error", file, "", f"{len(data):,} bytes", f"at most {MAX_BYTES:,}")]
-    try:
-        meta = yaml.safe_load(data.decode("utf-8"))
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        return [Finding("error", file, "", " ".join(str(error).split()), "a YAML file in UTF-8")]
-    if not isinstance(meta, Mapping):
-        return [Finding("error", file, "", shown(meta), "the blocks submission, system and results")]
-    return [*check_fields(meta, file, rules.fields), *_check_submission(meta, file, label, rules),
-            *_check_complexity(meta, file, rules), *_check_results(meta, file, labels, rules)]
+    return [*check_fields(meta, file, rules.fields), *_unknown_fields(meta, file, rules),
+            *_check_submission(meta, file, label, rules), *_check_complexity(meta, file, rules),
+            *check_results.check(meta, file, labels, rules)]
 
 
 def check_fields(meta: Mapping[str, Any], file: str, fields: Sequence[Field]) -> Iterator[Finding]:
     """Name every field that is missing or of another kind than the rules say."""
+    wrong: list[str] = []
     for field in fields:
         right, expected = _KINDS[field.kind]
         for where, value in _find(meta, field.path.split(".")):
+            if where.startswith(tuple(wrong)):
+                continue
             if value is _MISSING:
                 if field.required:
                     yield Finding("error", file, where, "no such field", expected)
             elif not right(value):
+                if "*" not in field.path:  # what lies in a list that should be a block, or the other way round
+                    wrong += [f"{where}.", f"{where}["]
                 yield Finding("error", file, where, "null" if value is None else shown(value), expected)
 
 
@@ -99,9 +139,8 @@ def _find(node: Any, keys: Sequence[str], above: str = "") -> Iterator[tuple[str
     if isinstance(node, list):
         places = [(f"{above}[{index}]", value) for index, value in enumerate(node)] if key == "*" else []
     elif isinstance(node, Mapping):
-        prefix = f"{above}." if above else ""
         entries = node.items() if key == "*" else [(key, node.get(key, _MISSING))]
-        places = [(f"{prefix}{name}", value) for name, value in entries]
+        places = [(_below(above, name), value) for name, value in entries]
     else:
         places = []
     for where, value in places:
@@ -111,14 +150,32 @@ def _find(node: Any, keys: Sequence[str], above: str = "") -> Iterator[tuple[str
             yield from _find(value, rest, where)
 
 
-def _at(meta: Any, path: str) -> Any:
-    for key in path.split("."):
-        meta = meta.get(key) if isinstance(meta, Mapping) else None
-    return meta
+def _below(above: str, key: Any) -> str:
+    return f"{above}.{named(key)}" if above else named(key)
+
+
+def _unknown_fields(meta: Mapping[str, Any], file: str, rules: Rules) -> Iterator[Finding]:
+    """Yield fields that the edition does not have: misspelt ones, or another edition's."""
+    for block in rules.fields:
+        if block.kind == "block" and not any(field.path == f"{block.path}.*" for field in rules.fields):
+            keys = [field.path.rpartition(".")[2] for field in rules.fields if _is_in(field, block)]
+            for where, value in _find(meta, block.path.split(".")):
+                unknown = [key for key in value if key not in keys] if isinstance(value, Mapping) else []
+                for key in unknown:
+                    yield Finding("warning", file, _below(where, key), f"a field that {rules.name} does not have",
+                                  f"only {', '.join(keys)} there")
+    for key in meta:
+        if key not in ("submission", "system", "results"):
+            yield Finding("warning", file, _below("", key), f"a block that {rules.name} does not have",
+                          "only submission, system and results")
+
+
+def _is_in(field: Field, block: Field) -> bool:
+    return field.path.rpartition(".")[0] == block.path
 
 
 def _check_submission(meta: Mapping[str, Any], file: str, label: str, rules: Rules) -> Iterator[Finding]:
-    stated, abbreviation, name = (_at(meta, f"submission.{key}") for key in ("label", "abbreviation", "name"))
+    stated, abbreviation, name = (at(meta, f"submission.{key}") for key in ("label", "abbreviation", "name"))
     if _is_text(stated) and stated != label:
         yield Finding("error", file, "submission.label", shown(stated), f"the name of its folder, {label}")
     if _is_text(abbreviation) and len(abbreviation) > rules.abbreviation_length:
@@ -127,44 +184,40 @@ def _check_submission(meta: Mapping[str, Any], file: str, label: str, rules: Rul
     if _is_text(name) and name.endswith(rules.demo_suffix):
         yield Finding("not_submittable", file, "submission.name", f"{shown(name)}, a system trained on demo data",
                       "a system trained on the challenge's data")
-    authors = _at(meta, "submission.authors")
+    authors = at(meta, "submission.authors")
     yield from check_authors(authors, file, "submission.authors")
-    if isinstance(authors, list) and not any(_at(author, "corresponding") is True for author in authors):
+    if isinstance(authors, list) and authors and not any(at(author, "corresponding") is True for author in authors):
         yield Finding("error", file, "submission.authors", "no corresponding author", "exactly one")
 
 
 def _check_complexity(meta: Mapping[str, Any], file: str, rules: Rules) -> Iterator[Finding]:
-    total, non_zero, kilobytes = (_at(meta, f"system.complexity.{key}")
-                                  for key in ("total_parameters", "total_parameters_non_zero", "model_size"))
+    block = "system.complexity"
+    total, non_zero = (at(meta, f"{block}.{key}") for key in ("total_parameters", "total_parameters_non_zero"))
     if _is_count(total) and _is_count(non_zero) and non_zero > total:
-        yield Finding("error", file, "system.complexity.total_parameters_non_zero", f"{non_zero:,}",
+        yield Finding("error", file, f"{block}.total_parameters_non_zero", f"{non_zero:,}",
                       f"no more than total_parameters, {total:,}")
-    if not _is_number(kilobytes):
-        return
-    size, limit = float(kilobytes) * 1024, rules.limits[0]
-    if _is_count(non_zero) and non_zero > 8 * size:
-        yield Finding("error", file, "system.complexity.model_size", f"{size:,.0f} bytes",
-                      f"at least a bit for each of {non_zero:,} non-zero values")
-    if size > limit.greatest:
-        yield Finding("error", file, "system.complexity.model_size", f"{size:,.0f} bytes",
-                      f"at most {limit.greatest:,} bytes")
-    elif size > limit.doubtful_above:
-        yield Finding("warning", file, "system.complexity.model_size", f"{size:,.0f} bytes",
-                      f"at most {limit.doubtful_above:,} bytes, to be within 128 KB however a KB is read")
+    for values, size, unit in _SIZES:
+        count, amount = (at(meta, f"{block}.{key}") for key in (values, size))
+        if _is_count(count) and _is_number(amount) and count > 8 * unit * float(amount):
+            yield Finding("error", file, f"{block}.{size}", f"{unit * float(amount):,.15g} bytes",
+                          f"at least a bit for each of {count:,} values ({values})")
+    for limit in rules.limits:
+        value = at(meta, limit.path)
+        if not _is_number(value):
+            continue
+        amount = float(value) * limit.unit_per_field
+        found = f"{amount:,.15g} {limit.unit}"
+        if amount > limit.greatest:
+            yield Finding("error", file, limit.path, found, f"at most {limit.greatest:,} {limit.unit}")
+        elif limit.doubtful_above is not None and amount > limit.doubtful_above:
+            yield Finding("warning", file, limit.path, found, f"at most {limit.doubtful_above:,} {limit.unit}, to be "
+                          "within the limit however its unit is read")
+        elif amount == 0:
+            yield Finding("warning", file, limit.path, found, "more than none")
 
 
-def _check_results(meta: Mapping[str, Any], file: str, labels: Sequence[str], rules: Rules) -> Iterator[Finding]:
-    path = "results.development_dataset"
-    classes, devices = _at(meta, f"{path}.class_wise"), _at(meta, f"{path}.device_wise")
-    if isinstance(classes, Mapping) and classes and labels:
-        unknown = [name for name in classes if name not in labels]
-        if unknown:
-            yield Finding("error", file, f"{path}.class_wise", shown(unknown[0]),
-                          "the labels of the output's columns only")
-        missing = [label for label in labels if label not in classes]
-        if missing:
-            yield Finding("not_submittable", file, f"{path}.class_wise", f"no {', '.join(missing)}",
-                          "a result for every label of the output's columns")
-    if isinstance(devices, Mapping) and devices and set(devices) != set(rules.devices):
-        yield Finding("not_submittable", file, f"{path}.device_wise", f"the devices {' '.join(map(str, devices))}",
-                      f"those of {rules.name}: {' '.join(rules.devices)}")
+def at(meta: Any, path: str) -> Any:
+    """The value at the path of a field; None where there is none."""
+    for key in path.split("."):
+        meta = meta.get(key) if isinstance(meta, Mapping) else None
+    return meta

@@ -1,33 +1,27 @@
-"""The metadata file of a system, filled from its run and from the authors' file.
+"""The metadata file of a system, filled from its runs and from what the authors say.
 
-What a run knows is taken from the records it left; what only the authors know comes from one YAML file with a list
-``authors``. Sizes are those under the policy that the limit is counted by (``dcase2021``: everything a layer stores),
-and a KB is 1,024 bytes, as the official model-size tool has it; the quotient is not rounded, so that the bytes can be
-read back from it.
+The rules of the edition name the fields; what a run knows is taken from the records it left. Sizes are those under the
+policy that the limit is counted by (``dcase2021``: everything a layer stores), and a KB is 1,024 bytes, as the official
+model-size tool has it; the quotient is not rounded, so that the bytes can be read back from it.
 """
 import json
-import math
-import unicodedata
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from submission.check_meta import check_authors, check_fields
+from submission import blocks
 from submission.findings import Finding
-from submission.rules import Rules
+from submission.rules import META_SUFFIX, Rules
 from task1a.errors import InputError
 from task1a.run_folder import RunFolder
 
-EXAMPLE_AUTHORS = Path(__file__).with_name("authors.example.yaml")
-
-_METHODS = {"bcresnet_asc": "BC-ResNet-ASC", "bcresnet": "BC-ResNet", "cp_resnet": "CP-ResNet"}
+METHODS = {"bcresnet_asc": "BC-ResNet-ASC", "bcresnet": "BC-ResNet", "cp_resnet": "CP-ResNet"}
+"""names of the architectures"""
 _FEATURES = {"pcen": "mel energies, PCEN"}  # the other front ends take the logarithm
-# letters that Unicode does not decompose into a Latin one and an accent
-_LATIN = str.maketrans({"ß": "ss", "ø": "o", "Ø": "O", "ł": "l", "Ł": "L", "æ": "ae", "Æ": "Ae", "œ": "oe", "Œ": "Oe",
-                        "đ": "d", "Đ": "D", "ð": "d", "Ð": "D", "þ": "th", "Þ": "Th", "ı": "i"})
+_COMPLEXITY = "system.complexity"
 
 
 @dataclass(frozen=True)
@@ -38,6 +32,10 @@ class Records:
     data: Mapping[str, Any]
     complexity: Mapping[str, Any]
     evaluation: Mapping[str, Any]
+    environment: Mapping[str, Any] | None = None
+    """None where nothing was trained in the run itself"""
+    members: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """configurations of an ensemble's runs, of those that lie beside it"""
 
 
 def read_records(run: Path) -> Records:
@@ -47,89 +45,79 @@ def read_records(run: Path) -> Records:
         InputError: one is missing or unreadable; the message names the stage that makes it.
     """
     folder = RunFolder(Path(run))
-    return Records(config=_read_record(folder.config, "data"), data=_read_record(folder.data, "data"),
-                   complexity=_read_record(folder.complexity, "complexity"),
-                   evaluation=_read_record(folder.evaluation, "evaluate"))
+    config = _read_record(folder.config, "data")
+    beside = {name: RunFolder(folder.root.parent.parent / name / folder.root.name)
+              for name in config.get("ensemble") or ()}
+    return Records(
+        config=config, data=_read_record(folder.data, "data"),
+        complexity=_read_record(folder.complexity, "complexity"),
+        evaluation=_read_record(folder.evaluation, "evaluate"),
+        environment=_read_record(folder.environment, "train") if folder.environment.is_file() else None,
+        members={name: _read_record(member.config, "data") for name, member in beside.items()
+                 if member.config.is_file()})
 
 
-def read_authors(path: Path, rules: Rules) -> list[dict[str, Any]]:
-    """Read the authors' file; where nobody is marked as corresponding, the first author is.
-
-    Raises:
-        InputError: one line for every problem of the file.
-    """
-    if not Path(path).is_file():
-        raise InputError(f"{path}: no such file with authors; start from a copy of {EXAMPLE_AUTHORS}")
-    try:
-        tree = yaml.safe_load(Path(path).read_text(encoding="utf-8-sig"))
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise InputError(f"{path}: not a YAML file: {' '.join(str(error).split())}") from None
-    authors = tree.get("authors") if isinstance(tree, Mapping) else None
-    fields = [replace(field, path=field.path.removeprefix("submission.")) for field in rules.fields
-              if field.path.startswith("submission.authors")]
-    problems = [*check_fields({"authors": authors}, str(path), fields), *check_authors(authors, str(path), "authors")]
-    lines = [str(problem).removeprefix("error: ") for problem in problems if problem.level == "error"]
-    lines = lines or [str(Finding("error", str(path), field, text, "at least one Latin letter or digit, for the label"))
-                      .removeprefix("error: ") for field, text in _label_sources(authors) if not _label_part(text)]
-    if lines:
-        raise InputError("\n".join(lines))
-    first = _corresponding(authors)
-    return [{key: value for key, value in author.items() if key != "corresponding"} |
-            ({"corresponding": True} if author is first else {}) for author in authors]
-
-
-def team(authors: Sequence[Mapping[str, Any]]) -> str:
-    """The first two parts of a label, ``<Lastname>_<Institute>`` of the corresponding author, in plain letters."""
-    return "_".join(_label_part(text) for _, text in _label_sources(authors))
-
-
-def build(label: str, authors: Sequence[Mapping[str, Any]], records: Records, rules: Rules) -> dict[str, Any]:
+def build(label: str, said: Mapping[str, Any], records: Sequence[Records], rules: Rules) -> dict[str, Any]:
     """The metadata of one system, in the order in which it is written.
+
+    Args:
+        label: of the system.
+        said: what the authors say, by path; where they say nothing, the run's own value stands.
+        records: of the system's run; of one for each split where the edition has splits.
+        rules: the edition.
 
     Raises:
         KeyError: a record lacks an entry.
     """
-    config, size = records.config, records.complexity["policies"][records.complexity["limit_policy"]]
-    submission, features = config["submission"], config["features"]
-    return {
-        "submission": {
-            "label": label,
-            "name": submission["name"] + (rules.demo_suffix if records.data["demo"] else ""),
-            "abbreviation": submission["abbreviation"],
-            "authors": [_author(author) for author in authors],
-        },
-        "system": {
-            "description": {
-                "input_sampling_rate": f"{features['sample_rate'] / 1000:g}kHz",
-                "acoustic_features": _FEATURES.get(config["model"].get("front_end"), "log-mel energies"),
-                "embeddings": None,
-                "data_augmentation": _augmentation(config["training"]),
-                "machine_learning_method": _METHODS.get(config["model"]["name"], config["model"]["name"]),
-                "ensemble_method_subsystem_count": len(config["ensemble"]) or None,
-                "decision_making": "average" if config["ensemble"] else "maximum likelihood",
-                "external_data_usage": None,
-                "complexity_management": _compression(config["compression"]),
-            },
-            "complexity": {
-                "total_parameters": size["parameters"],
-                "total_parameters_non_zero": size["non_zero"],
-                "model_size": size["bytes"] / 1024,
-            },
-            "external_datasets": [],
-            "source_code": submission["source_code"],
-        },
-        "results": {"development_dataset": {
-            "overall": _scores(records.evaluation["overall"]),
-            "class_wise": _present(records.evaluation["class_wise"]),
-            "device_wise": _present(records.evaluation["device_wise"]),
-        }},
-    }
+    last = records[-1]
+    sizes = [complexity(record, rules) for record in records]
+    values = {"submission.label": label, **_submission(last, rules), **_description(last.config),
+              **{path: _largest([size[path] for size in sizes]) for path in sizes[0]}}
+    for block, record in zip(rules.result_blocks, records, strict=True):
+        values |= {f"{block}.overall": _scores(record.evaluation["overall"]),
+                   f"{block}.class_wise": _present(record.evaluation["class_wise"]),
+                   f"{block}.device_wise": _present(record.evaluation["device_wise"])}
+    values |= {path: value for path, value in said.items() if value is not None or path not in values}
+    return blocks.nested({field.path: values[field.path] for field in rules.fields if field.path in values})
+
+
+def complexity(records: Records, rules: Rules) -> dict[str, Any]:
+    """The size of a run by the paths of the fields that the edition states it in; None is not known."""
+    size = records.complexity["policies"][records.complexity["limit_policy"]]
+    stored_bits = sum(int(bits) * part["parameters"] for bits, part in size["by_bits"].items())
+    values = {f"{_COMPLEXITY}.total_parameters": size["parameters"],
+              f"{_COMPLEXITY}.total_parameters_non_zero": size["non_zero"],
+              f"{_COMPLEXITY}.model_size": size["bytes"] / 1024,
+              f"{_COMPLEXITY}.total_model_size": -(-stored_bits // 8),
+              f"{_COMPLEXITY}.macs": records.complexity["multiply_accumulates"]}
+    wanted = {field.path for field in rules.fields}
+    return {path: value for path, value in values.items() if path in wanted}
+
+
+def differing_sizes(label: str, records: Sequence[Records], rules: Rules) -> list[Finding]:
+    """Name every size that is not the same for all splits of a system."""
+    sizes = [complexity(record, rules) for record in records]
+    values = {path: [size[path] for size in sizes] for path in sizes[0]}
+    return [Finding("warning", f"{label}{META_SUFFIX}", path, " / ".join(f"{value:,}" for value in found),
+                    "the same for all splits; the largest is stated")
+            for path, found in values.items() if len(set(found)) > 1 and None not in found]
+
+
+def check_clips(run: Path, config: Mapping[str, Any], rules: Rules) -> None:
+    """Refuse a run whose operations were counted for a clip of another length than the edition states them for.
+
+    Raises:
+        InputError: so it is.
+    """
+    seconds = config["features"]["clip_seconds"]
+    if seconds != rules.clip_seconds and any(field.path == f"{_COMPLEXITY}.macs" for field in rules.fields):
+        raise InputError(f"{run}: its features.clip_seconds is {seconds:g}, and {rules.name} counts the operations for "
+                         f"a clip of {rules.clip_seconds:g} s; train with features.clip_seconds={rules.clip_seconds:g}")
 
 
 def to_text(meta: Mapping[str, Any], rules: Rules) -> str:
     """The metadata as YAML; a comment stands above every field where it occurs for the first time."""
-    comments = {field.path: field.comment for field in rules.fields}
-    return "\n".join(_lines(meta, (), comments, set())) + "\n"
+    return blocks.to_text(meta, {field.path: field.comment for field in rules.fields})
 
 
 def _read_record(path: Path, stage: str) -> Mapping[str, Any]:
@@ -146,40 +134,45 @@ def _read_record(path: Path, stage: str) -> Mapping[str, Any]:
     return record
 
 
-def _corresponding(authors: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
-    return next((author for author in authors if author.get("corresponding")), authors[0])
+def _submission(records: Records, rules: Rules) -> dict[str, Any]:
+    own = records.config["submission"]
+    return {"submission.name": own["name"] + (rules.demo_suffix if records.data["demo"] else ""),
+            "submission.abbreviation": own["abbreviation"], "system.source_code": own["source_code"]}
 
 
-def _label_sources(authors: Sequence[Mapping[str, Any]]) -> tuple[tuple[str, str], tuple[str, str]]:
-    author = _corresponding(authors)
-    return ("lastname", author["lastname"]), ("affiliation.abbreviation", author["affiliation"]["abbreviation"])
-
-
-def _label_part(text: str) -> str:
-    plain = unicodedata.normalize("NFKD", text.translate(_LATIN))
-    return "".join(c for c in plain if c.isascii() and (c.isalnum() or c == "-")).strip("-")
-
-
-def _author(author: Mapping[str, Any]) -> dict[str, Any]:
-    affiliation = author["affiliation"]
-    keys = ("lastname", "firstname", "email", *(("corresponding",) if author.get("corresponding") else ()))
-    return {**{key: author[key] for key in keys},
-            "affiliation": {key: affiliation[key] for key in ("abbreviation", "institute", "department", "location")}}
-
-
-def _augmentation(training: Mapping[str, Any]) -> str | None:
+def _description(config: Mapping[str, Any]) -> dict[str, Any]:
+    training, compression, members = config["training"], config["compression"], config["ensemble"]
+    compressed = compression["enabled"]
+    pruning = compressed and (compression["ratio"] or compression["target_bytes"])
+    distillation = compressed and compression["teachers"]
     masks = (training["frequency_masks"] and training["frequency_mask_bins"],
              training["time_masks"] and training["time_mask_frames"])
-    used = {"mixup": training["mixup_alpha"], "SpecAugment": any(masks), "time rolling": training["roll_seconds"]}
-    return ", ".join(name for name, amount in used.items() if amount) or None
+    name = config["model"]["name"]
+    fields = {
+        "input_sampling_rate": f"{config['features']['sample_rate'] / 1000:g}kHz",
+        "acoustic_features": _FEATURES.get(config["model"].get("front_end"), "log-mel energies"),
+        "embeddings": None,
+        "data_augmentation": _used({"mixup": training["mixup_alpha"], "SpecAugment": any(masks),
+                                    "time rolling": training["roll_seconds"]}),
+        "machine_learning_method": METHODS.get(name, name),
+        "ensemble_method_subsystem_count": len(members) or None,
+        "decision_making": "average" if members else "maximum likelihood",
+        "complexity_management": _used({"pruning": pruning, "weight quantization": compressed,
+                                        "knowledge distillation": distillation}),
+        "pipeline": _used({"training": True, "pruning": pruning, "quantization-aware training": compressed,
+                           "knowledge distillation": distillation, "calibration": training["calibrate"]}),
+        "framework": "pytorch",
+    }
+    return {f"system.description.{key}": value for key, value in fields.items()}
 
 
-def _compression(compression: Mapping[str, Any]) -> str | None:
-    if not compression["enabled"]:
-        return None
-    used = {"pruning": compression["ratio"] or compression["target_bytes"], "weight quantization": True,
-            "knowledge distillation": compression["teachers"]}
-    return ", ".join(name for name, amount in used.items() if amount)
+def _used(steps: Mapping[str, Any]) -> str | None:
+    """The names of what there is any of."""
+    return ", ".join(name for name, amount in steps.items() if amount) or None
+
+
+def _largest(values: Sequence[Any]) -> Any:
+    return None if None in values else max(values)
 
 
 def _scores(scores: Mapping[str, float]) -> dict[str, float]:
@@ -189,34 +182,3 @@ def _scores(scores: Mapping[str, float]) -> dict[str, float]:
 def _present(groups: Mapping[str, Mapping[str, float] | None]) -> dict[str, dict[str, float]]:
     """The scores of the classes or devices that the test split has clips of."""
     return {name: _scores(scores) for name, scores in groups.items() if scores}
-
-
-def _lines(node: Mapping[str, Any], path: tuple[str, ...], comments: Mapping[str, str],
-           said: set[str]) -> Iterator[str]:
-    indent = "  " * len(path)
-    for key, value in node.items():
-        # names of classes and devices are free: the table of fields has * in their place
-        here = (*path, "*" if ".".join((*path, "*")) in comments else key)
-        field = ".".join(here)
-        if comments.get(field) and field not in said:
-            yield f"{indent}# {comments[field]}"
-        said.add(field)
-        if not value or not isinstance(value, dict | list):
-            yield f"{indent}{_scalar(key)}: {_scalar(value)}"
-            continue
-        yield f"{indent}{_scalar(key)}:"
-        if isinstance(value, dict):
-            yield from _lines(value, here, comments, said)
-        for item in value if isinstance(value, list) else ():
-            yield f"{indent}  -"
-            yield from _lines(item, (*here, "*"), comments, said)
-
-
-def _scalar(value: Any) -> str:
-    """A value on one line, quoted where YAML would read something else."""
-    for style in (None, '"'):
-        text = yaml.safe_dump(value, allow_unicode=True, width=math.inf, default_style=style)
-        text = text.removesuffix("\n").removesuffix("\n...")
-        if len(text.splitlines()) == 1:
-            break
-    return text

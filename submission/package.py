@@ -1,31 +1,46 @@
-"""Make the challenge package of one to four runs, and check it as a stranger would.
+"""Make the challenge package of one to four systems, and check it as a stranger would.
 
-``python -m submission.package RUN [RUN...] --authors FILE --out DIR`` writes below DIR ``<label>/<label>.output.csv``
-and ``<label>/<label>.meta.yaml`` for every run, and ``<Lastname>_<Institute>_task1.zip`` in the official hierarchy. A
-package that lies there is removed first. The zip is the same byte for byte for the same runs; it is checked before it
-takes its name, and nothing is left behind when it is malformed. Exit status 0 where the files are made, although they
-may not be of the challenge's data and therefore not submittable, which is said; 1 where they would be malformed or over
-the size limit.
+``python -m submission.package RUN [RUN...] --authors FILE --out DIR`` writes below DIR, for every run, a system's
+outputs and metadata, ``<label>/<label>.output.csv`` and ``<label>/<label>.meta.yaml``, and the draft of a technical
+report, ``<label>.report.md``; then ``<Lastname>_<Institute>_task1.zip`` in the official hierarchy, with the report that
+``--report PDF`` names. ``--init`` writes a template of the authors' file instead. An edition whose systems were trained
+on several shares of the training data takes RUN with ``{split}`` in the place of their names.
+
+A package that lies there is removed first, but for a draft that was edited. The zip is the same byte for byte for the
+same runs; it is checked before it takes its name, and nothing is left behind when it is malformed. Exit status 0 where
+the files are made, although they may not be of the challenge's data and therefore not submittable, which is said; 1
+where they would be malformed or over the limits.
 """
-import io
+import re
 import sys
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from submission import meta_yaml, output_csv
+import jinja2
+
+from submission import authors as authors_file
+from submission import meta_yaml, output_csv, report
 from submission.findings import Finding, of_level, tell
-from submission.rules import META_SUFFIX, TASK1A_2021, Rules
+from submission.rules import EDITIONS, META_SUFFIX, TASK1A_2021, Rules
 from submission.validate import validate
 from task1a.errors import CommandParser, InputError, run_command
 from task1a.run_folder import RunFolder, replacing, write_text
 
+MAX_PDF_BYTES = 32 * 1024 * 1024
+"""of a technical report"""
+
+# of all editions
+_ZIPS = {rules.zip_pattern for rules in EDITIONS.values()}
+_LABELS = {rules.label_pattern for rules in EDITIONS.values()}
+_SUFFIXES = {META_SUFFIX}.union(*(rules.output_suffixes for rules in EDITIONS.values()))
+
 
 @dataclass(frozen=True)
-class Report:
+class Package:
     """What was made, and what the check found in it."""
 
     zip: Path | None
@@ -43,80 +58,121 @@ class Report:
         return of_level(self.findings, "not_submittable")
 
 
-def package(runs: Sequence[Path], authors: Path | None, out: Path, rules: Rules = TASK1A_2021) -> Report:
+@dataclass(frozen=True)
+class _System:
+    meta: str
+    draft: str
+    predictions: tuple[Path, ...]
+    """of each split"""
+    findings: Sequence[Finding]
+
+
+def package(runs: Sequence[Path], authors: Path | None, out: Path, rules: Rules = TASK1A_2021,
+            pdf: Path | None = None) -> Package:
     """Package runs as the systems 1, 2, ... of a team.
 
     Args:
-        runs: run folders with evaluation predictions, complexity.json and evaluation.json.
-        authors: YAML file with the authors; the filled example where there is none.
+        runs: run folders with evaluation predictions, complexity.json and evaluation.json; ``{split}`` in a path stands
+            for each split of the edition.
+        authors: YAML file of what the authors say; the filled example where there is none.
         out: folder of the package; one that lies there is replaced.
         rules: the edition.
+        pdf: the technical report that goes into the zip as it is.
 
     Raises:
-        InputError: a run is incomplete, or the authors' file has problems (one line each).
+        InputError: a run is incomplete, the authors' file has problems (one line each), or the report is no PDF.
     """
-    out = Path(out)
-    clear(out, rules)
-    runs = [Path(run) for run in runs]
+    out, runs = Path(out), [Path(run) for run in runs]
+    clear(out)
     if not 1 <= len(runs) <= rules.systems:
         raise InputError(f"{len(runs)} runs given; a team hands in 1 to {rules.systems} systems")
     if len({run.resolve() for run in runs}) < len(runs):
         raise InputError("a run is given twice; each is one system")
-    people = meta_yaml.read_authors(authors or meta_yaml.EXAMPLE_AUTHORS, rules)
-    team = meta_yaml.team(people)
-    files = {}
-    for number, run in enumerate(runs, start=1):
-        files |= _system_files(run, f"{team}_{rules.task}_{number}", people, rules)
+    _check_pdf(pdf)
+    said = authors_file.read(authors, rules)
+    team = authors_file.team(said["submission.authors"])
+    labels = [f"{team}_{rules.task}_{number}" for number in range(1, len(runs) + 1)]
+    systems = {label: _system(label, run, said, rules)
+               for label, run in zip(labels, runs, strict=True)}
     target = out / f"{team}_{rules.folder}.zip"
     try:
-        return Report(target, _write(files, target, rules))
+        return Package(target, _write(systems, target, rules, pdf))
     except _Malformed as refused:
-        return Report(None, refused.findings)
+        clear(out)
+        return Package(None, refused.findings)
     except BaseException:
-        clear(out, rules)
+        clear(out)
         raise
 
 
-def clear(out: Path, rules: Rules = TASK1A_2021) -> None:
-    """Remove the package that lies in ``out``, and nothing that is not part of it."""
+def clear(out: Path) -> None:
+    """Remove the package that lies in ``out``, of whatever edition, and nothing that is not part of it."""
     for entry in sorted(out.iterdir()) if out.is_dir() else ():
-        if rules.zip_pattern.fullmatch(entry.name) and entry.is_file():
+        label = entry.name.removesuffix(report.SUFFIX)
+        if _is_any(_ZIPS, entry.name) and entry.is_file():
             entry.unlink()
-        elif rules.label_pattern.fullmatch(entry.name) and entry.is_dir() and not entry.is_symlink():
-            for suffix in (*rules.output_suffixes, META_SUFFIX):
-                (entry / f"{entry.name}{suffix}").unlink(missing_ok=True)
+        elif not _is_any(_LABELS, label):
+            continue
+        elif label != entry.name and entry.is_file() and report.is_untouched(entry):
+            entry.unlink()
+        elif label == entry.name and entry.is_dir() and not entry.is_symlink():
+            for suffix in _SUFFIXES:
+                (entry / f"{label}{suffix}").unlink(missing_ok=True)
             with suppress(OSError):  # something else lies there: it stays
                 entry.rmdir()
 
 
-def zip_bytes(files: Mapping[str, str]) -> bytes:
-    """A zip of texts by name that depends on nothing else: members sorted, no time, plain permissions."""
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as archive:
-        for name in sorted(files):
+def write_zip(path: Path, members: Mapping[str, Path]) -> None:
+    """Write a zip of files by name that depends on nothing else: members sorted, no time, plain permissions."""
+    with zipfile.ZipFile(path, "w") as archive:
+        for name in sorted(members):
             info = zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0))
             info.create_system = 3  # Unix, on Windows too
             info.external_attr = 0o100644 << 16
             info.compress_type = zipfile.ZIP_DEFLATED
-            archive.writestr(info, files[name].encode("utf-8"))
-    return buffer.getvalue()
+            archive.writestr(info, members[name].read_bytes())
 
 
-def _system_files(run: Path, label: str, authors: Sequence[Mapping[str, Any]], rules: Rules) -> dict[str, str]:
-    """The two files of a system: text by name, below the folder of the package."""
-    if not run.is_dir():
-        raise InputError(f"{run}: no such run folder")
-    predictions = RunFolder(run).evaluation_predictions
-    if not predictions.is_file():
-        raise InputError(f"{predictions}: no such file; make it with: python task1a.py --stage predict "
-                         "--eval-root DIR, with the run's --system and --seed")
+def _is_any(patterns: Iterable[re.Pattern[str]], name: str) -> bool:
+    return any(pattern.fullmatch(name) for pattern in patterns)
+
+
+def _check_pdf(path: Path | None) -> None:
+    if path is None:
+        return
+    if not path.is_file():
+        raise InputError(f"{path}: no such report")
+    if path.stat().st_size > MAX_PDF_BYTES:
+        raise InputError(f"{path}: {path.stat().st_size:,} bytes; a report has at most {MAX_PDF_BYTES:,}")
+    with open(path, "rb") as file:
+        if file.read(5) != b"%PDF-":
+            raise InputError(f"{path}: not a PDF file")
+
+
+def _system(label: str, system: Path, said: Mapping[str, Any], rules: Rules) -> _System:
+    runs, records = rules.runs_of(system), []
+    if len(set(runs)) < len(runs):
+        raise InputError(f"{system}: a system of {rules.name} is a run for each of {', '.join(rules.splits)}; write "
+                         "{split} where their paths differ, e.g. runs/{split}/bcresnet_asc_1/seed0")
+    for run in runs:
+        if not run.is_dir():
+            raise InputError(f"{run}: no such run folder")
+        predictions = RunFolder(run).evaluation_predictions
+        if not predictions.is_file():
+            raise InputError(f"{predictions}: no such file; make it with: python task1a.py --stage predict "
+                             "--eval-root DIR, with the run's --system and --seed")
+        records.append(meta_yaml.read_records(run))
     try:
-        meta = meta_yaml.build(label, authors, meta_yaml.read_records(run), rules)
-    except (KeyError, TypeError) as error:
-        raise InputError(f"{run}: its records are incomplete ({error}); make them again with: "
-                         "python task1a.py --stage all --force") from None
-    return {f"{label}/{label}{rules.output_suffixes[0]}": output_csv.to_text(output_csv.read(predictions)),
-            f"{label}/{label}{META_SUFFIX}": meta_yaml.to_text(meta, rules)}
+        for run, record in zip(runs, records, strict=True):
+            meta_yaml.check_clips(run, record.config, rules)
+        meta = meta_yaml.build(label, said, records, rules)
+        return _System(meta_yaml.to_text(meta, rules), report.draft(meta, records, rules),
+                       tuple(RunFolder(run).evaluation_predictions for run in runs),
+                       meta_yaml.differing_sizes(label, records, rules))
+    except (KeyError, TypeError, jinja2.UndefinedError) as error:
+        raise InputError(f"{runs[-1]}: its records are incomplete ({error}); make them again with: "
+                         "python task1a.py --stage data,complexity,evaluate --force, with the run's --system and --seed"
+                         ) from None
 
 
 class _Malformed(Exception):
@@ -125,28 +181,65 @@ class _Malformed(Exception):
         self.findings = findings
 
 
-def _write(files: Mapping[str, str], target: Path, rules: Rules) -> tuple[Finding, ...]:
+def _write(systems: Mapping[str, _System], target: Path, rules: Rules, pdf: Path | None) -> tuple[Finding, ...]:
+    """Write the files of the systems, one after another, and the zip of them, which takes its name when it is right."""
+    out, names, findings = target.parent, [], []
+    for label, system in systems.items():
+        findings += [*system.findings, *_write_draft(out / f"{label}{report.SUFFIX}", system.draft)]
+        write_text(out / label / f"{label}{META_SUFFIX}", system.meta)
+        for suffix, path in zip(rules.output_suffixes, system.predictions, strict=True):
+            write_text(out / label / f"{label}{suffix}", output_csv.to_text(output_csv.read(path)))
+        names += [f"{label}/{label}{suffix}" for suffix in (META_SUFFIX, *rules.output_suffixes)]
+    above = "/".join(folder or target.stem for folder in rules.above)
+    members = {f"{above}/{name}": out / name for name in names}
+    if pdf:
+        members[f"{above}/{target.stem}.technical_report.pdf"] = pdf
     with replacing(target) as unchecked:
-        unchecked.write_bytes(zip_bytes({f"{target.stem}/{rules.folder}/{name}": text for name, text in files.items()}))
-        findings = validate(unchecked, rules)
+        write_zip(unchecked, members)
+        findings += validate(unchecked, rules)
         if of_level(findings, "error"):
-            raise _Malformed(findings)
-        for name, text in files.items():
-            write_text(target.parent / name, text)
-    return findings
+            raise _Malformed(tuple(findings))
+    return tuple(findings)
+
+
+def _write_draft(path: Path, text: str) -> Sequence[Finding]:
+    if path.exists():  # what nobody edited was removed before
+        return [Finding("warning", path.name, "", "an edited report", "a draft; the report stays as it is")]
+    write_text(path, text)
+    return []
+
+
+def _init(path: Path, rules: Rules) -> int:
+    if path.exists():
+        raise InputError(f"{path}: is there already; name another file with --out FILE")
+    write_text(path, authors_file.template(rules))
+    print(f"{path}: put yourselves in, then give it with --authors {path}")
+    return 0
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; its exit status."""
-    parser = CommandParser(prog="python -m submission.package", description="Package one to four runs.")
-    parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="run folder, runs/<system>/seed<N>")
-    parser.add_argument("--authors", type=Path, metavar="FILE", help="YAML file with the authors (default: an example)")
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the package")
+    parser = CommandParser(prog="python -m submission.package", description="Package one to four systems.")
+    parser.add_argument("runs", type=Path, nargs="*", metavar="RUN", help="run folder, runs/<system>/seed<N>; where "
+                        "the edition has splits, a path with {split} for their runs")
+    parser.add_argument("--authors", type=Path, metavar="FILE", help="what only the authors know (default: an example)")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="folder of the package")
+    parser.add_argument("--report", type=Path, metavar="PDF", help="technical report that goes into the zip")
+    parser.add_argument("--edition", choices=EDITIONS, default="2021", help="year of the challenge (default: 2021)")
+    parser.add_argument("--init", action="store_true", help="write the authors' file of the edition, to be filled in, "
+                        "to --out FILE (default: authors.yaml)")
     arguments = parser.parse_args(argv)
-    report = package(arguments.runs, arguments.authors, arguments.out)
-    print(tell(report.findings, TASK1A_2021.name))
-    print(report.zip if report.zip else "no package was made")
-    return 0 if report.zip else 1
+    rules = EDITIONS[arguments.edition]
+    if arguments.init and arguments.runs:
+        parser.error("--init takes no RUN")
+    if arguments.init:
+        return _init(arguments.out or Path("authors.yaml"), rules)
+    if arguments.out is None:
+        parser.error("--out DIR is missing")
+    made = package(arguments.runs, arguments.authors, arguments.out, rules, arguments.report)
+    print(tell(made.findings, rules.name))
+    print(made.zip or "no package was made")
+    return 0 if made.zip else 1
 
 
 if __name__ == "__main__":

@@ -5,9 +5,12 @@ validators, and the model-size tool of their 2021 baseline.
 """
 import re
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Literal
 
 META_SUFFIX = ".meta.yaml"
+CLIP_FOLDER = "audio/"
+"""what the name of a clip may begin with, or not"""
 
 Kind = Literal["block", "list", "optional list", "text", "optional text", "count", "optional count", "number",
                "optional number", "percent", "flag"]
@@ -90,6 +93,10 @@ class Rules:
         """Paths of the blocks of results in the metadata file, one for each split."""
         block = "results.development_dataset"
         return tuple(f"{block}.{split}" for split in self.splits) or (block,)
+
+    def runs_of(self, run: Path) -> tuple[Path, ...]:
+        """The run folders of a system: the only one, or that of each split, its name for ``{split}`` in the path."""
+        return tuple(Path(str(run).replace("{split}", split)) for split in self.splits) or (Path(run),)
 
     @property
     def label_pattern(self) -> re.Pattern[str]:
@@ -186,7 +193,7 @@ _ENERGY = (
 
 _SOURCES = (
     Field("system.external_datasets", "optional list", "Data from outside the task, each set with name, url and "
-          "total_audio_length; empty if none was used.", of_authors=True),
+          "total_audio_length in minutes; empty if none was used.", of_authors=True),
     Field("system.external_datasets.*", "block", "", of_authors=True),
     Field("system.external_datasets.*.name", "text", "Name of the data set.", of_authors=True),
     Field("system.external_datasets.*.url", "text", "Where it can be had.", of_authors=True),

@@ -16,11 +16,18 @@ DEVICES = ("a", "b", "c", "s1", "s2", "s3", "s4", "s5", "s6")
 
 CONFIG = {
     "system": "bcresnet_asc_1", "seed": 0,
-    "features": {"sample_rate": 16000, "n_mels": 256},
-    "model": {"name": "bcresnet_asc", "tau": 1.0},
-    "training": {"mixup_alpha": 0.3, "frequency_masks": 2, "frequency_mask_bins": 40, "time_masks": 2,
-                 "time_mask_frames": 80, "roll_seconds": 1.5},
-    "compression": {"enabled": False, "ratio": 0.89, "target_bytes": None, "teachers": ["vanilla"]},
+    "data": {"source": "tau_layout", "root": None, "evaluation_root": None, "cache_dir": "cache"},
+    "features": {"sample_rate": 16000, "n_mels": 256, "window": 2080, "hop": 480, "n_fft": 4096, "f_min": 0.0,
+                 "f_max": None, "log_floor": 1e-8, "clip_seconds": 10.0},
+    "model": {"name": "bcresnet_asc", "front_end": "log_mel", "tau": 1.0, "width": None},
+    "training": {"epochs": 60, "batch_size": 16, "learning_rate": 0.06, "warmup_epochs": 5.0, "momentum": 0.9,
+                 "weight_decay": 0.001, "mixup_alpha": 0.3, "frequency_masks": 2, "frequency_mask_bins": 40,
+                 "time_masks": 2, "time_mask_frames": 80, "roll_seconds": 1.5, "validation_fraction": 0.1,
+                 "calibrate": False},
+    "compression": {"enabled": False, "epochs": 30, "learning_rate": 0.03, "warmup_epochs": 3.0, "ratio": 0.89,
+                    "target_bytes": None, "scope": "global", "schedule": "one_shot", "weight_scales": "tensor",
+                    "fold_batch_norms": False, "teachers": ["vanilla"], "temperature": 2.0,
+                    "cross_entropy_weight": 0.5, "distillation_weight": 0.5},
     "ensemble": [],
     "submission": {"name": "BC-ResNet-ASC-1", "abbreviation": "BCRes1", "authors": None,
                    "source_code": "https://code.tuni.test/asc"},
@@ -47,6 +54,20 @@ def predictions_csv(labels, filenames, seed=0):
     return "\n".join(lines) + "\n"
 
 
+def complexity(size, members):
+    """The record of 22,695 values, 22,000 of them not zero, in two tensors; of an ensemble one is the last member's."""
+    tensors = [{"model": 0, "name": "stem.weight", "shape": [20, 1, 10, 100], "dtype": "int8", "bits": 8,
+                "values": 20000, "non_zero": 19500, "bytes": 19500},
+               {"model": len(members[1:]), "name": "norm.weight", "shape": [2695], "dtype": "float16", "bits": 16,
+                "values": 2695, "non_zero": 2500, "bytes": size - 19500}]
+    counts = {"parameters": 22695, "non_zero": 22000, "bytes": size}
+    by_bits = {"8": {"parameters": 20000}, "16": {"parameters": 2695}}
+    return {"models": [{"file": "packed.safetensors"} for _ in members or [None]], "tensors": tensors,
+            "policies": {"dcase2021": {**counts, "by_bits": by_bits}, "paper": dict.fromkeys(counts, 1)},
+            "multiply_accumulates": 19562940, "limit_policy": "dcase2021", "limit_bytes": 131072,
+            "within_limit": size <= 131072}
+
+
 @pytest.fixture(scope="session")
 def said():
     """What the files of a run say: labels, devices, config, authors."""
@@ -62,15 +83,18 @@ def make_run():
         (root / "config.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
         filenames = [f"audio/{index}.wav" for index in range(clips)]
         (root / "predictions" / "evaluation.csv").write_bytes(predictions_csv(labels, filenames, seed).encode())
-        counts = {"parameters": 22695, "non_zero": 22000, "bytes": size}
         records = {
-            "data.json": {"name": "x", "demo": demo, "labels": labels, "devices": devices},
-            "complexity.json": {"policies": {"dcase2021": counts, "paper": dict.fromkeys(counts, 1)},
-                                "limit_policy": "dcase2021", "limit_bytes": 131072, "within_limit": size <= 131072},
+            "data.json": {"name": "TAU", "demo": demo, "labels": labels, "devices": devices,
+                          "clips": {"train": 13962}, "by_device": {"train": {"a": 10215, "s1": 3747}}},
+            "environment.json": {"python": "3.12.1", "packages": {"torch": "2.11.0"}, "git_commit": None,
+                                 "platform": "Linux", "processor": "x86_64", "threads": 2, "device": "cpu"},
+            "complexity.json": complexity(size, config["ensemble"]),
             "evaluation.json": {
-                "overall": {"logloss": 1.25, "accuracy": 58.9},
+                "data": {"name": "TAU", "demo": demo, "clips": 2968},
+                "overall": {"logloss": 1.0, "accuracy": 55.0},
                 "class_wise": {label: {"logloss": 1 + i / 8, "accuracy": 50.5 + i} for i, label in enumerate(labels)},
                 "device_wise": {name: {"logloss": 1 / (i + 1), "accuracy": 60.0 - i} for i, name in enumerate(devices)},
+                "device_groups": {"real": {"logloss": 0.5, "accuracy": 59.0}, "seen": None, "unseen": None},
             },
         }
         for name, record in records.items():

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import os
 import shutil
@@ -11,11 +12,14 @@ import pandas as pd
 import pytest
 import yaml
 
+from submission import authors as authors_file
 from submission import package as packaging
 from submission.package import main, package
+from submission.rules import EDITIONS, TASK1_2022, TASK1_2024, TASK1A_2021
 from submission.validate import main as validate_main
 from submission.validate import validate
 from task1a.errors import InputError, run_command
+from task1a.run_folder import write_text
 
 TEAM = "Muller-Los_UGraz"
 REPOSITORY = Path(__file__).parents[2]
@@ -25,17 +29,27 @@ def files_below(folder):
     return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
 
 
+def small(rules, clips=12):
+    return dataclasses.replace(rules, files=rules.files[:clips])
+
+
+def short_clips(config):
+    """A configuration of clips of one second, as the editions after 2021 have them."""
+    return config | {"features": config["features"] | {"clip_seconds": 1.0}}
+
+
 def test_full_size_package_has_the_official_hierarchy_and_is_submittable(full, capsys):
-    _, out, report = full
-    assert report.zip == out / f"{TEAM}_task1.zip"
-    assert report.findings == ()
+    _, out, made = full
+    assert made.zip == out / f"{TEAM}_task1.zip"
+    assert made.findings == ()
     names = [f"{TEAM}_task1a_{n}/{TEAM}_task1a_{n}.{kind}" for n in (1, 2) for kind in ("meta.yaml", "output.csv")]
-    assert files_below(out) == sorted([*names, f"{TEAM}_task1.zip"])
-    with zipfile.ZipFile(report.zip) as archive:
+    drafts = [f"{TEAM}_task1a_{n}.report.md" for n in (1, 2)]
+    assert files_below(out) == sorted([*names, *drafts, f"{TEAM}_task1.zip"])
+    with zipfile.ZipFile(made.zip) as archive:
         assert archive.namelist() == [f"{TEAM}_task1/task1/{name}" for name in names]  # forward slashes, sorted
         for name in names:
             assert archive.read(f"{TEAM}_task1/task1/{name}") == (out / name).read_bytes()
-    for path in (report.zip, out):
+    for path in (made.zip, out):
         assert validate_main([str(path)]) == 0
     assert capsys.readouterr().out == "valid, and submittable to DCASE 2021 Task 1A\n" * 2
 
@@ -62,11 +76,14 @@ def test_output_csv_in_the_official_container(full, said):
 
 
 def test_same_runs_same_bytes(full, authors, tmp_path):
-    runs, _, report = full
+    runs, out, made = full
     moved = [shutil.copytree(run, tmp_path / "elsewhere" / run.name) for run in runs]
     for run in moved:
         os.utime(run / "config.yaml", (0, 0))
-    assert package(moved, authors, tmp_path / "out").zip.read_bytes() == report.zip.read_bytes()
+    package(moved, authors, tmp_path / "out")
+    assert files_below(tmp_path / "out") == files_below(out)
+    for name in files_below(out):
+        assert (tmp_path / "out" / name).read_bytes() == (out / name).read_bytes()
 
 
 def test_other_data_is_packaged_but_not_submittable(tmp_path, make_run, capsys):
@@ -75,6 +92,7 @@ def test_other_data_is_packaged_but_not_submittable(tmp_path, make_run, capsys):
     assert main([str(run), "--out", str(run / "submission")]) == 0
     told = capsys.readouterr().out
     assert files_below(run / "submission") == ["Lastname_INST_task1.zip",
+                                               "Lastname_INST_task1a_1.report.md",
                                                "Lastname_INST_task1a_1/Lastname_INST_task1a_1.meta.yaml",
                                                "Lastname_INST_task1a_1/Lastname_INST_task1a_1.output.csv"]
     reasons = [line for line in told.splitlines() if line.startswith("NOT SUBMITTABLE: ")]
@@ -93,10 +111,10 @@ def test_other_data_is_packaged_but_not_submittable(tmp_path, make_run, capsys):
 @pytest.mark.parametrize(("size", "made", "levels"), [(128_000, True, []), (128_001, True, ["warning"]),
                                                       (131_072, True, ["warning"]), (131_073, False, ["error"])])
 def test_size_limit(tmp_path, make_run, authors, small_rules, size, made, levels):
-    report = package([make_run(tmp_path / "run", clips=12, size=size)], authors, tmp_path / "out", small_rules)
-    assert [finding.level for finding in report.findings] == levels
-    assert all("model_size" in finding.where for finding in report.findings)
-    assert (report.zip is not None) == made
+    packed = package([make_run(tmp_path / "run", clips=12, size=size)], authors, tmp_path / "out", small_rules)
+    assert [finding.level for finding in packed.findings] == levels
+    assert all("model_size" in finding.where for finding in packed.findings)
+    assert (packed.zip is not None) == made
     assert bool(files_below(tmp_path / "out")) == made
 
 
@@ -130,10 +148,11 @@ def test_a_smaller_package_replaces_all_of_a_larger_one(tmp_path, make_run, auth
     runs = [make_run(tmp_path / f"seed{seed}", clips=2) for seed in range(3)]
     package(runs, authors, tmp_path / "out")
     package(runs[:1], None, tmp_path / "out")
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {"Lastname_INST_task1a_1", "Lastname_INST_task1.zip"}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        "Lastname_INST_task1a_1", "Lastname_INST_task1a_1.report.md", "Lastname_INST_task1.zip"}
 
 
-@pytest.mark.parametrize("failing", ["write_text", "validate", "zip_bytes"])
+@pytest.mark.parametrize("failing", ["write_text", "validate", "write_zip"])
 def test_failure_on_the_way_leaves_nothing(tmp_path, make_run, authors, monkeypatch, failing):
     run, out = make_run(tmp_path / "run", clips=2), tmp_path / "out"
     package([run], authors, out)
@@ -141,10 +160,9 @@ def test_failure_on_the_way_leaves_nothing(tmp_path, make_run, authors, monkeypa
 
     def fail(*arguments):
         calls.append(arguments)
-        if failing != "write_text" or len(calls) == 2:  # the first of the two files is on disk by then
+        if failing != "write_text" or len(calls) == 3:  # all but the output are on disk by then
             raise KeyboardInterrupt
-        arguments[0].parent.mkdir(exist_ok=True)
-        arguments[0].write_text("x")
+        write_text(*arguments)
 
     monkeypatch.setattr(packaging, failing, fail)
     with pytest.raises(KeyboardInterrupt):
@@ -153,11 +171,23 @@ def test_failure_on_the_way_leaves_nothing(tmp_path, make_run, authors, monkeypa
     assert list(out.iterdir()) == []
 
 
+def test_an_unreadable_second_run_leaves_nothing_of_the_first(tmp_path, make_run, authors):
+    runs = [make_run(tmp_path / f"seed{seed}", clips=2) for seed in range(2)]
+    (runs[1] / "predictions" / "evaluation.csv").write_text("filename\tscene_label\ta\naudio/0.wav\ta\tnan\n")
+    with pytest.raises(InputError, match="line 2: expected a filename, a label and 1 numbers"):
+        package(runs, authors, tmp_path / "out")
+    assert files_below(tmp_path / "out") == []
+
+
 @pytest.mark.parametrize(("content", "told"), [
     (None, "predictions/evaluation.csv: no such file; make it with: python task1a.py --stage predict"),
     ("", "not a prediction table"),
     ("filename\tscene_label\ta\tb\n", "holds no clip, so there is nothing to submit"),
     ("filename\tscene_label\ta\tb\naudio/0.wav\ta\t0.5\n", "line 2: expected a filename, a label and 2 numbers"),
+    ("filename\tscene_label\ta\nx\ta\t1\ny\ta\t\n", "line 3: expected a filename, a label and 1 numbers"),
+    ("filename\tscene_label\ta\nx\ta\t1\n\n", "line 3: expected a filename, a label and 1 numbers"),
+    ("filename\tscene_label\ta\nx\ta\t1\ny\ta\tinf\n", "line 3: expected a filename, a label and 1 numbers"),
+    ("filename\tscene_label\ta\nx\ta\t1\ny\ta\t1\t0\n", "line 3: expected a filename, a label and 1 numbers"),
 ])
 def test_no_predictions_no_package(tmp_path, make_run, authors, capsys, content, told):
     run = make_run(tmp_path / "run", clips=1)
@@ -167,7 +197,7 @@ def test_no_predictions_no_package(tmp_path, make_run, authors, capsys, content,
     error = capsys.readouterr().err
     assert error.count("\n") == 1
     assert told in error.replace(os.sep, "/")
-    assert not (tmp_path / "out").exists()
+    assert files_below(tmp_path / "out") == []
 
 
 def test_wrong_runs(tmp_path, make_run, authors):
@@ -183,7 +213,7 @@ def test_wrong_runs(tmp_path, make_run, authors):
 
 def test_commands_start_without_torch():
     code = ("import sys, submission.package, submission.validate\n"
-            "print([m for m in ('torch', 'dcase_util', 'pydantic', 'scipy') if m in sys.modules])")
+            "print([m for m in ('torch', 'dcase_util', 'pydantic', 'scipy', 'matplotlib') if m in sys.modules])")
     done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
 
@@ -192,9 +222,149 @@ def test_the_part_is_checked_before_it_takes_its_name(tmp_path, make_run, author
     run, out, seen = make_run(tmp_path / "run", clips=1), tmp_path / "out", []
 
     def look(path, rules):
-        seen.append((zipfile.is_zipfile(path), files_below(out) == [path.name], (out / f"{TEAM}_task1.zip").exists()))
+        seen.append((zipfile.is_zipfile(path), path.parent == out, (out / f"{TEAM}_task1.zip").exists()))
         return validate(path, rules)
 
     monkeypatch.setattr(packaging, "validate", look)
     package([run], authors, out)
     assert seen == [(True, True, False)]
+
+
+@pytest.mark.parametrize(("year", "task"), [("2021", "task1a"), ("2022", "task1"), ("2023", "task1")])
+def test_each_edition_has_its_own_package(tmp_path, make_run, said, capsys, year, task):
+    path = tmp_path / "authors.yaml"
+    assert main(["--init", "--edition", year, "--out", str(path)]) == 0
+    path.write_text(path.read_text(encoding="utf-8").replace("@example.org", "@tuni.test")
+                    .replace("training: null", "training: 0.5").replace("inference: null", "inference: 0.25"), "utf-8")
+    config = said.config if year == "2021" else short_clips(said.config)
+    runs = [make_run(tmp_path / f"seed{seed}", clips=12, config=config, seed=seed) for seed in range(2)]
+    made = package(runs, path, tmp_path / "out", small(EDITIONS[year]))
+    assert [str(finding) for finding in made.findings] == []
+    label = f"Lastname_INST_{task}_2"
+    above = "Lastname_INST_task1/task1" if year == "2021" else "task1"
+    with zipfile.ZipFile(made.zip) as archive:
+        assert len(archive.namelist()) == 4
+        meta = yaml.safe_load(archive.read(f"{above}/{label}/{label}.meta.yaml"))
+    assert meta["submission"]["label"] == label
+    assert ("energy_consumption" in meta["system"]) == (year == "2023")
+    assert validate(made.zip, small(EDITIONS[year])) == ()
+
+
+def test_a_system_of_2024_is_a_run_for_each_split(tmp_path, make_run, authors, said):
+    splits = ("split_5", "split_10", "split_25", "split_50", "split_100")
+    for seed, split in enumerate(splits):
+        make_run(tmp_path / split / "asc" / "seed0", clips=12, config=short_clips(said.config), seed=seed)
+    made = package([tmp_path / "{split}" / "asc" / "seed0"], authors, tmp_path / "out", small(TASK1_2024))
+    assert made.findings == ()
+    label = f"{TEAM}_task1_1"
+    with zipfile.ZipFile(made.zip) as archive:
+        assert archive.namelist() == sorted([*(f"task1/{label}/{label}.output.{split}.csv" for split in splits),
+                                             f"task1/{label}/{label}.meta.yaml"])
+        for split in splits:
+            given = pd.read_csv(tmp_path / split / "asc" / "seed0" / "predictions" / "evaluation.csv", sep="\t")
+            packed = pd.read_csv(archive.open(f"task1/{label}/{label}.output.{split}.csv"), sep="\t")
+            pd.testing.assert_frame_equal(packed, given, check_exact=False, rtol=1e-8)
+    shutil.rmtree(tmp_path / "split_25")
+    with pytest.raises(InputError, match="split_25/asc/seed0: no such run folder"):
+        package([tmp_path / "{split}" / "asc" / "seed0"], authors, tmp_path / "out", small(TASK1_2024))
+    with pytest.raises(InputError, match="write {split} where their paths differ"):
+        package([tmp_path / "split_5" / "asc" / "seed0"], authors, tmp_path / "out", small(TASK1_2024))
+
+
+def test_operations_of_longer_clips_are_not_stated_for_short_ones(tmp_path, make_run, authors):
+    run = make_run(tmp_path / "run", clips=12)
+    with pytest.raises(InputError, match="features.clip_seconds is 10, .* 1 s; train with features.clip_seconds=1"):
+        package([run], authors, tmp_path / "out", small(TASK1_2022))
+    assert files_below(tmp_path / "out") == []
+
+
+def test_operations_that_are_not_known_are_no_package(tmp_path, make_run, authors, said):
+    run = make_run(tmp_path / "run", clips=12, config=short_clips(said.config))
+    record = json.loads((run / "complexity.json").read_text())
+    (run / "complexity.json").write_text(json.dumps(record | {"multiply_accumulates": None}))
+    made = package([run], authors, tmp_path / "out", small(TASK1_2022))
+    assert made.zip is None
+    assert [(finding.where, finding.found) for finding in made.errors] == [("system.complexity.macs", "null")]
+
+
+def test_an_ensemble_is_one_system(tmp_path, make_run, authors, said, small_rules):
+    run = make_run(tmp_path / "run", clips=12, config=said.config | {"ensemble": ["a", "b"]})
+    made = package([run], authors, tmp_path / "out", small_rules)
+    assert made.findings == ()
+    meta = yaml.safe_load((tmp_path / "out" / f"{TEAM}_task1a_1" / f"{TEAM}_task1a_1.meta.yaml").read_text("utf-8"))
+    assert meta["system"]["description"]["ensemble_method_subsystem_count"] == 2
+    assert meta["system"]["complexity"]["model_size"] == 32220 / 1024
+
+
+def test_the_report_goes_into_the_zip_as_it_is(tmp_path, make_run, authors, small_rules):
+    pdf = tmp_path / "report.pdf"
+    pdf.write_bytes(b"%PDF-1.7\n" + bytes(range(256)))
+    run = make_run(tmp_path / "run", clips=12)
+    made = [package([run], authors, tmp_path / out, small_rules, pdf) for out in ("a", "b")]
+    assert made[0].findings == ()
+    assert made[0].zip.read_bytes() == made[1].zip.read_bytes()
+    with zipfile.ZipFile(made[0].zip) as archive:
+        name = f"{TEAM}_task1/task1/{TEAM}_task1.technical_report.pdf"
+        assert name in archive.namelist()
+        assert archive.read(name) == pdf.read_bytes()
+    assert pdf.exists()
+
+
+def test_what_is_no_report_is_refused(tmp_path, make_run, capsys, monkeypatch):
+    run, pdf = make_run(tmp_path / "run", clips=1), tmp_path / "report.pdf"
+    arguments = [str(run), "--out", str(tmp_path / "out"), "--report", str(pdf)]
+    assert run_command(lambda: main(arguments)) == 2
+    pdf.write_bytes(b"PK\x03\x04")
+    assert run_command(lambda: main(arguments)) == 2
+    monkeypatch.setattr(packaging, "MAX_PDF_BYTES", 20)
+    pdf.write_bytes(b"%PDF-1.7\n" + bytes(20))
+    assert run_command(lambda: main(arguments)) == 2
+    assert [line.split(": ", 2)[2] for line in capsys.readouterr().err.splitlines()] == [
+        "no such report", "not a PDF file", "29 bytes; a report has at most 20"]
+    assert files_below(tmp_path / "out") == []
+
+
+def test_a_report_that_was_edited_is_left_alone(tmp_path, make_run, authors, small_rules):
+    run, out = make_run(tmp_path / "run", clips=12), tmp_path / "out"
+    package([run], authors, out, small_rules)
+    path = out / f"{TEAM}_task1a_1.report.md"
+    draft = path.read_text(encoding="utf-8")
+    assert package([run], authors, out, small_rules).findings == ()  # untouched, it is written anew
+    path.write_text(draft.replace("**[TO BE WRITTEN: title]**", "Our title"), encoding="utf-8")
+    [finding] = package([run], authors, out, small_rules).findings
+    assert (finding.level, finding.file, finding.found) == ("warning", path.name, "an edited report")
+    assert "Our title" in path.read_text(encoding="utf-8")
+    packaging.clear(out)
+    assert files_below(out) == [path.name]
+
+
+def test_the_package_of_another_edition_is_replaced_as_a_whole(tmp_path, make_run, authors, said):
+    run = make_run(tmp_path / "run", clips=12, config=short_clips(said.config))
+    for rules, label in ((TASK1A_2021, "task1a_1"), (TASK1_2022, "task1_1"), (TASK1A_2021, "task1a_1")):
+        package([run], authors, tmp_path / "out", small(rules))
+        assert {path.name for path in (tmp_path / "out").iterdir()} == {
+            f"{TEAM}_{label}", f"{TEAM}_{label}.report.md", f"{TEAM}_task1.zip"}
+
+
+def test_init_writes_the_template_once(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["--init", "--edition", "2023"]) == 0
+    path = tmp_path / "authors.yaml"
+    assert path.read_text(encoding="utf-8") == authors_file.template(EDITIONS["2023"])
+    path.write_text("mine")
+    assert run_command(lambda: main(["--init"])) == 2
+    assert "authors.yaml: is there already; name another file with --out FILE" in capsys.readouterr().err
+    assert path.read_text() == "mine"
+
+
+@pytest.mark.parametrize(("arguments", "told"), [
+    (["run"], "--out DIR is missing"), (["--out", "out"], "0 runs given"),
+    (["run", "--out", "out", "--edition", "2019"], "invalid choice: '2019'"),
+    (["run", "--init"], "--init takes no RUN"),
+])
+def test_wrong_arguments_are_told_in_one_line(tmp_path, monkeypatch, capsys, arguments, told):
+    monkeypatch.chdir(tmp_path)
+    assert run_command(lambda: main(arguments)) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and told in error
+    assert list(tmp_path.iterdir()) == []

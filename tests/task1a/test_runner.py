@@ -33,7 +33,7 @@ FILES = {
     "compress/packed.safetensors", "compress/packed.safetensors.xz", "compress/checkpoint.pt", "compress/history.csv",
     "predictions/test.csv", "predictions/evaluation.csv",
     f"submission/{LABEL}/{LABEL}.output.csv", f"submission/{LABEL}/{LABEL}.meta.yaml",
-    "submission/Lastname_INST_task1.zip",
+    f"submission/{LABEL}.report.md", "submission/Lastname_INST_task1.zip",
     *(f"stages/{name}.json" for name in ("data", "features", "train", "compress", "complexity", "predict", "evaluate",
                                          "package")),
 }

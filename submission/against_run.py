@@ -1,0 +1,176 @@
+"""Compare a package with the runs it was made of: outputs, size and results, as they come out of a run's files anew.
+
+The size is counted over the model files themselves and the results are computed from the predictions of the test split
+and its truth, so that records which were edited or are out of date do not count. Where a model or the data set is no
+longer there, the run's records stand in, and a warning says so.
+"""
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from evaluation import metrics
+from submission import meta_yaml, output_csv
+from submission.check_meta import at
+from submission.findings import Finding, named, shown
+from submission.meta_yaml import Records
+from submission.rules import Rules
+from task1a import complexity
+from task1a.data import demo, tau_layout
+from task1a.data.tau_layout import clip_key
+from task1a.errors import InputError
+from task1a.run_folder import RunFolder
+
+# libraries of another machine may add up in another order
+_TOLERANCE = 1e-9
+
+
+def of_splits(run: Path, rules: Rules) -> list[Path]:
+    """The run folders of a system's outputs; ``{split}`` in the path stands for each split of the edition."""
+    return [Path(str(run).replace("{split}", split)) for split in rules.splits] or [Path(run)]
+
+
+def compare_output(data: bytes, file: str, run: Path) -> Iterator[Finding]:
+    """Name every row of an output that is not what the run predicted for the evaluation set, however rows are ordered.
+
+    Args:
+        data: content of the output, with a header that was found right.
+        file: its name in findings.
+        run: the run folder.
+
+    Raises:
+        InputError: the run has no readable predictions.
+    """
+    path = RunFolder(run).evaluation_predictions
+    if not path.is_file():
+        raise InputError(f"{path}: no such file, so there is nothing to compare {file} with")
+    columns, *rows = _rows(output_csv.to_text(output_csv.read(path)))
+    header, *given = _rows(data.decode("utf-8", "replace"))
+    if header != columns:
+        yield Finding("error", file, "line 1", shown(" ".join(header)), f"the columns of {path}: {' '.join(columns)}")
+        return
+    predicted = {clip_key(row[0]): row for row in rows}
+    for line, row in enumerate(given, start=2):
+        right = predicted.get(clip_key(row[0]))
+        if right is None:
+            yield Finding("error", file, f"line {line}, filename", shown(row[0]), f"a clip of {path}")
+            continue
+        wrong = [index for index in range(1, min(len(row), len(right))) if not _same(row[index], right[index])]
+        if wrong:
+            more = f", and {len(wrong) - 1} other columns that differ" if len(wrong) > 1 else ""
+            yield Finding("error", file, f"line {line}, {columns[wrong[0]]}", f"{shown(row[wrong[0]])}{more}",
+                          f"{right[wrong[0]]}, as {path} has it")
+    missing = predicted.keys() - {clip_key(row[0]) for row in given}
+    if missing:
+        yield Finding("error", file, "", f"{len(missing):,} clips fewer, one of them {min(missing)}",
+                      f"the {len(predicted):,} clips of {path}")
+
+
+def compare_meta(meta: Mapping[str, Any], file: str, runs: Sequence[Path], rules: Rules) -> Iterator[Finding]:
+    """Name every size and result that is not what the files of the runs come to.
+
+    Args:
+        meta: blocks of the metadata file.
+        file: its name in findings.
+        runs: the run folder; one for each split where the edition has splits.
+        rules: the edition.
+
+    Raises:
+        InputError: a record, a model file or the predictions of the test split are missing or damaged.
+    """
+    sizes = []
+    for run, block in zip(runs, rules.result_blocks, strict=True):
+        try:
+            records, findings = _recomputed(run, file, block)
+            sizes.append(meta_yaml.complexity(records, rules))
+            results = {part: records.evaluation[part] for part in ("overall", "class_wise", "device_wise")}
+        except (KeyError, TypeError) as error:
+            raise InputError(f"{run}: its records are incomplete ({error}); make them again with: "
+                             "python task1a.py --stage all --force") from None
+        yield from findings
+        for part, right in results.items():
+            yield from _differences(at(meta, f"{block}.{part}"), right, file, f"{block}.{part}", str(run))
+    for path in sizes[0]:
+        values = [size[path] for size in sizes]
+        # of the splits' systems, the largest counts; operations are not known for every kind of model
+        if None not in values:
+            yield from _differences(at(meta, path), max(values), file, path, ", ".join(map(str, runs)))
+
+
+def _rows(text: str) -> list[list[str]]:
+    return [line.split("\t") for line in text.replace("\r\n", "\n").removesuffix("\n").split("\n")]
+
+
+def _same(cell: str, right: str) -> bool:
+    if cell == right:
+        return True
+    try:
+        return float(cell) == float(right)
+    except ValueError:
+        return False
+
+
+def _recomputed(run: Path, file: str, block: str) -> tuple[Records, list[Finding]]:
+    """The records of a run with its size and results computed anew, and warnings where they could not be."""
+    records, findings = meta_yaml.read_records(run), []
+    models = _models(RunFolder(run), records)
+    absent = [model for model in models if not model.is_file()]
+    if absent:
+        findings.append(Finding("warning", file, "system.complexity", f"a size that is compared with {run}'s "
+                                "complexity.json only", f"the model {absent[0]}, to count it anew"))
+    else:
+        records = replace(records, complexity=complexity.measure(models))
+    root = _development_set(records)
+    if root is None or not (root / tau_layout.META).is_file():
+        findings.append(Finding("warning", file, block, f"results that are compared with {run}'s evaluation.json only",
+                                f"the data set {root or 'of the run'}, to compute them anew"))
+    else:
+        records = replace(records, evaluation=_evaluated(run, root, records))
+    return records, findings
+
+
+def _models(folder: RunFolder, records: Records) -> list[Path]:
+    """The model files of a system: its own, or those of an ensemble's members beside it."""
+    names = records.config.get("ensemble")
+    if not names:
+        return [_model(folder, records.config)]
+    members = {name: RunFolder(folder.root.parent.parent / name / folder.root.name) for name in names}
+    return [_model(member, records.members.get(name, records.config)) for name, member in members.items()]
+
+
+def _model(folder: RunFolder, config: Mapping[str, Any]) -> Path:
+    return folder.packed if config["compression"]["enabled"] else folder.model
+
+
+def _development_set(records: Records) -> Path | None:
+    data = records.config["data"]
+    if data["source"] == "demo":
+        return Path(data["cache_dir"]) / "demo" / demo.DEVELOPMENT
+    return Path(data["root"]) if data["root"] else None
+
+
+def _evaluated(run: Path, root: Path, records: Records) -> dict[str, Any]:
+    reference = tau_layout.read_reference(root)
+    reference = reference[~reference.filename.isin(records.evaluation.get("left_out", ()))]
+    try:
+        return metrics.evaluate(reference, metrics.read_predictions(RunFolder(run).test_predictions))
+    except InputError as error:
+        raise InputError(f"{run}: its predictions of the test split cannot be judged by {root}: {error}") from None
+
+
+def _differences(stated: Any, right: Any, file: str, where: str, source: str) -> Iterator[Finding]:
+    """Compare what is stated with numbers, or blocks of numbers; None is a class or device without clips."""
+    if isinstance(right, Mapping):
+        right = {key: value for key, value in right.items() if value is not None}
+        stated = stated if isinstance(stated, Mapping) else {}
+        for key in right.keys() | stated.keys():
+            yield from _differences(stated.get(key), right.get(key), file, f"{where}.{named(key)}", source)
+    elif right is None or not _equal(stated, right):
+        yield Finding("error", file, where, "nothing" if stated is None else shown(stated),
+                      f"{'nothing' if right is None else f'{right:.9g}'}, as the files of {source} come to")
+
+
+def _equal(stated: Any, right: float) -> bool:
+    return (isinstance(stated, int | float) and not isinstance(stated, bool)
+            and math.isclose(stated, right, rel_tol=_TOLERANCE))

@@ -1,0 +1,185 @@
+"""Check a system output as a stranger hands it in: of any size, with anything in it.
+
+Every violation is told with its line. Rows are looked at in blocks: one that is right as a whole is passed over
+quickly, the rows of another are looked at one by one.
+"""
+import math
+import re
+from collections.abc import Iterator, Sequence
+from itertools import chain, islice
+
+import numpy as np
+
+from submission.findings import Finding, shown
+from submission.rules import CLIP_FOLDER, Rules
+
+SUM_TOLERANCE = 1e-3
+MOST_LABELS = 100
+MOST_TOLD = 10_000
+"""violations of one file"""
+MOST_LINE_BYTES = 4096
+
+_OTHER_ROWS = 100_000  # of a data set that is not the challenge's
+_ROW_BYTES = 320  # two names, ten numbers of all their digits, and the tabs
+_BLOCK = 1024
+_KEYS = ("filename", "scene_label")
+# float() takes more than decimal numbers: nan, 1_0, the digits of other scripts, spaces around them
+_NUMBER_CHARACTERS = re.compile(r"[0-9.eE+\-\t]*")
+
+
+def most_rows(rules: Rules) -> int:
+    """How many rows are looked at."""
+    return len(rules.files) + _OTHER_ROWS
+
+
+def most_bytes(rules: Rules) -> int:
+    """The largest output that is looked at."""
+    return _ROW_BYTES * most_rows(rules)
+
+
+def check(data: bytes, file: str, rules: Rules) -> tuple[tuple[str, ...], list[Finding]]:
+    """Check a system output.
+
+    Args:
+        data: the file's content.
+        file: its name in findings.
+        rules: the edition.
+
+    Returns:
+        The labels of its columns (none where they cannot be told), and what is wrong.
+    """
+    rows_expected = f"a row for each of {len(rules.files):,} files"
+    count = data.count(b"\n")
+    if count > most_rows(rules) or len(data) > most_bytes(rules):
+        return (), [Finding("error", file, "", f"{count:,} lines, {len(data):,} bytes", rows_expected)]
+    findings = []
+    if b"\r" in data:
+        findings.append(Finding("error", file, "", "carriage returns", "lines that end with LF"))
+        data = data.replace(b"\r\n", b"\n")
+    header, *rows = data.removesuffix(b"\n").split(b"\n")
+    labels, wrong = _check_header(header, file, rules)
+    findings += wrong
+    if labels and not rows:
+        findings.append(Finding("error", file, "", "no rows", rows_expected))
+    elif labels:
+        violations = chain(_check_rows(rows, file, labels), _check_clips(rows, file, rules))
+        findings += islice(violations, MOST_TOLD)
+        if next(violations, None):
+            findings.append(Finding("error", file, "", f"more than {MOST_TOLD:,} violations", "none"))
+    return labels, findings
+
+
+def _check_header(header: bytes, file: str, rules: Rules) -> tuple[tuple[str, ...], list[Finding]]:
+    """The labels, none where the columns are wrong, and what is wrong with them."""
+    text = header[:MOST_LINE_BYTES].decode("utf-8", "replace")
+    columns, known = text.split("\t"), " ".join(rules.labels)
+    labels = tuple(columns[len(_KEYS):])
+    if "\N{REPLACEMENT CHARACTER}" in text:
+        wrong = Finding("error", file, "line 1", "no UTF-8", "UTF-8 text")
+    elif (tuple(columns[:len(_KEYS)]) != _KEYS or not 2 <= len(labels) <= MOST_LABELS or len(header) > MOST_LINE_BYTES
+          or len(set(columns)) < len(columns) or "" in columns):
+        wrong = Finding("error", file, "line 1", shown(" ".join(columns)), f"the columns {' '.join(rules.columns)}")
+    elif set(labels) == set(rules.labels) and labels != rules.labels:
+        wrong = Finding("error", file, "line 1", "the labels in another order", f"the order {known}")
+    elif labels != rules.labels:
+        return labels, [Finding("not_submittable", file, "line 1", f"the labels {shown(' '.join(labels))}",
+                                f"those of {rules.name}: {known}")]
+    else:
+        return labels, []
+    return (), [wrong]
+
+
+def _check_rows(lines: Sequence[bytes], file: str, labels: Sequence[str]) -> Iterator[Finding]:
+    """Yield what is wrong within the rows; ``lines`` are those below the header."""
+    for start in range(0, len(lines), _BLOCK):
+        block = lines[start:start + _BLOCK]
+        if not _all_right(block, labels):
+            for line, row in enumerate(block, start=start + 2):
+                for field, *rest in _check_row(row, labels):
+                    yield Finding("error", file, f"line {line}{field}", *rest)
+
+
+def _all_right(lines: Sequence[bytes], labels: Sequence[str]) -> bool:
+    """Whether no row of a block is wrong; what this says is never less strict than :func:`_check_row`."""
+    try:
+        rows = [line.decode("ascii").split("\t") for line in lines]
+    except UnicodeDecodeError:
+        return False
+    if any(len(row) != len(_KEYS) + len(labels) or not _is_clip(row[0]) for row in rows):
+        return False
+    cells = [cell for row in rows for cell in row[len(_KEYS):]]
+    if not _NUMBER_CHARACTERS.fullmatch("\t".join(cells)):
+        return False
+    try:
+        values = np.array([float(cell) for cell in cells]).reshape(len(rows), len(labels))
+        chosen = values[np.arange(len(rows)), [labels.index(row[1]) for row in rows]]
+    except ValueError:  # no number, or an unknown label
+        return False
+    return bool(((values >= 0) & (values <= 1)).all() and (chosen == values.max(axis=1)).all()
+                and (np.abs(values.sum(axis=1) - 1) <= SUM_TOLERANCE).all())
+
+
+def _check_row(line: bytes, labels: Sequence[str]) -> Iterator[tuple[str, str, str]]:
+    """Yield (field, found, expected) for what is wrong within a row."""
+    if len(line) > MOST_LINE_BYTES:
+        yield "", f"{len(line):,} bytes", f"at most {MOST_LINE_BYTES:,}"
+        return
+    try:
+        cells = line.decode("utf-8").split("\t")
+    except UnicodeDecodeError:
+        yield "", "no UTF-8", "UTF-8 text"
+        return
+    if len(cells) != len(_KEYS) + len(labels):
+        yield "", f"{len(cells)} columns", f"{len(_KEYS) + len(labels)}"
+        return
+    filename, scene_label, *cells = cells
+    if not _is_clip(filename):
+        yield ", filename", shown(filename), "the name of a wav file"
+    legal = scene_label in labels
+    if not legal:
+        yield ", scene_label", shown(scene_label), "one of the labels of the columns"
+    values = [_number(cell) for cell in cells]
+    wrong = [index for index, value in enumerate(values) if not 0 <= value <= 1]
+    for index in wrong:
+        yield f", {labels[index]}", shown(cells[index]), "a number from 0 to 1"
+    if wrong:
+        return
+    if abs(sum(values) - 1) > SUM_TOLERANCE:
+        yield "", f"probabilities that sum to {sum(values):.6g}", f"1 within {SUM_TOLERANCE:g}"
+    if legal and values[labels.index(scene_label)] < max(values):
+        yield ", scene_label", shown(scene_label), f"{labels[values.index(max(values))]}, which is more probable"
+
+
+def _number(cell: str) -> float:
+    """NaN where the cell is none."""
+    try:
+        return float(cell) if _NUMBER_CHARACTERS.fullmatch(cell) else math.nan
+    except ValueError:
+        return math.nan
+
+
+def _is_clip(filename: str) -> bool:
+    return (filename.endswith(".wav") and filename.isprintable() and "\\" not in filename
+            and not {"", ".", ".."}.intersection(filename.split("/")))
+
+
+def _check_clips(lines: Sequence[bytes], file: str, rules: Rules) -> Iterator[Finding]:
+    """Yield clips that are there twice, and whether they are the challenge's."""
+    first: dict[str, int] = {}
+    nameless = 0
+    for line, row in enumerate(lines, start=2):
+        filename = row[:MOST_LINE_BYTES].partition(b"\t")[0].decode("utf-8", "replace")
+        key = filename.removeprefix(CLIP_FOLDER)
+        if not _is_clip(filename):
+            nameless += 1
+        elif key in first:
+            yield Finding("error", file, f"line {line}", f"{shown(filename)} again", f"it on line {first[key]} only")
+        else:
+            first[key] = line
+    expected = set(rules.files)
+    extra, missing = len(first.keys() - expected), len(expected - first.keys())
+    # a row without a name has been told, and the clip that it was meant for is not known
+    if extra or missing > nameless:
+        yield Finding("not_submittable", file, "",
+                      f"{len(first):,} files, {extra:,} of them not of the evaluation set, {missing:,} of it missing",
+                      f"the {len(expected):,} files {rules.files[0]} to {rules.files[-1]}")

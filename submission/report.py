@@ -1,0 +1,97 @@
+"""A draft of the technical report on a system: what its run knows is filled in, what only its authors know is marked.
+
+The draft is Markdown, ready to be edited. A digest in its first line tells a report that was edited, which is left
+alone, from a draft, which is written anew with every package.
+"""
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import yaml
+
+from submission.meta_yaml import METHODS, Records
+from submission.rules import Rules
+
+SUFFIX = ".report.md"
+"""follows the label in the file's name"""
+
+_TEMPLATE = Path(__file__).with_name("report.md.jinja")
+_SCOPES = {"global": "the smallest of all layers together", "layer": "the smallest of every layer",
+           "lamp": "the smallest of all layers relative to those of their own layer (layer-adaptive magnitude pruning)"}
+_SCHEDULES = {"one_shot": "at once", "iterative": "in a few equal steps", "gradual": "a little before every epoch"}
+
+
+def draft(meta: Mapping[str, Any], records: Sequence[Records], rules: Rules) -> str:
+    """The draft of one system.
+
+    Args:
+        meta: the system's metadata.
+        records: of the system's run; of one for each split where the edition has splits.
+        rules: the edition.
+
+    Raises:
+        KeyError, jinja2.UndefinedError: a record lacks an entry.
+    """
+    last = records[-1]
+    titles = [f"Trained on {split.removeprefix('split_')} % of the training data" for split in rules.splits]
+    runs = dict(zip(titles or [""], records, strict=True))
+    largest = max(runs, key=lambda title: sum(tensor["values"] * tensor["bits"]
+                                              for tensor in runs[title].complexity["tensors"]))
+    stated = meta["system"]["complexity"]
+    limits = [(limit, stated[limit.path.rpartition(".")[2]]) for limit in rules.limits]
+    environment = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True,
+                                     keep_trailing_newline=True)
+    environment.filters |= {"number": _number, "decimals": _decimals, "cell": _cell, "yaml": _yaml}
+    text = environment.from_string(_TEMPLATE.read_text(encoding="utf-8")).render(
+        meta=meta, rules=rules, runs=runs, last=last, methods=METHODS, scopes=_SCOPES, schedules=_SCHEDULES,
+        members={name: last.members.get(name) for name in last.config["ensemble"]}, largest=largest,
+        operations=runs[largest].complexity["multiply_accumulates"], models=_models(runs[largest]), limits=limits)
+    return f"{_mark(text)}\n{text}"
+
+
+def is_untouched(path: Path) -> bool:
+    """Whether a draft is as it was written."""
+    mark, _, text = path.read_text(encoding="utf-8", errors="replace").partition("\n")
+    return mark == _mark(text)
+
+
+def _mark(text: str) -> str:
+    digest = hashlib.sha256(text.encode("utf-8")).hexdigest()
+    return f"<!-- a draft, written anew with every package until it is edited; {digest} -->"
+
+
+def _models(records: Records) -> dict[str, list[dict[str, Any]]]:
+    """Rows of the table of tensors, the last with their sums, for each of the system's models."""
+    names = [*records.config["ensemble"]] or [records.config["system"]]
+    files = [model["file"] for model in records.complexity["models"]]
+    tables = {}
+    for index, (name, file) in enumerate(zip(names, files, strict=True)):
+        rows = [{"name": f"`{tensor['name']}`", "shape": " × ".join(map(str, tensor["shape"])) or "scalar",
+                 "type": tensor["dtype"], "counts": (tensor["values"], tensor["non_zero"], tensor["bytes"],
+                                                     -(-tensor["values"] * tensor["bits"] // 8))}
+                for tensor in records.complexity["tensors"] if tensor["model"] == index]
+        sums = [sum(column) for column in zip(*(row["counts"] for row in rows), strict=True)]
+        tables[f"{name}: {file}"] = [*rows, {"name": "together", "shape": "", "type": "", "counts": sums}]
+    return tables
+
+
+def _number(value: Any) -> str:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return str(value)
+    return f"{int(value):,}" if value == int(value) else f"{value:g}"
+
+
+def _decimals(scores: Mapping[str, float] | None, key: str, digits: int) -> str:
+    value = scores[key] if scores else None
+    return "–" if value is None else f"{value:.{digits}f}"
+
+
+def _cell(text: str) -> str:
+    """Text that does not end its cell of a table."""
+    return str(text).replace("|", "\\|")
+
+
+def _yaml(tree: Mapping[str, Any]) -> str:
+    return yaml.safe_dump(tree, sort_keys=False, allow_unicode=True)

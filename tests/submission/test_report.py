@@ -1,0 +1,142 @@
+import json
+from itertools import takewhile
+
+import pytest
+import yaml
+
+from submission import meta_yaml, report
+from submission.rules import TASK1_2024, TASK1A_2021
+
+
+def draft(*runs, rules=TASK1A_2021, authors=()):
+    records = [meta_yaml.read_records(run) for run in runs]
+    said = {"submission.authors": list(authors), "system.complexity.memory_use": None}
+    return report.draft(meta_yaml.build("A_B_task1a_1", said, records, rules), records, rules)
+
+
+def tables(text):
+    """Every table as its header and its rows, by a reader of Markdown of our own."""
+    found, lines = [], text.splitlines()
+    for number, line in enumerate(lines):
+        if line.startswith("|-"):
+            cells = [[cell.strip() for cell in row.strip("|").split("|")] for row in lines[number - 1:]]
+            rows = takewhile(lambda cells: len(cells) > 1, cells[2:])
+            found.append((cells[0], list(rows)))
+    return found
+
+
+def section(text, title):
+    return text.split(f"\n## {title}\n")[1].split("\n## ")[0]
+
+
+def test_results_are_those_of_the_run(tmp_path, make_run, said):
+    overall, devices, groups, classes = tables(section(draft(make_run(tmp_path / "run", clips=1)), "3. Results"))
+    assert overall[1] == [["overall", "55.0", "1.000"]]
+    assert devices[1] == [[name, f"{60 - i:.1f}", f"{1 / (i + 1):.3f}"] for i, name in enumerate(said.devices)]
+    assert groups[1] == [["real", "59.0", "0.500"], ["seen", "–", "–"], ["unseen", "–", "–"]]
+    assert classes[1] == [[name, f"{50.5 + i:.1f}", f"{1 + i / 8:.3f}"] for i, name in enumerate(said.labels)]
+
+
+def test_complexity_lists_every_tensor_and_adds_them_up(tmp_path, make_run):
+    text = section(draft(make_run(tmp_path / "run", clips=1)), "4. Complexity")
+    [(header, rows)] = tables(text)
+    assert header == ["tensor", "shape", "type", "values", "non-zero", "bytes", "with zeros"]
+    assert rows == [["`stem.weight`", "20 × 1 × 10 × 100", "int8", "20,000", "19,500", "19,500", "20,000"],
+                    ["`norm.weight`", "2695", "float16", "2,695", "2,500", "12,720", "5,390"],
+                    ["together", "", "", "22,695", "22,000", "32,220", "25,390"]]
+    assert "The limit is 131,072 bytes; the system has 32,220." in text
+    assert "- `model_size`: 31.4648\n" in text
+
+
+def test_the_configuration_is_in_it_as_it_was(tmp_path, make_run, said):
+    text = draft(make_run(tmp_path / "run", clips=1))
+    assert yaml.safe_load(text.split("```yaml\n")[1].split("```")[0]) == said.config
+    assert ["torch", "2.11.0"] in tables(section(text, "5. Reproduction"))[0][1]
+    assert "None" not in text.replace("None: the trained model", "")
+
+
+@pytest.mark.parametrize(("section_key", "changes", "told", "not_told"), [
+    ("training", {}, ["alpha 0.3", "masks of up to 40 mel bins, 2 a clip", "10 % of the training split"],
+     ["divided by"]),
+    ("training", {"mixup_alpha": 0, "frequency_masks": 0, "validation_fraction": 0, "calibrate": True},
+     ["divided by the temperature"], ["Mixup", "along frequency", "are held out"]),
+    ("compression", {}, ["None: the trained model is the system"], ["pruned"]),
+    ("compression", {"enabled": True}, ["89 % of the convolution weights are pruned", "at once",
+                                        "from the model before compression at temperature 2"], ["no teacher"]),
+    ("compression", {"enabled": True, "ratio": 0, "teachers": []}, ["It has no teacher"], ["pruned", "distillation"]),
+    ("compression", {"enabled": True, "target_bytes": 65536, "scope": "layer", "schedule": "gradual",
+                     "teachers": ["vanilla", "a_vanilla/seed1"]},
+     ["at most 65,536 bytes", "the smallest of every layer, a little before every epoch",
+      "from the model before compression, a_vanilla/seed1"], ["89 %"]),
+    ("model", {"front_end": "pcen"}, ["PCEN"], ["is added before the natural logarithm"]),
+    ("model", {"front_end": "freqnorm", "tau": 8}, ["Each mel bin is normalised", "`tau` 8."], ["width"]),
+])
+def test_the_recipe_is_told_from_the_configuration(tmp_path, make_run, said, section_key, changes, told, not_told):
+    config = said.config | {section_key: said.config[section_key] | changes}
+    text = section(draft(make_run(tmp_path / "run", clips=1, config=config)), "2. System")
+    assert [words for words in told if words not in text] == []
+    assert [words for words in not_told if words in text] == []
+
+
+def test_what_only_the_authors_know_is_marked(tmp_path, make_run, said):
+    text = draft(make_run(tmp_path / "run", clips=1), authors=said.authors)
+    for what in ("title", "abstract", "references"):
+        assert f"**[TO BE WRITTEN: {what}]**" in text
+    assert "- Jörg Müller-Łoś, Yes: #1, j.mueller@uni-graz.test\n" in text
+
+
+@pytest.mark.parametrize("demo", [False, True])
+def test_demo_data_is_called_demo_data(tmp_path, make_run, demo):
+    text = draft(make_run(tmp_path / "run", clips=1, demo=demo))
+    assert ("demo data" in section(text, "3. Results")) == demo
+    assert ("**Demo data:" in text) == demo
+
+
+def test_an_ensemble_is_told_by_its_members(tmp_path, make_run, said):
+    member = said.config | {"system": "a", "training": said.config["training"] | {"epochs": 77}}
+    make_run(tmp_path / "a" / "seed0", clips=1, config=member)
+    run = make_run(tmp_path / "both" / "seed0", clips=1, config=said.config | {"ensemble": ["a", "b"]})
+    (run / "environment.json").unlink()
+    text = draft(run)
+    system = section(text, "2. System")
+    assert "The probabilities of 2 networks are averaged." in system
+    assert "77 epochs" in system.split("### b")[0] and "60 epochs" not in system
+    assert "TO BE WRITTEN: what its own run says of it" in system.split("### b")[1]
+    first, second = tables(section(text, "4. Complexity"))
+    assert [row[0] for row in first[1]] == ["`stem.weight`", "together"]
+    assert [row[0] for row in second[1]] == ["`norm.weight`", "together"]
+    assert tables(section(text, "5. Reproduction")) == []
+
+
+def test_every_split_has_its_results_and_the_largest_its_tensors(tmp_path, make_run):
+    runs = [make_run(tmp_path / str(number), clips=1) for number in range(5)]
+    for number, run in enumerate(runs):
+        record = json.loads((run / "evaluation.json").read_text())
+        record["overall"]["accuracy"] = 40.0 + number
+        (run / "evaluation.json").write_text(json.dumps(record))
+    record = json.loads((runs[2] / "complexity.json").read_text())
+    record["tensors"][0]["values"] = 20001
+    (runs[2] / "complexity.json").write_text(json.dumps(record))
+    text = draft(*runs, rules=TASK1_2024)
+    results = section(text, "3. Results")
+    assert [rows[0][1] for _, rows in tables(results)[::4]] == ["40.0", "41.0", "42.0", "43.0", "44.0"]
+    assert "### Trained on 5 % of the training data\n" in results
+    complexity = section(text, "4. Complexity")
+    assert "(Trained on 25 % of the training data)" in complexity
+    assert "The limit is 128,000 bytes; the system has 25,390." in complexity
+    assert "The limit is 30,000,000 multiply-accumulates; the system has 19,562,940." in complexity
+
+
+def test_a_label_with_a_bar_stays_in_its_cell(tmp_path, make_run):
+    text = draft(make_run(tmp_path / "run", clips=1, labels=("a|b", "c")))
+    assert "| a\\|b | 50.5 | 1.000 |" in text
+
+
+def test_a_draft_is_known_until_it_is_edited(tmp_path, make_run):
+    path = tmp_path / "draft.md"
+    path.write_text(draft(make_run(tmp_path / "run", clips=1)), encoding="utf-8")
+    assert report.is_untouched(path)
+    path.write_text(path.read_text(encoding="utf-8") + "\n", encoding="utf-8")
+    assert not report.is_untouched(path)
+    path.write_bytes(b"\xff")
+    assert not report.is_untouched(path)

@@ -1,0 +1,358 @@
+"""Valid packages changed at random: what is accepted keeps every rule, judged by rules that are written anew here."""
+import io
+import zipfile
+from decimal import Decimal, InvalidOperation
+
+import pytest
+import yaml
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from submission import check_meta, check_output
+from submission.findings import verdict
+from submission.validate import validate
+
+settings.register_profile("steady", deadline=None, derandomize=True, database=None)
+steady = settings.get_profile("steady")
+
+HEADER = ("filename scene_label airport bus metro metro_station park public_square shopping_mall street_pedestrian "
+          "street_traffic tram").split()
+LABELS = HEADER[2:]
+DEVICES = "a b c s1 s2 s3 s4 s5 s6".split()
+CLIPS = 6
+
+
+class Broken(Exception):
+    """A rule that is broken."""
+
+
+def demand(holds):
+    if not holds:
+        raise Broken
+
+
+def keeps(judge, *arguments):
+    """Whether a judge finds no rule broken; what trips it up is wrong, too."""
+    try:
+        judge(*arguments)
+    except (Broken, KeyError, TypeError, ValueError, AttributeError, IndexError):
+        return False
+    return True
+
+
+def judge_output(data):
+    """The rules of the table, with exact numbers."""
+    text = data.decode("utf-8")
+    demand("\r" not in text)
+    header, *rows = [row.split("\t") for row in (text[:-1] if text.endswith("\n") else text).split("\n")]
+    demand(header == HEADER)
+    names = [row[0][6:] if row[0].startswith("audio/") else row[0] for row in rows]
+    demand(sorted(names) == sorted(f"{index}.wav" for index in range(CLIPS)))
+    for _, label, *cells in rows:
+        demand(len(cells) == 10)
+        demand(all(set(cell) <= set("0123456789.eE+-") for cell in cells))
+        try:
+            values = [Decimal(cell) for cell in cells]
+        except InvalidOperation:
+            raise Broken from None
+        demand(all(0 <= value <= 1 for value in values))
+        apart = abs(sum(values) - 1)
+        assume(abs(apart - Decimal("0.001")) > Decimal("1e-9"))  # the edge is a matter of rounding
+        demand(apart <= Decimal("0.001"))
+        # values that a double does not tell apart are equal
+        demand(float(values[LABELS.index(label)]) == max(map(float, values)))
+
+
+def text(value):
+    demand(type(value) is str and value.strip() and not any(ord(c) < 32 and c not in "\n\t" for c in value))
+    demand(not any(127 <= ord(c) < 160 for c in value))
+
+
+def number(value, most=1.8e308):
+    demand(type(value) in (int, float) and 0 <= value < most)
+
+
+def count(value):
+    demand(type(value) is int and 0 <= value < 2**63)
+
+
+def optional(judge):
+    return lambda value: None if value is None else judge(value)
+
+
+def judge_author(author):
+    for key in ("lastname", "firstname", "email"):
+        text(author[key])
+    for key in ("abbreviation", "institute"):
+        text(author["affiliation"][key])
+    for key in ("department", "location"):
+        optional(text)(author["affiliation"][key])
+    name, domain = author["email"].split("@")
+    demand(name and len(author["email"].split()) == 1 and author["email"].split()[0] == author["email"])
+    demand(all(domain.split(".")) and "." in domain)
+    demand(not author["email"].lower().endswith(("@example.org", "@example.com", "@example.net")))
+    demand(type(author.get("corresponding", False)) is bool)
+
+
+def judge_scores(scores):
+    number(scores["logloss"])
+    number(scores["accuracy"], 100.0000001)
+    demand(scores["accuracy"] <= 100)
+
+
+def judge_meta(meta, label):
+    """The rules of 2021's metadata."""
+    submission, system = meta["submission"], meta["system"]
+    for key in ("label", "name", "abbreviation"):
+        text(submission[key])
+    demand(submission["label"] == label and len(submission["abbreviation"]) <= 10)
+    demand(not submission["name"].endswith(" (demo data)"))
+    demand(type(submission["authors"]) is list)
+    for author in submission["authors"]:
+        judge_author(author)
+    demand(sum(author.get("corresponding", False) for author in submission["authors"]) == 1)
+    description, size = system["description"], system["complexity"]
+    for key in ("input_sampling_rate", "acoustic_features", "machine_learning_method"):
+        text(description[key])
+    for key in ("embeddings", "data_augmentation", "decision_making", "external_data_usage", "complexity_management"):
+        optional(text)(description[key])
+    optional(count)(description["ensemble_method_subsystem_count"])
+    count(size["total_parameters"])
+    count(size["total_parameters_non_zero"])
+    number(size["model_size"], 128.0000001)
+    demand(size["total_parameters_non_zero"] <= size["total_parameters"] and size["model_size"] <= 128)
+    demand(size["total_parameters_non_zero"] <= 8 * 1024 * size["model_size"])
+    demand(system["external_datasets"] is None or type(system["external_datasets"]) is list)
+    for data in system["external_datasets"] or ():
+        text(data["name"])
+        text(data["url"])
+        number(data["total_audio_length"])
+    optional(text)(system["source_code"])
+    results = meta["results"]["development_dataset"]
+    judge_scores(results["overall"])
+    for group, names in (("class_wise", LABELS), ("device_wise", DEVICES)):
+        demand(set(results[group]) == set(names))
+        for scores in results[group].values():
+            judge_scores(scores)
+
+
+CELLS = st.one_of(
+    st.sampled_from(["", "nan", "-nan", "inf", "1", "0", "-0", "1.0", "1e0", "1e400", "1e-400", "0.5", "0,5", " 0.1",
+                     "0.1 ", "1_0", "0x1", "٠", "-1e-3", "1.0000001", "0.0001", "True", "1e", ".", "+", "e5", "1e5e5",
+                     "\0", "audio/0.wav", "5.wav", "6.wav", "audio/audio/1.wav", "a/../1.wav", "01.wav", "1.WAV",
+                     "tram", "Tram", "beach"]),
+    st.floats(0, 1).map(repr), st.floats().map(repr), st.integers(-2, 2).map(str),
+    st.sampled_from(LABELS), st.integers(0, CLIPS).map(lambda index: f"audio/{index}.wav"), st.text(max_size=5))
+
+
+def put_cell(rows, draw):
+    row = draw(st.sampled_from(rows))
+    if row:
+        row[draw(st.integers(0, len(row) - 1))] = draw(CELLS)
+
+
+def nudge(rows, draw):
+    """Change one probability a little, which mostly keeps the rules."""
+    row = draw(st.sampled_from(rows[1:] or rows))
+    place = draw(st.integers(2, 11))
+    if len(row) == 12:
+        try:
+            row[place] = repr(float(row[place]) + draw(st.floats(-0.002, 0.002)))
+        except ValueError:
+            row[place] = "0"
+
+
+def swap_rows(rows, draw):
+    first, second = (draw(st.integers(0, len(rows) - 1)) for _ in range(2))
+    rows[first], rows[second] = rows[second], rows[first]
+
+
+def swap_cells(rows, draw):
+    row = draw(st.sampled_from(rows))
+    if row:
+        first, second = (draw(st.integers(0, len(row) - 1)) for _ in range(2))
+        row[first], row[second] = row[second], row[first]
+
+
+def repeat_row(rows, draw):
+    rows.insert(draw(st.integers(0, len(rows))), list(draw(st.sampled_from(rows))))
+
+
+def drop_row(rows, draw):
+    if len(rows) > 1:
+        del rows[draw(st.integers(0, len(rows) - 1))]
+
+
+def drop_cell(rows, draw):
+    row = draw(st.sampled_from(rows))
+    if row:
+        del row[draw(st.integers(0, len(row) - 1))]
+
+
+def add_cell(rows, draw):
+    draw(st.sampled_from(rows)).append(draw(CELLS))
+
+
+def swap_columns(rows, draw):
+    first, second = (draw(st.integers(0, 11)) for _ in range(2))
+    for row in rows:
+        if len(row) == 12:
+            row[first], row[second] = row[second], row[first]
+
+
+TABLE_CHANGES = (put_cell, nudge, swap_rows, swap_cells, repeat_row, drop_row, drop_cell, add_cell, swap_columns)
+
+
+@st.composite
+def changed_outputs(draw, data):
+    rows = [row.split("\t") for row in data.decode().removesuffix("\n").split("\n")]
+    for change in draw(st.lists(st.sampled_from(TABLE_CHANGES), max_size=3)):
+        change(rows, draw)
+    end = draw(st.sampled_from(["\n", "\n", "", "\r\n", "\n\n"]))
+    return ("\n".join("\t".join(row) for row in rows) + end).encode("utf-8", "surrogatepass")
+
+
+@pytest.fixture(scope="module")
+def package(golden):
+    return golden("2021", CLIPS)
+
+
+@settings(steady, max_examples=500)
+@given(data=st.data())
+def test_outputs(package, data):
+    changed = data.draw(changed_outputs(package.members[package.output]))
+    _, findings = check_output.check(changed, "x", package.rules)
+    assert (verdict(findings) == "valid") == keeps(judge_output, changed)
+
+
+@settings(steady, max_examples=150)
+@given(places=st.lists(st.tuples(st.integers(0, 2000), st.integers(0, 255)), max_size=2), cut=st.integers(0, 4000))
+def test_bytes_of_an_output(package, places, cut):
+    changed = bytearray(package.members[package.output])
+    for place, byte in places:
+        changed[place % len(changed)] = byte
+    changed = bytes(changed[:cut] if cut < len(changed) else changed)
+    _, findings = check_output.check(changed, "x", package.rules)
+    assert (verdict(findings) == "valid") == keeps(judge_output, changed)
+
+
+VALUES = st.one_of(
+    st.none(), st.booleans(), st.integers(-1, 200), st.integers(), st.floats(), st.floats(0, 130), st.text(max_size=12),
+    st.sampled_from(["", " ", "a@b.test", "a@b", "me@example.org", "x (demo data)", "a\0", "a\nb", "\x85", "8", [], {},
+                     [1], ["a"], {"a": 1}, {"logloss": 1, "accuracy": 50.5}, {"logloss": 1}, 10**400, 1e308, 128.0,
+                     128.1, 100, 101]),
+    st.dates())
+
+
+def places(node, path=()):
+    """Paths of everything in a tree."""
+    for key, value in node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ():
+        yield (*path, key)
+        yield from places(value, (*path, key))
+
+
+@st.composite
+def changed_trees(draw, tree):
+    tree = yaml.load(yaml.dump(tree, Dumper=yaml.CSafeDumper), yaml.CSafeLoader)
+    for _ in range(draw(st.integers(1, 2))):
+        *above, key = draw(st.sampled_from(sorted(places(tree), key=str)))
+        node = tree
+        for part in above:
+            node = node[part]
+        change = draw(st.sampled_from(["put", "put", "drop", "rename", "again"]))
+        if change == "put":
+            node[key] = draw(VALUES)
+        elif change == "drop":
+            del node[key]
+        elif change == "rename":
+            name = draw(st.sampled_from(["bus", "beach", "a", "b", "corresponding", "name", "x", 1, None, True]))
+            value = node.pop(key)
+            node.append(value) if isinstance(node, list) else node.update({name: value})
+        elif isinstance(node, list):
+            node.append(node[key])
+        if not tree:
+            break
+    return tree
+
+
+@settings(steady, max_examples=500)
+@given(data=st.data())
+def test_metadata(package, data):
+    tree = data.draw(changed_trees(yaml.load(package.members[package.meta], yaml.CSafeLoader)))
+    findings = check_meta.check(tree, "x", package.label, LABELS, package.rules)
+    assert (verdict(findings) == "valid") == keeps(judge_meta, tree, package.label)
+
+
+@settings(steady, max_examples=150)
+@given(data=st.data())
+def test_bytes_of_the_metadata(package, data):
+    changed = bytearray(package.members[package.meta])
+    for _ in range(data.draw(st.integers(1, 3))):
+        start = data.draw(st.integers(0, len(changed)))
+        end = min(start + data.draw(st.integers(0, 40)), len(changed))
+        changed[start:end] = data.draw(st.one_of(st.binary(max_size=4), st.sampled_from(
+            [b"\n", b": ", b"- ", b"  ", b"*a", b"&a ", b"!!binary ", b"|", b"'", b"{", b"[", b"#", b"\t", b"? "])))
+    meta, findings = check_meta.read(bytes(changed), "x")
+    if meta is None:
+        assert verdict(findings) == "invalid"
+        return
+    findings = check_meta.check(meta, "x", package.label, LABELS, package.rules)
+    assert (verdict(findings) == "valid") == keeps(judge_meta, meta, package.label)
+
+
+def judge_names(names, package):
+    """The rules of the files: those of the system, folders and reports, each once."""
+    files = [name for name in names if not name.endswith(("/", ".pdf"))]
+    demand(sorted(files) == sorted([package.output, package.meta]) and len(set(names)) == len(names))
+    for name in names:
+        parts = name.removesuffix("/").split("/")
+        demand(not {"", ".", ".."}.intersection(parts) and "\\" not in name and ":" not in parts[0])
+        demand(name.isprintable())
+
+
+@st.composite
+def changed_names(draw, package):
+    names = [package.output, package.meta]
+    part = st.sampled_from(["", "/", "..", ".", "x", ".pdf", ".output.csv", ".meta.yaml", "task1", "Kim_QTI_task1a_1",
+                            "Kim_QTI_task1a_2", "\\", "C:", "\x1b", "\n", " ", "ä"])
+    for _ in range(draw(st.integers(1, 2))):
+        change = draw(st.sampled_from(["add", "again", "drop", "insert", "cut"]))
+        name = draw(st.sampled_from(names or ["x"]))
+        place = draw(st.integers(0, len(name)))
+        if change in ("drop", "insert", "cut") and name in names:
+            names.remove(name)
+        names += {"add": ["/".join(draw(st.lists(part, min_size=1, max_size=4)))], "again": [name], "drop": [],
+                  "insert": [name[:place] + draw(part) + name[place:]],
+                  "cut": [name[:place] + name[place + 1:]]}[change]
+    return names
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+@settings(steady, max_examples=200)
+@given(data=st.data())
+def test_names(package, tmp_path_factory, data):
+    names = data.draw(changed_names(package))
+    path = tmp_path_factory.getbasetemp() / "names.zip"
+    with zipfile.ZipFile(path, "w") as opened:
+        for name in names:
+            info = zipfile.ZipInfo()
+            info.filename = name
+            opened.writestr(info, package.members.get(name, b"%PDF-"))
+    assert (verdict(validate(path, package.rules)) == "valid") == keeps(judge_names, names, package)
+
+
+@settings(steady, max_examples=150)
+@given(data=st.data())
+def test_bytes_of_a_zip(package, write_zip, tmp_path_factory, data):
+    """Whatever is changed, it is told and not raised; what is still accepted is read by zipfile as it was."""
+    path = write_zip(tmp_path_factory.getbasetemp() / "bytes.zip", package.members)
+    changed = bytearray(path.read_bytes())
+    headers = [place for place in range(len(changed)) if changed[place:place + 2] == b"PK"]
+    for _ in range(data.draw(st.integers(1, 3))):
+        near = data.draw(st.sampled_from(headers)) + data.draw(st.integers(0, 60))
+        place = data.draw(st.sampled_from([near, data.draw(st.integers(0, len(changed) - 1))])) % len(changed)
+        changed[place] = data.draw(st.integers(0, 255))
+    path.write_bytes(changed[:data.draw(st.sampled_from([None, None, None, data.draw(st.integers(0, len(changed)))]))])
+    if verdict(validate(path, package.rules)) == "valid":
+        with zipfile.ZipFile(io.BytesIO(path.read_bytes())) as opened:
+            assert {name: opened.read(name) for name in opened.namelist()} == package.members
