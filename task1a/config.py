@@ -16,6 +16,7 @@ from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, Validation
 from pydantic.dataclasses import dataclass
 
 from task1a.errors import InputError
+from task1a.run_folder import read_yaml
 
 
 def _number(value: Any) -> Any:
@@ -341,10 +342,7 @@ def _read_tree(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
         known = sorted(p.name for p in path.parent.glob("*.yaml")) if path.parent.is_dir() else []
         near = difflib.get_close_matches(path.name, known, n=1)
         raise InputError(f"{path}: no such configuration" + (f"; did you mean {near[0]}?" if near else ""))
-    try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+    tree = read_yaml(path)
     if not isinstance(tree, dict):
         raise InputError(f"{path}: must hold sections ({', '.join(_sections())})")
     base = tree.pop("base", None)

@@ -5,7 +5,7 @@ Stages that are up to date are skipped. A run can be killed at any moment and st
 import argparse
 import difflib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,8 @@ from task1a.stages import STAGES, Run, Stage
 from task1a.training.fit import processes, rank
 
 DEFAULT_SYSTEM = Path(__file__).resolve().parent.parent / "system_configs" / "demo.yaml"
+
+_JUDGE_THE_SIZE = {"complexity", "package"}
 
 
 class Busy(InputError):
@@ -45,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     with _only_one(run.folder):
         _run_stages(run, wanted)
     _say(_closing_summary(run))
-    if over := over_limit(run):
+    if over := over_limit(run, wanted):
         raise FallsShort(over)
     return 0
 
@@ -67,7 +69,7 @@ def is_finished(run: Run, wanted: Sequence[str]) -> bool:
     A package that is not made because the model is over the limit is nothing to compute.
     """
     try:
-        counts = [name for name in wanted if not (name == "package" and over_limit(run))]
+        counts = [name for name in wanted if not (name == "package" and over_limit(run, wanted))]
         return all(is_finished(member, _of_member(counts)) for member in run.members) and not any(
             _outdated(run, stage) for stage in STAGES if stage.name in counts and not stage.left_out(run))
     except (InputError, OSError):
@@ -86,11 +88,12 @@ def is_busy(run: Run) -> bool:
     return False
 
 
-def over_limit(run: Run) -> str | None:
-    """What is to be said where the model of a run is counted and over the size limit."""
-    counted = read_json(run.folder.complexity) if run.folder.complexity.is_file() else None
-    over = counted is not None and not counted["within_limit"]
-    return f"the model is over the size limit: {verdict(counted)}" if over else None
+def over_limit(run: Run, wanted: Collection[str]) -> str | None:
+    """What is to be said where the wanted stages judge the size of the run's model, and it is over the limit."""
+    if not _JUDGE_THE_SIZE & set(wanted) or not run.folder.complexity.is_file():
+        return None
+    counted = read_json(run.folder.complexity)
+    return None if counted["within_limit"] else f"the model is over the size limit: {verdict(counted)}"
 
 
 def add_run_options(parser: argparse.ArgumentParser) -> None:

@@ -266,9 +266,9 @@ def _nothing_to_submit(run: Run) -> str | None:
 def make_package(run: Run) -> Sequence[Path]:
     """Write the challenge's files and the zip, and check the zip as a stranger would."""
     authors = run.config.submission.authors
-    report = package([run.folder.root], Path(authors) if authors else None, run.folder.submission)
-    run.say(tell(report.findings, TASK1A_2021.name))
-    if report.zip is None:
+    made = package([run.folder.root], Path(authors) if authors else None, run.folder.submission)
+    run.say(tell(made.findings, TASK1A_2021.name))
+    if made.zip is None:
         raise FallsShort("no package was made; what is wrong with it is named above")
     return sorted(path for path in run.folder.submission.rglob("*") if path.is_file())
 

@@ -24,6 +24,7 @@ import soundfile
 from task1a.data import tau_layout
 from task1a.data.wav import truncation
 from task1a.errors import InputError
+from task1a.machine import cores
 
 NAMED = 10
 """Cases that a problem or a note names; all are counted."""
@@ -93,7 +94,7 @@ def read_headers(root: Path, filenames: Iterable[str], workers: int | None = Non
     """Open the head of every file, in threads; keys are ``filenames`` in their order."""
     names = list(filenames)
     chunks = [names[start:start + _CHUNK] for start in range(0, len(names), _CHUNK)]
-    with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
+    with ThreadPoolExecutor(workers or cores()) as pool:
         read = pool.map(lambda chunk: [read_header(root / name) for name in chunk], chunks)
         return dict(zip(names, chain.from_iterable(read), strict=True))
 

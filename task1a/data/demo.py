@@ -28,6 +28,7 @@ from filelock import FileLock
 from scipy.signal import lfilter
 
 from task1a.data import tau_layout
+from task1a.machine import cores
 from task1a.run_folder import write_text
 
 VERSION = 1
@@ -290,7 +291,7 @@ def _write(root: Path, size: DemoSize, workers: int | None) -> None:
     for clip in clips:
         path = root / EVALUATION / numbers[clip] if clip in numbers else root / DEVELOPMENT / clip.filename
         files.setdefault(clip.source, []).append((clip, path))
-    with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
+    with ThreadPoolExecutor(workers or cores()) as pool:
         list(pool.map(lambda parallel: _write_parallel(parallel, size.clip_seconds), files.values()))
 
 

@@ -38,6 +38,7 @@ from tqdm import tqdm
 from task1a.config import FeatureConfig, fingerprint
 from task1a.errors import InputError
 from task1a.features.audio import read_clip
+from task1a.machine import cores
 from task1a.run_folder import write_text
 
 ARRAY, INDEX, DESCRIPTION = "log_mel.float16", "index.csv", "features.yaml"
@@ -425,11 +426,6 @@ def _one_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(threads)
-
-
-def cores() -> int:
-    """Number of cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _progress(results: Iterable[Result], total: int, what: str) -> Iterator[Result]:

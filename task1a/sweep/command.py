@@ -3,8 +3,8 @@ import argparse
 import signal
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 
+from evaluation.table_file import read_table
 from task1a.errors import CommandParser, FallsShort, InputError
 from task1a.runner import add_run_options
 from task1a.sweep import places, plan
@@ -24,8 +24,9 @@ def main(argv: Sequence[str] | None = None, command: tuple[str, ...] = places.RU
         FallsShort: all runs ended, and the result of some is not good enough.
     """
     arguments = _parser().parse_intermixed_args(argv)
-    table = plan.read_table(arguments.table)
-    tasks = plan.tasks(table.systems, plan.seeds(arguments.seeds), arguments)
+    table = read_table(arguments.table)
+    systems = plan.chosen(table, arguments.systems)
+    tasks = plan.tasks(systems, plan.seeds(arguments.seeds), arguments)
     view = View(table.title, tasks)
     look(tasks, view.redraw)
     if any(task.state == "waiting" for task in tasks):
@@ -46,10 +47,14 @@ def _parser() -> argparse.ArgumentParser:
     parser = CommandParser(
         prog="python -m task1a.sweep",
         description="Run every row of a table with some seeds, on this machine or over a Ray cluster. The same command "
-                    "goes on where it was stopped; what is finished is not run again.",
+                    "goes on where it was stopped; what is finished is not run again. Where each seed has a fold of "
+                    "its own, write {seed} for it: --data-root fold{seed}/development.",
         epilog="Exit status: 0 all runs are finished; 1 some fall short (over the limit, invalid); 2 some failed.")
-    parser.add_argument("table", type=Path, metavar="TABLE.yaml", help="names the systems, which lie one folder above")
+    parser.add_argument("table", metavar="TABLE", help="table2, table3, table4, or the path of a YAML file like those "
+                        "in system_configs/tables/, whose systems lie one folder above")
     add_run_options(parser)
+    parser.add_argument("--systems", default="*", metavar="PATTERN",
+                        help="only rows whose system matches, e.g. 'bcresnet_asc_1*' (default: all)")
     parser.add_argument("--seeds", default="0", metavar="LIST", help="e.g. 0-2 or 0,3,5 (default: 0)")
     parser.add_argument("--jobs", type=_positive, metavar="N",
                         help="how many at once (default: 1; with --ray, as many as there is room for)")

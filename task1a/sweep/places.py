@@ -11,7 +11,7 @@ from types import ModuleType
 from typing import Protocol
 
 from task1a.errors import InputError
-from task1a.features.cache import cores
+from task1a.machine import cores
 from task1a.sweep import process
 from task1a.sweep.plan import Task
 from task1a.sweep.process import GRACE, Work

@@ -3,11 +3,11 @@ import argparse
 import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-import yaml
-
+from evaluation.table_file import Table
 from task1a import runner
 from task1a.config import Config, fingerprint
 from task1a.errors import InputError
@@ -53,44 +53,17 @@ class Task:
         return self.run.folder.root / "log.txt"
 
 
-@dataclass(frozen=True)
-class Table:
-    """A table of systems."""
-
-    title: str
-    systems: tuple[Path, ...]
-    """configuration of each row"""
-
-
-def read_table(path: Path) -> Table:
-    """Read the title and the systems of a table; the systems lie in the folder above the table's.
+def chosen(table: Table, pattern: str) -> list[Path]:
+    """The configurations of a table's systems whose names match a shell pattern.
 
     Raises:
-        InputError: the file is missing or malformed, or a row names no system.
+        InputError: there are none.
     """
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"{path}: no table can be read there ({error.strerror})") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
-    rows = content.get("rows") if isinstance(content, dict) else None
-    if not isinstance(rows, list) or not rows:
-        raise InputError(f"{path}: must hold rows, a list of systems (rows: [{{system: NAME}}, ...])")
-    names = [_system(path, number, row) for number, row in enumerate(rows, 1)]
-    for name in names:
-        if names.count(name) > 1:
-            raise InputError(f"{path}: rows: {name} stands there {names.count(name)} times")
-    folder = path.resolve().parent.parent
-    return Table(str(content.get("title") or path.stem), tuple(folder / f"{name}.yaml" for name in names))
-
-
-def _system(path: Path, number: int, row: Any) -> str:
-    name = row.get("system") if isinstance(row, dict) else None
-    if not isinstance(name, str) or not name or Path(name).name != name:
-        raise InputError(f"{path}: row {number}: system must be the name of a file in the folder above, without "
-                         f".yaml (given {name!r})")
-    return name
+    names = [row.system for row in table.rows]
+    found = [name for name in names if fnmatchcase(name, pattern)]
+    if not found:
+        raise InputError(f"--systems {pattern}: matches no row; there are {', '.join(names)}")
+    return [table.systems / f"{name}.yaml" for name in found]
 
 
 def seeds(text: str) -> list[int]:
@@ -131,9 +104,12 @@ def tasks(systems: Sequence[Path], numbers: Sequence[int], options: argparse.Nam
 
 
 def _task(system: Path, seed: int, options: argparse.Namespace) -> Task:
-    settings = [*options.overrides, *runner.flags(argparse.Namespace(**{**vars(options), "seed": seed}))]
+    # where seeds are folds of a cross-validation, each has a data set of its own
+    roots = {name: root and root.replace("{seed}", str(seed))
+             for name, root in (("data_root", options.data_root), ("eval_root", options.eval_root))}
+    settings = runner.flags(argparse.Namespace(**{**vars(options), **roots, "seed": seed}))
     arguments = ("--system", str(system), "--stage", options.stage, "--runs", str(options.runs),
-                 "--device", options.device, *settings)
+                 "--device", options.device, *options.overrides, *settings)
     run, wanted = runner.asked_for(arguments)
     teachers = {options.runs / name for part in run.parts for name in part.config.compression.teachers
                 if name != "vanilla" and part.config.compression.enabled and "compress" in wanted}

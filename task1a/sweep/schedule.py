@@ -118,7 +118,7 @@ def _settle(task: Task, future: Future[int], place: Place, retries: int) -> None
 
 
 def _finish(task: Task, finding: str) -> None:
-    finding = runner.over_limit(task.run) or finding
+    finding = runner.over_limit(task.run, task.wanted) or finding
     task.state, task.note = ("falls short", finding) if finding else ("done", "")
 
 

@@ -1,6 +1,9 @@
 """Eight clips whose scores can be worked out by hand: nearly every probability is a power of one half."""
+import json
+
 import pandas as pd
 import pytest
+import yaml
 
 # filename, true label, device, decided label, p(bus), p(park), p(tram)
 CLIPS = [
@@ -25,3 +28,39 @@ def reference():
 def predictions():
     return pd.DataFrame([(f"audio/{clip[0]}.wav", *clip[3:]) for clip in CLIPS],
                         columns=["filename", "scene_label", "bus", "park", "tram"])
+
+
+@pytest.fixture
+def write_run():
+    """Writes a run folder with results alone: accuracy by device and ``overall``, log loss overall."""
+    def write(runs, system, seed, accuracy, logloss=1.0, data=None, complexity=True, config=None, **more):
+        folder = runs / system / f"seed{seed}"
+        folder.mkdir(parents=True)
+        scores = {name: value if value is None else {"accuracy": value, "logloss": logloss}
+                  for name, value in accuracy.items()}
+        record = {"data": {"name": "tiny-development", "demo": False, "clips": 8, **(data or {})},
+                  "labels": ["bus", "park", "tram"], "overall": scores.pop("overall"), "device_wise": scores,
+                  "left_out": [], **more}
+        (folder / "evaluation.json").write_text(json.dumps(record), encoding="utf-8")
+        if complexity:
+            tensors = [("stem.weight", 8000, False), ("norm.bias", 55, False), ("norm.running_mean", 1830, True),
+                       ("stem.weight_scale", 3, False)]
+            counted = {"tensors": [{"name": name, "values": values, "statistics": statistics}
+                                   for name, values, statistics in tensors],
+                       "policies": {"dcase2021": {"KiB": 38.61328125}, "paper": {"KiB": 31.46484375}}}
+            (folder / "complexity.json").write_text(json.dumps(counted), encoding="utf-8")
+        if config:
+            (folder / "config.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
+        return folder
+    return write
+
+
+@pytest.fixture
+def runs(tmp_path, write_run):
+    """Three runs of one system, the second without a device that the others have, and one of another."""
+    folder = tmp_path / "runs"
+    write_run(folder, "plain", 0, {"a": 70.0, "s1": 50.0, "b": 10.0, "overall": 60.0}, 1.1)
+    write_run(folder, "plain", 1, {"a": 74.0, "s1": 50.0, "b": None, "overall": 62.0}, 1.3)
+    write_run(folder, "plain", 10, {"a": 72.0, "s1": 50.0, "b": 30.0, "overall": 61.0}, 1.2)
+    write_run(folder, "small", 4, {"a": 70.0, "s1": 60.5, "overall": 65.25}, 1.0125, complexity=False)
+    return folder

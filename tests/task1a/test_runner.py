@@ -224,12 +224,16 @@ def test_without_an_evaluation_set_there_is_a_result_but_no_package(again, argum
 
 
 def test_a_model_over_the_limit_ends_with_status_1_and_no_zip(again, arguments):
-    large = ["--runs", "large", "training.epochs=1", "model.tau=4", "training.batch_size=64",
+    """Every time that its size is judged, and only then."""
+    large = [*arguments, "--runs", "large", "training.epochs=1", "model.tau=4", "training.batch_size=64",
              "compression.enabled=false"]
-    with pytest.raises(FallsShort):
-        runner.main([*arguments, *large])
+    for judged in ("all", "all", "complexity", "package", "data,complexity"):
+        with pytest.raises(FallsShort):
+            runner.main([*large, "--stage", judged])
     assert not read_json(again / "large/toy/seed0/complexity.json")["within_limit"]
     assert not list((again / "large").rglob("*.zip"))
+    for not_judged in ("data", "features,train", "predict,evaluate"):
+        assert runner.main([*large, "--stage", not_judged]) == 0
 
 
 def test_a_system_without_compression_is_its_vanilla_model(again, system, arguments, capsys):

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from threading import Timer
 
@@ -91,11 +92,11 @@ class Sweep:
                                 stdout=subprocess.PIPE, stderr=subprocess.PIPE,
                                 env={**os.environ, "PYTHONPATH": str(SOURCES)})
 
-    def tasks(self, *names: str, wanted: str = "all", seeds: str = "0") -> list[plan.Task]:
+    def tasks(self, *names: str, seeds: str = "0", options: Sequence[str] = ()) -> list[plan.Task]:
         parser = CommandParser()
         runner.add_run_options(parser)
-        options = parser.parse_intermixed_args(["--stage", wanted])
-        return plan.tasks([self.folder / f"{name}.yaml" for name in names], plan.seeds(seeds), options)
+        return plan.tasks([self.folder / f"{name}.yaml" for name in names], plan.seeds(seeds),
+                          parser.parse_intermixed_args(options))
 
     @property
     def events(self) -> list[str]:
@@ -134,15 +135,8 @@ def test_wrong_seeds(text):
 
 
 @pytest.mark.parametrize("table, message", [
-    ("rows: [", "not valid YAML"),
-    ("title: nothing", "must hold rows"),
-    ("rows: []", "must hold rows"),
-    ("- rows", "must hold rows"),
-    ("rows: [{label: A}]", "row 1: system must be the name"),
-    ("rows: [{system: a}, {system: ../b}]", r"row 2: .* \(given '../b'\)"),
-    ("rows: [{system: 3}]", r"given 3"),
-    ("rows: [{system: a}, {system: a}]", "a stands there 2 times"),
-    ("rows: [{system: aa}]", "aa.yaml: no such configuration; did you mean a.yaml"),
+    ("title: nothing", "no key 'rows'"),
+    ("{title: t, rows: [{system: aa, label: A}]}", "aa.yaml: no such configuration; did you mean a.yaml"),
 ])
 def test_wrong_tables_start_nothing(toys, table, message):
     toys.write({"a": {}})
@@ -161,12 +155,32 @@ def test_wrong_tables_start_nothing(toys, table, message):
     (["--gpus-per-run", "0.25"], "give its address with --ray"),
     (["--gpus-per-run", "1.5", "--ray", "auto"], "must be a part of one, or whole"),
     (["--force"], "unrecognized arguments: --force"),
+    (["--systems", "b*"], r"^--systems b\*: matches no row; there are a$"),
+    (["--data-root", "fold{seed}", "data.source=tau_layout", "--seeds", "0-1"], "^fold1: no such folder$"),
 ])
 def test_wrong_arguments_start_nothing(toys, arguments, message):
     toys.write({"a": {}})
+    Path("fold0").mkdir()
     with pytest.raises(InputError, match=message):
         toys.run(*arguments)
     assert not Path("runs").exists()
+
+
+def test_a_pattern_picks_rows(toys):
+    toys.write({"slim": {}, "wide": {}, "wide_a": {}, "wide_b": {}})
+    assert toys.run("--systems", "wide_*") == 0
+    assert toys.events == [f"{what} wide_{name}/seed0" for name in "ab" for what in ("start", "end")]
+
+
+def test_each_seed_may_have_a_data_set_of_its_own(toys):
+    toys.write({"a": {}}, a={"data": {"source": "tau_layout"}})
+    folds = [{name: Path(f"fold{seed}/{name}") for name in ("development", "evaluation")} for seed in (0, 7)]
+    for path in (path for fold in folds for path in fold.values()):
+        path.mkdir(parents=True)
+    tasks = toys.tasks("a", seeds="0,7", options=["--data-root", "fold{seed}/development",
+                                                  "--eval-root", "fold{seed}/evaluation"])
+    assert [task.run.sets for task in tasks] == folds
+    assert [runner.asked_for(task.arguments)[0].sets for task in tasks] == folds
 
 
 def test_one_that_fails_does_not_stop_the_others(toys, capsys):
@@ -340,7 +354,7 @@ def test_what_runs_share_is_counted_once(toys):
     history(twin, 3.0, stage="compress")
     ended(twin, "train")
     assert seconds_left(tasks, 1) == ((9 + 4) * 2 + 3 * 3, 0)
-    assert seconds_left(toys.tasks("a", wanted="complexity"), 1) == (0, 0)
+    assert seconds_left(toys.tasks("a", options=["--stage", "complexity"]), 1) == (0, 0)
 
 
 def test_durations():

@@ -1,18 +1,26 @@
-"""The shipped systems: parameter counts, and the sizes that they come to once compressed."""
+"""The shipped systems: parameter counts, the sizes that they come to once compressed, and the whole chain of each."""
 from dataclasses import asdict
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import nn
 
 from submission import meta_yaml
 from submission.rules import TASK1A_2021
-from task1a import complexity, config, model_file, models
+from submission.validate import validate
+from task1a import complexity, config, model_file, models, predict, runner
 from task1a.complexity import LIMIT
 from task1a.compression import packed
 from task1a.compression.packed import Packing
+from task1a.errors import run_command
+from task1a.features.audio import read_clip
+from task1a.features.log_mel import log_mel
 from task1a.model_file import ModelSpec
+from task1a.run_folder import read_json
 from task1a.training import distill
 
 FOLDER = Path(__file__).resolve().parents[2] / "system_configs"
@@ -20,6 +28,25 @@ SYSTEMS = {path.stem: config.load(path) for path in sorted(FOLDER.glob("*.yaml")
 COMPRESSED = [name for name, system in SYSTEMS.items() if system.compression.enabled and not system.ensemble]
 PUBLISHED = {("bcresnet_asc", 1): 8_055, ("bcresnet_asc", 8): 314_970, ("bcresnet", 8): 317_098}
 CP_RESNET_MONO = 896_980  # 898,580 with the two input channels of the publication
+
+TOY = ["data.source=tau_layout", "data.workers=1", "features.n_fft=1024", "features.window=1024", "features.hop=960",
+       "features.clip_seconds=1.0", "training.epochs=1", "training.warmup_epochs=0",
+       "training.validation_fraction=0.25", "compression.epochs=1", "compression.warmup_epochs=0"]
+# the smallest of which something is left in the network, and likewise the 17 frames above
+MEL_BINS = {"bcresnet_asc": 32, "bcresnet": 64, "cp_resnet": 32}
+LABEL = "Lastname_INST_task1a_1"
+WRITTEN = {
+    "data": {"config.yaml", "data.json"},
+    "features": {"features.json"},
+    "train": {"environment.json", "train/model.safetensors", "train/checkpoint.pt", "train/history.csv"},
+    "compress": {"compress/packed.safetensors", "compress/packed.safetensors.xz", "compress/checkpoint.pt",
+                 "compress/history.csv"},
+    "complexity": {"complexity.json"},
+    "predict": {"predictions/test.csv", "predictions/evaluation.csv"},
+    "evaluate": {"evaluation.json"},
+    "package": {f"submission/{LABEL}/{LABEL}.output.csv", f"submission/{LABEL}/{LABEL}.meta.yaml",
+                f"submission/{LABEL}.report.md", "submission/Lastname_INST_task1.zip"},
+}
 
 
 def untrained(system: config.Config, folder: Path) -> Path:
@@ -45,6 +72,12 @@ def compressed(system: config.Config, folder: Path) -> Path:
     return folder / f"{system.system}.safetensors"
 
 
+def stated_parameters(system: config.Config) -> int | None:
+    """Trainable values of a network as published, or as its file says; None where nothing is said."""
+    model = system.model
+    return CP_RESNET_MONO if model.name == "cp_resnet" else PUBLISHED.get((model.name, model.tau))
+
+
 @pytest.mark.parametrize("name", SYSTEMS)
 @torch.no_grad()
 def test_every_system_predicts_with_as_many_parameters_as_are_stated(name):
@@ -52,10 +85,7 @@ def test_every_system_predicts_with_as_many_parameters_as_are_stated(name):
     spec = ModelSpec(system.model, system.features, TASK1A_2021.labels)
     model = spec.build().eval()
     assert model(torch.randn(2, *spec.input_shape[:2], 40)).shape == (2, 10)
-    if system.model.name == "cp_resnet":
-        assert models.parameter_count(model) == CP_RESNET_MONO
-    elif system.model.tau in (1, 8):
-        assert models.parameter_count(model) == PUBLISHED[system.model.name, system.model.tau]
+    assert stated_parameters(system) in (None, models.parameter_count(model))
 
 
 @pytest.mark.parametrize("name, method, features", [
@@ -100,3 +130,65 @@ def test_the_commands_report_of_the_winning_entry(tmp_path, capsys):
     for line in ("8 bit 300,320 33,035 33,035", "16 bit 14,650 14,650 29,300"):
         assert line in " ".join(paper.split()), paper
     assert "within the limit" in said and "multiply-accumulates" in said
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory) -> Path:
+    """One folder for the runs of all systems, which take vanilla models and members of ensembles from each other."""
+    return tmp_path_factory.mktemp("systems") / "runs"
+
+
+def expected_files(system: config.Config, fits: bool) -> set[str]:
+    """What the chain leaves in the run folder of a system."""
+    left_out = {"train": system.ensemble, "compress": system.ensemble or not system.compression.enabled,
+                "package": not fits}
+    stages = [stage for stage in WRITTEN if not left_out.get(stage)]
+    return set().union(*(WRITTEN[stage] for stage in stages), (f"stages/{stage}.json" for stage in stages))
+
+
+def stored_bytes(path: Path) -> int:
+    return sum(int(value.count_nonzero()) * value.element_size() for value in load_file(path).values())
+
+
+def probabilities(path: Path, recordings: list[Path]) -> np.ndarray:
+    """What a model file says of recordings."""
+    model, spec = model_file.load(path)
+    features = np.stack([log_mel(read_clip(recording, spec.features), spec.features) for recording in recordings])
+    stored = features.astype(np.float16).astype(np.float32)
+    outputs = predict.logits(model, lambda indices: stored[indices], len(recordings), 64, torch.device("cpu"))
+    return predict.predictions([path.name for path in recordings], outputs, spec.labels)[list(spec.labels)].to_numpy()
+
+
+@pytest.mark.parametrize("name", SYSTEMS)
+def test_every_system_goes_through_the_whole_chain(name, runs, toy_data, capsys):
+    """The files are those of the run folder; the counted model is the one that predicts; over the limit is no zip."""
+    system, folder = SYSTEMS[name], runs / name / "seed0"
+    status = run_command(lambda: runner.main([
+        "--system", str(FOLDER / f"{name}.yaml"), "--data-root", str(toy_data[0]), "--eval-root", str(toy_data[1]),
+        "--runs", str(runs), "--device", "cpu", f"data.cache_dir={runs.parent / 'cache'}", *TOY,
+        f"features.n_mels={MEL_BINS[system.model.name]}"]))
+
+    parts = {member: SYSTEMS[member] for member in system.ensemble} or {name: system}
+    files = [runs / part / "seed0" / ("compress/packed.safetensors" if of_part.compression.enabled else
+                                      "train/model.safetensors") for part, of_part in parts.items()]
+    size = sum(map(stored_bytes, files))
+    fits = size <= 131_072
+    assert status == (0 if fits else 1), capsys.readouterr().err
+
+    assert {path.relative_to(folder).as_posix() for path in folder.rglob("*")
+            if path.is_file() and path.name != ".lock"} == expected_files(system, fits)
+
+    counted = read_json(folder / "complexity.json")
+    assert (counted["policies"]["dcase2021"]["bytes"], counted["within_limit"]) == (size, fits)
+    for model, of_part in enumerate(parts.values()):
+        values = sum(tensor["values"] for tensor in counted["tensors"] if tensor["model"] == model
+                     and not tensor["statistics"] and not tensor["name"].endswith(".weight_scale"))
+        assert stated_parameters(of_part) in (None, values)
+
+    written = pd.read_csv(folder / "predictions" / "evaluation.csv", sep="\t")[:4]
+    recordings = [toy_data[1] / clip for clip in written.filename]
+    expected = np.mean([probabilities(path, recordings) for path in files], axis=0)
+    np.testing.assert_allclose(written.iloc[:, 2:], expected, rtol=1e-3, atol=1e-6)
+    if fits:
+        assert {finding.level for finding in validate(folder / "submission" / "Lastname_INST_task1.zip")} == {
+            "not_submittable"}

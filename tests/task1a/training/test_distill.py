@@ -14,13 +14,10 @@ from torch import nn
 
 from task1a import model_file
 from task1a.compression import packed
-from task1a.config import CompressionConfig, FeatureConfig, ModelConfig, TrainingConfig
+from task1a.config import CompressionConfig, ModelConfig, TrainingConfig
 from task1a.errors import InputError
-from task1a.model_file import ModelSpec
 from task1a.training import distill, fit
 
-SPEC = ModelSpec(ModelConfig(tau=0.4, residual_norm="none"),
-                 FeatureConfig(n_mels=32, n_fft=1024, window=1024, hop=800, clip_seconds=1.0), ("bus", "park", "tram"))
 RECIPE = TrainingConfig(epochs=2, batch_size=8, warmup_epochs=0, learning_rate=0.05, frequency_mask_bins=4,
                         time_mask_frames=3, roll_seconds=0.1)
 ONE_SHOT = CompressionConfig(epochs=2, ratio=0.8)
@@ -28,7 +25,7 @@ SETTINGS = {"one_shot": ONE_SHOT, "iterative": replace(ONE_SHOT, schedule="itera
                                                        pruning_steps=2, fold_batch_norms=True),
             "gradual": replace(ONE_SHOT, schedule="gradual", pruning_epochs=2, scope="layer", weight_scales="channel")}
 QUICK = replace(RECIPE, epochs=1)
-# of the convolutions of SPEC: stem 8 x 25; expansions 8 x 4 + 4 x 6 + 6 x 8 + 8 x 10; of n channels each of
+# of the convolutions of the toy network: stem 8 x 25; expansions 8 x 4 + 4 x 6 + 6 x 8 + 8 x 10; of n channels each of
 # (2, 2, 2, 3) blocks 3n + 3n + n^2; head 3 x 10
 WEIGHTS = 200 + 184 + 2 * 40 + 2 * 72 + 2 * 112 + 3 * 160 + 30
 FILES = {"packed.safetensors", "packed.safetensors.xz", "history.csv", "checkpoint.pt"}
@@ -38,43 +35,32 @@ SINGLE = 1e-5
 HALF = 2 ** -10
 
 
-def examples(clips, seed=0):
-    """Clips whose class is the third of the spectrum that is loud."""
-    rng = np.random.default_rng(seed)
-    targets = rng.integers(0, 3, clips)
-    stored = rng.normal(0, 1, (clips, 32, SPEC.features.frames)).astype(np.float32)
-    for clip, target in zip(stored, targets, strict=True):
-        clip[target * 11:target * 11 + 10] += 2
-    return fit.Examples(lambda indices: stored[indices], targets)
-
-
-TRAIN, VALIDATION = examples(16), examples(8, 1)
-
-
-def job(folder, recipe=RECIPE, identity="x", resume=True, validation=VALIDATION, report=lambda text: None):
-    return fit.Job(SPEC, recipe, 0, TRAIN, validation, folder, identity, "cpu", resume, report)
-
-
-def run(folder, vanilla, settings=ONE_SHOT, teachers=(), **changes):
-    """Compress; the tensors of the file."""
-    distill.compress(job(folder, **changes), settings, vanilla, teachers)
-    return load_file(folder / "packed.safetensors")
+@pytest.fixture(scope="module")
+def run(toy_spec, examples):
+    """Compresses; the tensors of the file."""
+    def compress(folder, vanilla, settings=ONE_SHOT, teachers=(), recipe=RECIPE, identity="x", resume=True,
+                 validation=None, report=lambda text: None):
+        validated = examples(8, 1) if validation is None else validation
+        job = fit.Job(toy_spec, recipe, 0, examples(16), validated, folder, identity, "cpu", resume, report)
+        distill.compress(job, settings, vanilla, teachers)
+        return load_file(folder / "packed.safetensors")
+    return compress
 
 
 @pytest.fixture(scope="module")
-def vanilla(tmp_path_factory):
+def vanilla(tmp_path_factory, toy_spec):
     """A model file with weights of one size in all layers, so that pruning leaves something of every one."""
     torch.manual_seed(0)
-    model = SPEC.build()
+    model = toy_spec.build()
     for layer in packed.convolutions(model).values():
         nn.init.normal_(layer.weight, 0, 0.3)
     path = tmp_path_factory.mktemp("vanilla") / "model.safetensors"
-    model_file.save(path, packed.stored_state(model), SPEC)
+    model_file.save(path, packed.stored_state(model), toy_spec)
     return path
 
 
 @pytest.fixture(scope="module")
-def undisturbed(vanilla, tmp_path_factory):
+def undisturbed(vanilla, tmp_path_factory, run):
     """Folder and reports of an undisturbed run, by its schedule and whether it has a teacher.
 
     Beside the folder lies a copy of it as it was after the first epoch, ``after_1``.
@@ -97,17 +83,6 @@ def pruned(tensors):
     weights = [value for value in tensors.values() if value.dtype == torch.int8]
     assert sum(value.numel() for value in weights) == WEIGHTS
     return sum(int((value == 0).sum()) for value in weights)
-
-
-class Killed(Exception):
-    pass
-
-
-def kill_after(epochs):
-    def report(text):
-        if text.startswith(f"epoch {epochs}/"):
-            raise Killed
-    return report
 
 
 class Scaled(nn.Module):
@@ -170,7 +145,7 @@ def test_several_teachers_say_the_mean_of_their_softened_probabilities():
     assert not teacher(torch.tensor(clips, requires_grad=True)).requires_grad
 
 
-def test_the_teacher_hears_the_augmented_clips_of_the_student(tmp_path, vanilla, monkeypatch):
+def test_the_teacher_hears_the_augmented_clips_of_the_student(tmp_path, vanilla, monkeypatch, run):
     heard, learnt, original = [], [], []
     prepared, ask, augment = distill.prepared, distill.Teacher.__call__, fit.augment
 
@@ -199,7 +174,7 @@ def test_the_teacher_hears_the_augmented_clips_of_the_student(tmp_path, vanilla,
 
 @pytest.mark.parametrize("taught", [False, True], ids=["labels alone", "with a teacher"])
 @pytest.mark.parametrize("schedule", ["one_shot", "iterative", "gradual"])
-def test_a_killed_run_goes_on_to_the_same_files(tmp_path, vanilla, undisturbed, schedule, taught):
+def test_a_killed_run_goes_on_to_the_same_files(tmp_path, vanilla, undisturbed, schedule, taught, run):
     whole, said = undisturbed(schedule, taught)
     folder = shutil.copytree(whole.with_name("after_1"), tmp_path / "killed")
     assert {path.name for path in folder.iterdir()} == {"history.csv", "checkpoint.pt"}
@@ -211,7 +186,7 @@ def test_a_killed_run_goes_on_to_the_same_files(tmp_path, vanilla, undisturbed, 
     assert {path.name for path in folder.iterdir()} == {path.name for path in whole.iterdir()} == FILES
 
 
-def test_a_run_repeats_bit_for_bit_and_a_teacher_makes_a_difference(tmp_path, vanilla, undisturbed):
+def test_a_run_repeats_bit_for_bit_and_a_teacher_makes_a_difference(tmp_path, vanilla, undisturbed, run):
     def content(folder):
         return (folder / "packed.safetensors").read_bytes()
 
@@ -220,18 +195,17 @@ def test_a_run_repeats_bit_for_bit_and_a_teacher_makes_a_difference(tmp_path, va
 
 
 @pytest.mark.parametrize("changes", [{"identity": "y"}, {"resume": False}])
-def test_a_checkpoint_of_something_else_is_not_used(tmp_path, vanilla, undisturbed, changes):
+def test_a_checkpoint_of_something_else_is_not_used(tmp_path, vanilla, undisturbed, changes, run, kill_after):
     folder = shutil.copytree(undisturbed("one_shot")[0].with_name("after_1"), tmp_path / "killed")
-    with pytest.raises(Killed):
-        run(folder, vanilla, report=kill_after(1), **changes)
+    kill_after(1, run, folder, vanilla, **changes)
 
 
 @pytest.mark.parametrize("schedule", ["one_shot", "iterative", "gradual"])
-def test_what_is_reported_at_the_end_is_true_of_the_file(undisturbed, schedule):
+def test_what_is_reported_at_the_end_is_true_of_the_file(undisturbed, schedule, toy_spec):
     folder, said = undisturbed(schedule)
     model, spec = model_file.load(folder / "packed.safetensors")
     settings = SETTINGS[schedule]
-    assert spec == replace(SPEC, packing=packed.Packing(settings.weight_scales, settings.fold_batch_norms))
+    assert spec == replace(toy_spec, packing=packed.Packing(settings.weight_scales, settings.fold_batch_norms))
     layers = [layer.weight for layer in packed.convolutions(model).values()]
     zeros = [int((weight == 0).sum()) for weight in layers]
     if settings.scope == "layer":
@@ -247,7 +221,7 @@ def test_what_is_reported_at_the_end_is_true_of_the_file(undisturbed, schedule):
     {"ratio": 0.0}, {"ratio": 0.99},
     {"ratio": 0.9, "schedule": "iterative", "pruning_epochs": 2, "pruning_steps": 5},
     {"ratio": 0.9, "schedule": "gradual"}])
-def test_the_pruned_part_of_the_file_is_the_ratio(tmp_path, vanilla, settings):
+def test_the_pruned_part_of_the_file_is_the_ratio(tmp_path, vanilla, settings, run):
     said = []
     recipe = RECIPE if "pruning_epochs" in settings else QUICK
     tensors = run(tmp_path, vanilla, replace(ONE_SHOT, **settings), report=said.append, recipe=recipe)
@@ -261,7 +235,7 @@ def test_the_pruned_part_of_the_file_is_the_ratio(tmp_path, vanilla, settings):
 @pytest.mark.parametrize("settings", [{"target_bytes": 3_501, "schedule": "gradual"},
                                       {"target_bytes": 4_321, "weight_scales": "channel", "scope": "layer"},
                                       {"target_bytes": 2_900, "fold_batch_norms": True}])
-def test_the_wanted_size_is_reached(tmp_path, vanilla, settings):
+def test_the_wanted_size_is_reached(tmp_path, vanilla, settings, run):
     tensors = run(tmp_path, vanilla, CompressionConfig(epochs=1, **settings), recipe=QUICK)
     layers = sum(value.dtype == torch.int8 for value in tensors.values())
     others = sum(value.numel() * value.element_size() for value in tensors.values() if value.dtype != torch.int8)
@@ -272,7 +246,7 @@ def test_the_wanted_size_is_reached(tmp_path, vanilla, settings):
         settings["target_bytes"])
 
 
-def test_a_size_that_is_out_of_reach_is_told(tmp_path, vanilla, undisturbed):
+def test_a_size_that_is_out_of_reach_is_told(tmp_path, vanilla, undisturbed, run):
     others = sum(value.numel() * value.element_size() for value in
                  load_file(undisturbed("one_shot")[0] / "packed.safetensors").values() if value.dtype != torch.int8)
     with pytest.raises(InputError, match=f"compression.target_bytes={others}: out of reach, for {others:,} B are "
@@ -283,19 +257,19 @@ def test_a_size_that_is_out_of_reach_is_told(tmp_path, vanilla, undisturbed):
     assert pruned(one_left) == WEIGHTS - 1
 
 
-@pytest.mark.parametrize("change, name", [({"labels": ("bus", "tram", "park")}, "labels"),
-                                          ({"labels": ("bus", "park")}, "labels"),
-                                          ({"features": replace(SPEC.features, log_floor=1e-6)}, "features")])
-def test_a_teacher_of_another_task_is_refused(tmp_path, vanilla, change, name):
-    spec = replace(SPEC, **change)
+@pytest.mark.parametrize("name, change", [
+    ("labels", lambda labels: labels[::-1]), ("labels", lambda labels: labels[:2]),
+    ("features", lambda features: replace(features, log_floor=1e-6))])
+def test_a_teacher_of_another_task_is_refused(tmp_path, vanilla, name, change, run, toy_spec):
+    spec = replace(toy_spec, **{name: change(getattr(toy_spec, name))})
     path = tmp_path / "teacher.safetensors"
     model_file.save(path, packed.stored_state(spec.build()), spec)
     with pytest.raises(InputError, match=f"teacher.safetensors: a teacher of other {name} than the model has"):
         run(tmp_path, vanilla, teachers=[vanilla, path])
 
 
-def test_a_teacher_may_be_of_another_width_or_packed_itself(tmp_path, vanilla, undisturbed):
-    spec = replace(SPEC, model=ModelConfig(tau=0.8))
+def test_a_teacher_may_be_of_another_width_or_packed_itself(tmp_path, vanilla, undisturbed, run, toy_spec):
+    spec = replace(toy_spec, model=ModelConfig(tau=0.8))
     wide = tmp_path / "wide.safetensors"
     model_file.save(wide, packed.stored_state(spec.build()), spec)
     run(tmp_path, vanilla, teachers=[wide, undisturbed("gradual")[0] / "packed.safetensors"], recipe=QUICK)
@@ -303,10 +277,10 @@ def test_a_teacher_may_be_of_another_width_or_packed_itself(tmp_path, vanilla, u
 
 
 @pytest.mark.parametrize("schedule", ["one_shot", "iterative", "gradual"])
-def test_the_last_validation_is_that_of_the_file(undisturbed, schedule):
+def test_the_last_validation_is_that_of_the_file(undisturbed, schedule, examples):
     folder, _ = undisturbed(schedule, True)
     model, _ = model_file.load(folder / "packed.safetensors")
-    figures = fit.validate(model, VALIDATION, RECIPE.batch_size, torch.device("cpu"))
+    figures = fit.validate(model, examples(8, 1), RECIPE.batch_size, torch.device("cpu"))
     noted = torch.load(folder / "checkpoint.pt", weights_only=True)["history"]
     assert tuple(noted[-1][3:5]) == figures
     history = pd.read_csv(folder / "history.csv")
@@ -315,13 +289,14 @@ def test_the_last_validation_is_that_of_the_file(undisturbed, schedule):
     assert (last.validation_accuracy, last.validation_log_loss) == tuple(float(f"{value:.6g}") for value in figures)
 
 
-def test_without_validation_nothing_is_validated(tmp_path, vanilla):
+def test_without_validation_nothing_is_validated(tmp_path, vanilla, run, examples):
     run(tmp_path, vanilla, recipe=replace(QUICK, calibrate=True), validation=examples(0))
     assert pd.read_csv(tmp_path / "history.csv")[["validation_accuracy", "validation_log_loss"]].isna().all(axis=None)
 
 
 @pytest.mark.parametrize("schedule", ["one_shot", "gradual"])
-def test_calibration_changes_the_scale_of_the_head_and_nothing_else(tmp_path, vanilla, undisturbed, schedule):
+def test_calibration_changes_the_scale_of_the_head_and_nothing_else(tmp_path, vanilla, undisturbed, schedule, run,
+                                                                     examples):
     folder, _ = undisturbed(schedule)
     plain = load_file(folder / "packed.safetensors")
     calibrated = run(tmp_path, vanilla, SETTINGS[schedule], recipe=replace(RECIPE, calibrate=True))
@@ -333,6 +308,6 @@ def test_calibration_changes_the_scale_of_the_head_and_nothing_else(tmp_path, va
     torch.testing.assert_close(scales[0], scales[1] * temperature, rtol=SINGLE, atol=0)
     biases = plain["head.bias"].float(), calibrated["head.bias"].float()
     torch.testing.assert_close(biases[0], biases[1] * temperature, rtol=HALF, atol=0)
-    losses = [fit.validate(model_file.load(path / "packed.safetensors")[0], VALIDATION, 8, torch.device("cpu"))[1]
+    losses = [fit.validate(model_file.load(path / "packed.safetensors")[0], examples(8, 1), 8, torch.device("cpu"))[1]
               for path in (folder, tmp_path)]
     assert losses[1] < losses[0]

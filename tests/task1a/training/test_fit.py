@@ -8,48 +8,31 @@ import torch
 from torch import nn
 
 from task1a import model_file
-from task1a.config import FeatureConfig, ModelConfig, TrainingConfig
+from task1a.config import TrainingConfig
 from task1a.errors import InputError
-from task1a.model_file import ModelSpec
 from task1a.predict import logits
 from task1a.training import fit
 
-SPEC = ModelSpec(ModelConfig(tau=0.4, residual_norm="none"),
-                 FeatureConfig(n_mels=32, n_fft=1024, window=1024, hop=800, clip_seconds=1.0), ("bus", "park", "tram"))
 RECIPE = TrainingConfig(epochs=4, batch_size=8, warmup_epochs=1, learning_rate=0.05, frequency_mask_bins=4,
                         time_mask_frames=3, roll_seconds=0.1)
 
 
-def examples(clips: int, seed: int = 0) -> fit.Examples:
-    """Clips whose class is the third of the spectrum that is loud."""
-    rng = np.random.default_rng(seed)
-    targets = rng.integers(0, 3, clips)
-    stored = rng.normal(0, 1, (clips, 32, SPEC.features.frames)).astype(np.float32)
-    for clip, target in zip(stored, targets, strict=True):
-        clip[target * 11:target * 11 + 10] += 2
-    return fit.Examples(lambda indices: stored[indices], targets)
+@pytest.fixture(scope="module")
+def job(toy_spec, examples):
+    def make(folder, recipe=RECIPE, identity="x", seed=0, train=None, validation=None, resume=True,
+             report=lambda text: None):
+        return fit.Job(toy_spec, recipe, seed, train or examples(30),
+                       examples(12, 1) if validation is None else validation, folder, identity, "cpu", resume, report)
+    return make
 
 
-def job(folder, recipe=RECIPE, identity="x", seed=0, train=None, validation=None, resume=True,
-        report=lambda text: None):
-    return fit.Job(SPEC, recipe, seed, train or examples(30), examples(12, 1) if validation is None else validation,
-                   folder, identity, "cpu", resume, report)
-
-
-def run(folder, *arguments, **settings):
-    fit.train(job(folder, *arguments, **settings))
-    return model_file.read_tensors(folder / "model.safetensors")
-
-
-class Killed(Exception):
-    pass
-
-
-def kill_after(epochs):
-    def report(text):
-        if text.startswith(f"epoch {epochs}/"):
-            raise Killed
-    return report
+@pytest.fixture(scope="module")
+def run(job):
+    """Trains; the tensors of the file."""
+    def train(folder, *arguments, **settings):
+        fit.train(job(folder, *arguments, **settings))
+        return model_file.read_tensors(folder / "model.safetensors")
+    return train
 
 
 class Linear(nn.Module):
@@ -103,21 +86,24 @@ def test_too_little_to_hold_out(places, scenes):
         fit.split_validation(clips, 0.1, 0)
 
 
-def test_training_learns_and_repeats_bit_for_bit(tmp_path):
-    recipe = TrainingConfig(epochs=30, batch_size=8, warmup_epochs=1, frequency_masks=0, time_masks=0, mixup_alpha=0)
-    first, again, other = (run(tmp_path / name, recipe, seed=seed) for name, seed in (("a", 0), ("b", 0), ("c", 1)))
+def test_training_repeats_bit_for_bit(tmp_path, run):
+    first, again, other = (run(tmp_path / name, seed=seed) for name, seed in (("a", 0), ("b", 0), ("c", 1)))
     assert all(torch.equal(first[name], again[name]) for name in first)
     assert not all(torch.equal(first[name], other[name]) for name in first)
-    history = pd.read_csv(tmp_path / "a" / "history.csv")
+
+
+def test_training_learns(tmp_path, run):
+    run(tmp_path, TrainingConfig(epochs=30, batch_size=8, warmup_epochs=1, frequency_masks=0, time_masks=0,
+                                 mixup_alpha=0))
+    history = pd.read_csv(tmp_path / "history.csv")
     assert list(history) == list(fit.HISTORY) and list(history.epoch) == list(range(1, 31))
     assert history.validation_accuracy.iloc[-1] > 80 and history.train_loss.iloc[-1] < history.train_loss.iloc[0]
 
 
 @pytest.mark.parametrize("epochs", [1, 3])
-def test_a_killed_run_goes_on_to_the_same_file(tmp_path, epochs):
+def test_a_killed_run_goes_on_to_the_same_file(tmp_path, epochs, run, kill_after):
     run(tmp_path / "whole")
-    with pytest.raises(Killed):
-        run(tmp_path / "killed", report=kill_after(epochs))
+    kill_after(epochs, run, tmp_path / "killed")
     assert not (tmp_path / "killed" / "model.safetensors").exists()
     said = []
     run(tmp_path / "killed", report=said.append)
@@ -128,33 +114,32 @@ def test_a_killed_run_goes_on_to_the_same_file(tmp_path, epochs):
 
 
 @pytest.mark.parametrize("settings", [{"identity": "y"}, {"resume": False}])
-def test_a_checkpoint_of_something_else_is_not_used(tmp_path, settings):
-    with pytest.raises(Killed):
-        run(tmp_path, report=kill_after(2))
+def test_a_checkpoint_of_something_else_is_not_used(tmp_path, settings, run, kill_after):
+    kill_after(2, run, tmp_path)
     said = []
     run(tmp_path, **settings, report=said.append)
     assert said[0].startswith("epoch 1/4")
 
 
-def test_a_damaged_checkpoint_is_named(tmp_path):
+def test_a_damaged_checkpoint_is_named(tmp_path, run):
     (tmp_path / "checkpoint.pt").write_bytes(b"PK\3\4 half a file")
     with pytest.raises(InputError, match="checkpoint.pt: not a usable checkpoint .*; remove it to train from"):
         run(tmp_path)
 
 
-def test_a_loss_that_is_no_number_stops_the_run(tmp_path):
-    broken = fit.Examples(lambda indices: np.full((len(indices), 32, SPEC.features.frames), np.nan, np.float32),
+def test_a_loss_that_is_no_number_stops_the_run(tmp_path, run, toy_spec):
+    broken = fit.Examples(lambda indices: np.full((len(indices), 32, toy_spec.features.frames), np.nan, np.float32),
                           np.zeros(8, np.int64))
     with pytest.raises(InputError, match="epoch 1: the training loss is nan; lower the learning rate"):
         run(tmp_path, train=broken)
 
 
-def test_without_validation_the_history_is_empty_there(tmp_path):
+def test_without_validation_the_history_is_empty_there(tmp_path, run, examples):
     run(tmp_path, validation=examples(0))
     assert pd.read_csv(tmp_path / "history.csv")[["validation_accuracy", "validation_log_loss"]].isna().all(axis=None)
 
 
-def test_calibration_finds_the_temperature_that_was_put_in():
+def test_calibration_finds_the_temperature_that_was_put_in(job, examples):
     """Targets drawn from the softmax of the logits divided by 3: the best temperature is 3."""
     torch.manual_seed(0)
     model = Linear()
@@ -178,7 +163,7 @@ def test_cuda_is_refused_where_there_is_none(monkeypatch):
 
 @pytest.mark.parametrize("settings", [{"channels_last": True}, {"precision": "bf16-mixed"},
                                       {"channels_last": True, "precision": "bf16-mixed"}])
-def test_other_layouts_and_precisions_train_the_same_float32_model_file(tmp_path, settings):
+def test_other_layouts_and_precisions_train_the_same_float32_model_file(tmp_path, settings, run):
     recipe = TrainingConfig(**{**vars(RECIPE), **settings})
     plain, other = run(tmp_path / "plain"), run(tmp_path / "other", recipe)
     assert all(value.dtype == torch.float32 and value.isfinite().all() for value in other.values())

@@ -1,0 +1,154 @@
+"""Comparisons of two systems whose differences and p-values can be worked out by hand."""
+import json
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+
+from evaluation import metrics, tables
+from evaluation.comparison import compare, format_markdown, verdict
+from task1a.errors import InputError
+
+SCENES = ("bus", "park", "tram")
+LOCATIONS = [f"oslo-{number}" for number in range(9)]
+
+
+def write_data(root, locations=LOCATIONS, clips=4):
+    """A development set without audio: of each location some test clips of one scene."""
+    rows = [(f"audio/{SCENES[number % 3]}-{location}-{clip}-a.wav", SCENES[number % 3], location, "a")
+            for number, location in enumerate(locations) for clip in range(clips)]
+    test = pd.DataFrame(rows, columns=["filename", "scene_label", "identifier", "source_label"])
+    train = pd.DataFrame([(f"audio/{scene}-rome-0-a.wav", scene, "rome-0", "a") for scene in SCENES],
+                         columns=test.columns)
+    setup = root / "evaluation_setup"
+    setup.mkdir(parents=True)
+    for path, frame in ((root / "meta.csv", pd.concat([train, test])),
+                        (setup / "fold1_train.csv", train[["filename", "scene_label"]]),
+                        (setup / "fold1_test.csv", test[["filename"]]),
+                        (setup / "fold1_evaluate.csv", test[["filename", "scene_label"]])):
+        frame.to_csv(path, sep="\t", index=False, lineterminator="\n")
+    return test.rename(columns={"source_label": "device"})
+
+
+def write_predicted_run(runs, system, seed, reference, right, name="tiny-development"):
+    """A run that is right, with p = 1/2, about ``right`` of the clips of each location, and gives the others 1/4."""
+    number = reference.groupby("identifier").cumcount()
+    wrong = reference.scene_label.map(dict(zip(SCENES, SCENES[1:] + SCENES[:1], strict=True)))
+    decided = np.where(number < reference.identifier.map(right), reference.scene_label, wrong)
+    table = pd.DataFrame({"filename": reference.filename, "scene_label": decided,
+                          **{scene: np.where(decided == scene, 0.5, 0.25) for scene in SCENES}})
+    results = metrics.evaluate(reference, table)
+    folder = runs / system / f"seed{seed}"
+    (folder / "predictions").mkdir(parents=True)
+    table.to_csv(folder / "predictions" / "test.csv", sep="\t", index=False, lineterminator="\n")
+    record = {"data": {"name": name, "demo": False, "clips": len(reference)}, **results, "left_out": []}
+    (folder / "evaluation.json").write_text(json.dumps(record), encoding="utf-8")
+
+
+@pytest.fixture
+def compared(tmp_path):
+    """Two systems of one seed; of four clips a location the first has 4, 3, ..., 3, 2 right and the second 2."""
+    reference = write_data(tmp_path / "data")
+    right = dict(zip(LOCATIONS, (4, 3, 3, 3, 3, 3, 3, 3, 2), strict=True))
+    write_predicted_run(tmp_path / "runs", "plain", 0, reference, right)
+    write_predicted_run(tmp_path / "runs", "small", 0, reference, dict.fromkeys(LOCATIONS, 2))
+    return tmp_path
+
+
+def test_comparison_by_hand(compared):
+    comparison = compare(compared / "runs", "plain", "small", str(compared / "data"))
+    test = comparison.tests["accuracy"]
+    # three locations a scene, so each weighs 1/9: (2 + 7 + 0) / 4 / 9 = 25 %
+    assert test.difference == pytest.approx(25) and comparison.scores["accuracy"] == pytest.approx((75, 50))
+    assert test.p_locations == 4 / 512  # all eight that differ exchanged or none, and the ninth either way
+    assert (test.locations, test.clips, test.p_seeds) == (9, 36, None)
+    assert comparison.tests["logloss"].difference == pytest.approx(-np.log(2) / 4)
+    assert verdict(comparison, "accuracy") == (
+        "Accuracy: not within noise: plain is better; one seed says nothing of the noise of training.")
+    assert verdict(comparison, "logloss").startswith("Log loss: not within noise: plain is better")
+    other = compare(compared / "runs", "small", "plain", str(compared / "data"))
+    assert other.tests["accuracy"].difference == pytest.approx(-25)
+    assert verdict(other, "accuracy") == verdict(comparison, "accuracy")
+    assert other.tests["accuracy"].low == pytest.approx(-test.high)
+
+
+def test_comparison_as_text(compared):
+    text = format_markdown(compare(compared / "runs", "plain", "small", str(compared / "data")))
+    assert text.startswith("## plain less small\n\n|          | plain | small | Difference |")
+    assert "| Accuracy | 75.0  | 50.0  | +25.0      |" in text and "| 0.008        | -             |" in text
+    assert "1 seed, 9 locations, 36 paired predictions. Difference of accuracy by seed: 0: +25.0." in text
+
+
+def test_comparison_of_equal_systems_is_within_noise(compared):
+    shutil.copytree(compared / "runs" / "small", compared / "runs" / "same")
+    comparison = compare(compared / "runs", "same", "small", str(compared / "data"))
+    assert comparison.tests["accuracy"].p_locations == 1
+    assert verdict(comparison, "accuracy") == "Accuracy: within noise: other test locations could have turned it."
+
+
+def test_few_locations_are_within_noise_and_said_so(tmp_path):
+    reference = write_data(tmp_path / "data", LOCATIONS[:3])
+    for system, right in (("plain", 4), ("small", 0)):
+        write_predicted_run(tmp_path / "runs", system, 0, reference, dict.fromkeys(LOCATIONS, right))
+    comparison = compare(tmp_path / "runs", "plain", "small", str(tmp_path / "data"))
+    assert comparison.tests["accuracy"].p_locations == 2 / 8
+    assert verdict(comparison, "accuracy").endswith("could have turned it: 3 are too few to tell anything.")
+    assert "| none " in format_markdown(comparison)
+
+
+def test_folds_have_a_data_set_each(tmp_path):
+    for seed, prefix in enumerate(("oslo", "bonn")):
+        reference = write_data(tmp_path / f"fold{seed}" / "set", [f"{prefix}-{n}" for n in range(6)])
+        for system, right in (("plain", 3), ("small", 2)):
+            write_predicted_run(tmp_path / "runs", system, seed, reference, dict.fromkeys(reference.identifier, right))
+    write_predicted_run(tmp_path / "runs", "plain", 5, reference, dict.fromkeys(reference.identifier, 0))
+    comparison = compare(tmp_path / "runs", "plain", "small", str(tmp_path / "fold{seed}" / "set"))
+    test = comparison.tests["accuracy"]
+    assert test.by_seed == pytest.approx({0: 25, 1: 25}) and (test.locations, test.clips) == (12, 48)
+    assert test.p_locations == 2 / 4096 and not test.within_noise
+    with pytest.raises(InputError, match=r"plain/seed1 against .*fold0.*put \{seed\} into --data-root"):
+        compare(tmp_path / "runs", "plain", "small", str(tmp_path / "fold0" / "set"))
+
+
+def test_results_that_are_not_of_the_predictions_are_refused(compared):
+    path = compared / "runs" / "small" / "seed0" / "predictions" / "test.csv"
+    path.write_text(path.read_text(encoding="utf-8").replace("0.5", "0.25"), encoding="utf-8")
+    with pytest.raises(InputError, match="small/seed0 against .*the probabilities sum to"):
+        compare(compared / "runs", "plain", "small", str(compared / "data"))
+    (compared / "runs" / "small" / "seed0" / "predictions" / "test.csv").write_bytes(
+        (compared / "runs" / "plain" / "seed0" / "predictions" / "test.csv").read_bytes())
+    with pytest.raises(InputError, match="accuracy 75 where the run's results say 50"):
+        compare(compared / "runs", "plain", "small", str(compared / "data"))
+
+
+@pytest.mark.parametrize(("systems", "message"), [
+    (("plain", "plain"), "cannot be compared with itself"),
+    (("plain", "none"), "plain has 0; none has none"),
+])
+def test_what_cannot_be_compared_is_named(compared, systems, message):
+    with pytest.raises(InputError, match=message):
+        compare(compared / "runs", *systems, str(compared / "data"))
+
+
+def test_demo_data_is_called_so(compared):
+    for system in ("plain", "small"):
+        path = compared / "runs" / system / "seed0" / "evaluation.json"
+        path.write_text(path.read_text(encoding="utf-8").replace('"demo": false', '"demo": true'), encoding="utf-8")
+    text = format_markdown(compare(compared / "runs", "plain", "small", str(compared / "data")))
+    assert text.startswith("## plain less small (demo data)\n")
+    assert text.endswith("\n- Demo data: figures say nothing about real recordings.\n")
+
+
+def test_command_prints_and_writes(compared, capsys):
+    table, out = compared / "mine.yaml", compared / "out"
+    table.write_text(yaml.safe_dump({"title": "t", "rows": [{"system": "plain", "label": "plain"}]}), encoding="utf-8")
+    assert tables.main([str(table), "--runs", str(compared / "runs"), "--out", str(out), "--compare", "plain", "small",
+                        "--data-root", str(compared / "data")]) == 0
+    printed = capsys.readouterr().out
+    assert printed == "\n".join((out / f"{name}.md").read_text(encoding="utf-8")
+                                for name in ("mine", "compare_plain_small"))
+    stored = json.loads((out / "compare_plain_small.json").read_text(encoding="utf-8"))
+    assert stored["accuracy"]["within_noise"] is False and stored["locations"] == 9
+    assert stored["accuracy"]["p_locations"] == 4 / 512 and stored["accuracy"]["p_with_seeds"] is None
