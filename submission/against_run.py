@@ -26,11 +26,6 @@ from task1a.run_folder import RunFolder
 _TOLERANCE = 1e-9
 
 
-def of_splits(run: Path, rules: Rules) -> list[Path]:
-    """The run folders of a system's outputs; ``{split}`` in the path stands for each split of the edition."""
-    return [Path(str(run).replace("{split}", split)) for split in rules.splits] or [Path(run)]
-
-
 def compare_output(data: bytes, file: str, run: Path) -> Iterator[Finding]:
     """Name every row of an output that is not what the run predicted for the evaluation set, however rows are ordered.
 

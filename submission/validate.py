@@ -114,7 +114,7 @@ def _check_system(label: str, members: Mapping[str, Member], rules: Rules, run: 
     for suffix, member in picked.items():
         if member is None:
             yield Finding("error", label, "", f"no {label}{suffix}", "every system output and its metadata")
-    runs = _against_run().of_splits(run, rules) if run else [None] * len(rules.output_suffixes)
+    runs = rules.runs_of(run) if run else (None,) * len(rules.output_suffixes)
     labels: tuple[str, ...] = ()
     for suffix, split_run in zip(rules.output_suffixes, runs, strict=True):
         if picked[suffix]:
