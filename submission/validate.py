@@ -52,11 +52,13 @@ def validate(path: Path, rules: Rules = TASK1A_2021, runs: Sequence[Path] = ()) 
         systems, misplaced = _by_label(members, above, rules)
         findings += misplaced
         if len(systems) > rules.systems or not (systems or findings):
-            findings.append(Finding("error", path.name, "", f"{len(systems)} systems", f"1 to {rules.systems}"))
-        if runs and len(runs) != len(systems):
-            raise InputError(f"--run is given {len(runs)} times for {len(systems)} systems; give it once for each, in "
-                             f"this order: {shown(' '.join(sorted(systems)))}")
-        for label, run in zip(sorted(systems), runs or [None] * len(systems), strict=True):
+            findings.append(Finding("error", path.name, "", f"{len(systems)} systems",
+                                    f"1 to {rules.systems}; no more are looked at"))
+        labels = sorted(systems)[:rules.systems]
+        if runs and len(runs) != len(labels):
+            raise InputError(f"--run is given {len(runs)} times for {len(labels)} systems; give it once for each, in "
+                             f"this order: {shown(' '.join(labels))}")
+        for label, run in zip(labels, runs or [None] * len(labels), strict=True):
             findings += _check_system(label, {file: members[file] for file in systems[label]}, rules, run)
         for name in sorted(members):
             if name.endswith(_REPORT):

@@ -107,7 +107,8 @@ def golden():
             outputs = tuple(f"{above}/{label}/{label}{suffix}" for suffix in suffixes)
             meta = f"{above}/{label}/{label}.meta.yaml"
             members |= {name: output_csv(rules.files, seed) for seed, name in enumerate(outputs, start=10 * number)}
-            members[meta] = yaml.safe_dump(metadata(label, year), allow_unicode=True, sort_keys=False).encode()
+            members[meta] = yaml.dump(metadata(label, year), Dumper=yaml.CSafeDumper, allow_unicode=True,
+                                      sort_keys=False).encode()
         return Golden(rules, members, label, outputs, meta)
 
     return make

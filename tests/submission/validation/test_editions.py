@@ -1,8 +1,11 @@
 """Packages of 2021 to 2024, each by its own rules and by those of the others."""
+from copy import deepcopy
 from functools import reduce
 
 import pytest
 import yaml
+
+from submission import check_meta
 
 AUTHOR = "submission.authors.0"
 RESULTS = "results.development_dataset"
@@ -45,7 +48,7 @@ def required(year):
 
 def without(tree, block, key):
     """A copy of a tree without a field."""
-    copy = yaml.load(yaml.dump(tree, Dumper=yaml.CSafeDumper), yaml.CSafeLoader)
+    copy = deepcopy(tree)
     keys = [int(part) if part.isdigit() else part for part in block.split(".") if part]
     del reduce(lambda node, part: node[part], keys, copy)[key]
     return copy
@@ -59,13 +62,12 @@ def test_valid(golden, found, year):
 
 
 @pytest.mark.parametrize("year", BY_YEAR)
-def test_every_field_that_the_organisers_ask_for(golden, found, year):
+def test_every_field_that_the_organisers_ask_for(golden, year):
     package = golden(year)
     meta = yaml.safe_load(package.members[package.meta])
     for block, key in required(year):
-        changed = yaml.dump(without(meta, block, key), Dumper=yaml.CSafeDumper).encode()
         place = f"{block}.{key}".lstrip(".").replace(".0.", "[0].")
-        [finding] = found(package.members | {package.meta: changed}, package.rules)
+        [finding] = check_meta.check(without(meta, block, key), "x", package.label, package.rules.labels, package.rules)
         assert (finding.level, finding.where, finding.found) == ("error", place, "no such field")
 
 
@@ -131,7 +133,7 @@ NAMES = {"2021": "DCASE 2021 Task 1A", "2022": "DCASE 2022 Task 1", "2024": "DCA
     ("2021", "2022"), ("2021", "2023"), ("2021", "2024"), ("2022", "2021"), ("2023", "2021"), ("2024", "2021"),
     ("2024", "2022"), ("2022", "2024"), ("2023", "2024"), ("2024", "2023")])
 def test_a_package_of_another_edition_is_told_as_one(golden, found, made_for, wanted):
-    package, rules = golden(made_for, systems=4), golden(wanted).rules
+    package, rules = golden(made_for, systems=2), golden(wanted).rules
     [finding] = found(package.members, rules)
     # the files of 2022 and 2023 have the same names
     assert finding.found == f"a package of {NAMES['2022' if made_for == '2023' else made_for]}"
