@@ -129,7 +129,7 @@ ERRORS = {
     "underscored number": (cells("1", "0_0"), CSV, "line 4, bus", "'0_0'"),
     "hexadecimal number": (cells("1", "0x0"), CSV, "line 4, bus", "'0x0'"),
     "Arabic digits": (cells("1", "٠"), CSV, "line 4, bus", "'٠'"),
-    "negative": (cells("1", "-1e-3"), CSV, "line 4, bus", "'-1e-3'"),
+    "negative, and the sum is right within the tolerance": (cells("1", "-1e-4"), CSV, "line 4, bus", "'-1e-4'"),
     "above one": (cells("1.0000001"), CSV, "line 4, airport", "'1.0000001'"),
     "percent": (cells("100"), CSV, "line 4, airport", "'100'"),
     "sum of ten": (cells(*["1"] * 10), CSV, "line 4", "sum to 10"),
