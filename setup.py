@@ -31,6 +31,7 @@ setup(
         "safetensors>=0.5",
         "filelock>=3.12",
         "tqdm>=4.66",
+        "psutil>=5.9",
         "dcase_util>=0.2.20",
         "sed_eval>=0.2.1",
         # dcase_util imports pkg_resources, which later releases no longer have

@@ -9,13 +9,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from submission.blocks import nested, to_text
 from submission.check_meta import check_authors, check_fields
 from submission.findings import Finding, shown
 from submission.rules import EDITIONS, Field, Rules
 from task1a.errors import InputError
+from task1a.files import parse_yaml, read_yaml
 
 INIT = "python -m submission.package --init"
 
@@ -46,7 +45,9 @@ def read(path: Path | None, rules: Rules) -> dict[str, Any]:
         InputError: one line for every problem of the file.
     """
     file = str(path) if path else f"the authors' file (none is given; start one with {INIT})"
-    tree = _load(Path(path)) if path else yaml.safe_load(template(rules))
+    if path and not Path(path).is_file():
+        raise InputError(f"{path}: no such file with authors; start one with: {INIT}")
+    tree = read_yaml(Path(path)) if path else parse_yaml(template(rules))
     entries = list(_entries(tree))
     given = {path: value for _, path, value in entries}
     fields = [replace(field, path=_in_file(field)) for field in rules.fields if field.of_authors]
@@ -77,15 +78,6 @@ def template(rules: Rules) -> str:
             "with it:\n#   python -m submission.package RUN --authors THIS_FILE --out DIR\n"
             "# A package with the addresses below is made as well, but is marked as not submittable.\n"
             + to_text(nested(values), comments))
-
-
-def _load(path: Path) -> Any:
-    if not path.is_file():
-        raise InputError(f"{path}: no such file with authors; start one with: {INIT}")
-    try:
-        return yaml.safe_load(path.read_text(encoding="utf-8-sig"))
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise InputError(f"{path}: not a YAML file: {' '.join(str(error).split())}") from None
 
 
 def _in_file(field: Field) -> str:

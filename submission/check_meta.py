@@ -4,11 +4,11 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-import yaml
-
 from submission import check_results
-from submission.findings import Finding, named, shown
+from submission.findings import Finding, named
 from submission.rules import Field, Rules
+from task1a.errors import shown
+from task1a.files import YAMLError, parse_yaml
 
 MAX_BYTES = 64 * 1024
 
@@ -48,25 +48,6 @@ _KINDS: dict[str, tuple[Callable[[Any], bool], str]] = {
 }
 
 
-class _Loader(yaml.SafeLoader):
-    """Plain data only, and only what is written: a few references can stand for more than a memory holds."""
-
-    def compose_node(self, parent: Any, index: Any) -> Any:
-        if self.check_event(yaml.AliasEvent):
-            mark = self.peek_event().start_mark
-            raise yaml.MarkedYAMLError(problem="a reference (*), which is not followed", problem_mark=mark)
-        return super().compose_node(parent, index)
-
-    def construct_mapping(self, node: Any, deep: bool = False) -> Any:
-        keys: set[tuple[str, str]] = set()
-        for key, _ in node.value if isinstance(node, yaml.MappingNode) else ():
-            if isinstance(key, yaml.ScalarNode):
-                if (key.tag, key.value) in keys:
-                    raise yaml.MarkedYAMLError(problem=f"the key {shown(key.value)} again", problem_mark=key.start_mark)
-                keys.add((key.tag, key.value))
-        return super().construct_mapping(node, deep)
-
-
 def read(data: bytes, file: str) -> tuple[Mapping[str, Any] | None, list[Finding]]:
     """Parse a metadata file as a stranger hands it in.
 
@@ -74,12 +55,10 @@ def read(data: bytes, file: str) -> tuple[Mapping[str, Any] | None, list[Finding
         Its blocks, or None and why there are none.
     """
     try:
-        meta = yaml.load(data.decode("utf-8"), _Loader)
-    except yaml.MarkedYAMLError as error:
-        where = f"line {error.problem_mark.line + 1}" if error.problem_mark else ""
-        return None, [Finding("error", file, where, error.problem or error.context or "no YAML", "plain YAML")]
-    except (yaml.YAMLError, ValueError, OverflowError, RecursionError) as error:
-        return None, [Finding("error", file, "", " ".join(str(error).split())[:200], "a YAML file in UTF-8")]
+        meta = parse_yaml(data)
+    except YAMLError as error:
+        where = f"line {error.line}" if error.line else ""
+        return None, [Finding("error", file, where, error.problem, "plain YAML in UTF-8")]
     if not isinstance(meta, Mapping):
         return None, [Finding("error", file, "", shown(meta), "the blocks submission, system and results")]
     return meta, []

@@ -1,8 +1,9 @@
 """What a check found, and how it is told."""
-import reprlib
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
+
+from task1a.errors import shown
 
 Level = Literal["error", "not_submittable", "warning"]
 Verdict = Literal["valid", "not_submittable", "invalid"]
@@ -10,16 +11,6 @@ Verdict = Literal["valid", "not_submittable", "invalid"]
 _TITLES: dict[Level, str] = {"error": "error", "not_submittable": "NOT SUBMITTABLE", "warning": "warning"}
 _LINES_SHOWN = 50
 _NAME_SHOWN = 300
-
-
-class _Short(reprlib.Repr):
-    def repr_int(self, x: int, level: int) -> str:
-        # Python refuses to write integers of many digits
-        return repr(x) if x.bit_length() <= 256 else f"an integer of {x.bit_length():,} bits"
-
-
-_short = _Short()
-_short.maxstring = _short.maxother = 200
 
 
 @dataclass(frozen=True)
@@ -39,11 +30,6 @@ class Finding:
         """One line that is safe to print, whatever names a stranger's package has."""
         place = ", ".join(_clipped(part) for part in (self.file, self.where) if part)
         return _printable(f"{_TITLES[self.level]}: {place}: found {self.found}, expected {self.expected}")
-
-
-def shown(value: Any) -> str:
-    """A value as it is quoted in a finding: short, whatever a stranger's file holds."""
-    return _short.repr(value)
 
 
 def named(key: Any) -> str:

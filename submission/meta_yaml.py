@@ -4,18 +4,16 @@ The rules of the edition name the fields; what a run knows is taken from the rec
 policy that the limit is counted by (``dcase2021``: everything a layer stores), and a KB is 1,024 bytes, as the official
 model-size tool has it; the quotient is not rounded, so that the bytes can be read back from it.
 """
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from submission import blocks
 from submission.findings import Finding
 from submission.rules import META_SUFFIX, Rules
 from task1a.errors import InputError
+from task1a.files import read_json, read_yaml
 from task1a.run_folder import RunFolder
 
 METHODS = {"bcresnet_asc": "BC-ResNet-ASC", "bcresnet": "BC-ResNet", "cp_resnet": "CP-ResNet"}
@@ -125,10 +123,9 @@ def _read_record(path: Path, stage: str) -> Mapping[str, Any]:
     if not path.is_file():
         raise InputError(f"{path}: no such file; make it with: {again}")
     try:
-        text = path.read_text(encoding="utf-8")
-        record = yaml.safe_load(text) if path.suffix == ".yaml" else json.loads(text)
-    except (yaml.YAMLError, ValueError) as error:
-        raise InputError(f"{path}: damaged: {' '.join(str(error).split())}; make it again with: {again}") from None
+        record = read_yaml(path) if path.suffix == ".yaml" else read_json(path)
+    except (InputError, ValueError, RecursionError):
+        raise InputError(f"{path}: damaged; make it again with: {again}") from None
     if not isinstance(record, Mapping):
         raise InputError(f"{path}: damaged; make it again with: {again}")
     return record

@@ -12,11 +12,14 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
-from task1a.errors import InputError
-from task1a.run_folder import read_yaml
+from task1a.errors import InputError, shown
+from task1a.files import YAMLError, parse_yaml, read_yaml
+
+MOST_BASES = 10
+"""How many configurations one may build on, one upon another."""
 
 
 def _number(value: Any) -> Any:
@@ -29,11 +32,25 @@ def _number(value: Any) -> Any:
     return value
 
 
-Real = Annotated[float, BeforeValidator(_number)]
-Count = Annotated[int, Field(gt=0)]
+def _unlike(names: tuple[str, ...]) -> tuple[str, ...]:
+    twice = [name for name in names if names.count(name) > 1]
+    if twice:
+        raise ValueError(f"{twice[0]} is named twice")
+    return names
+
+
+# every number is finite and bounded, so that a slip of the pen is told here and not by an exhausted memory
+Real = Annotated[float, BeforeValidator(_number), Field(allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=1, le=100_000)]
+Natural = Annotated[int, Field(ge=0, le=100_000)]
 Fraction = Annotated[Real, Field(ge=0, lt=1)]
-_NAME = r"^[A-Za-z0-9_-][A-Za-z0-9._-]*$"
-_TEACHER = r"^(vanilla|[A-Za-z0-9_-][A-Za-z0-9._-]*/seed[0-9]+)$"
+Weight = Annotated[Real, Field(ge=0, le=1000)]
+Seed = Annotated[int, Field(ge=0, lt=2 ** 32)]
+LearningRate = Annotated[Real, Field(gt=0, le=100)]
+Epochs = Annotated[Real, Field(ge=0, le=100_000)]
+Folder = Annotated[str, Field(min_length=1, max_length=4096, pattern=r"^[^\x00-\x1f]+$")]
+Name = Annotated[str, Field(max_length=100, pattern=r"^[A-Za-z0-9_-][A-Za-z0-9._-]*$")]
+Teacher = Annotated[str, Field(max_length=200, pattern=r"^(vanilla|[A-Za-z0-9_-][A-Za-z0-9._-]*/seed[0-9]+)$")]
 
 _strict = ConfigDict(extra="forbid", strict=True)
 
@@ -44,47 +61,61 @@ class DataConfig:
 
     source: Literal["tau_layout", "demo"] = "tau_layout"
     """a folder in the layout of the TAU sets, or the demo set that is synthesised on first use"""
-    root: str | None = None
+    root: Folder | None = None
     """folder of the development set (``--data-root``)"""
-    evaluation_root: str | None = None
+    evaluation_root: Folder | None = None
     """folder of the evaluation set (``--eval-root``); without one there is nothing to submit"""
-    cache_dir: str = "cache"
+    cache_dir: Folder = "cache"
     """folder of the feature caches and of the demo set, shared by all runs"""
-    workers: Count | None = None
+    workers: Annotated[int, Field(ge=1, le=1024)] | None = None
     """processes of the features stage; one a core when not given"""
     skip_damaged: bool = False
     """leave unreadable clips out, and list them, instead of stopping (``--skip-damaged``)"""
+
+    def __post_init__(self) -> None:
+        given = [key for key in ("root", "evaluation_root") if getattr(self, key) is not None]
+        if self.source == "demo" and given:
+            raise ValueError(f"data.{given[0]} is given, but data.source=demo synthesises its own recordings; set "
+                             "data.source=tau_layout")
 
 
 @dataclass(frozen=True, config=_strict)
 class FeatureConfig:
     """Log-mel energies of a clip."""
 
-    sample_rate: Count = 16000
+    sample_rate: Annotated[int, Field(ge=4000, le=192_000)] = 16000
     """Hz, after resampling"""
-    n_mels: Count = 256
+    n_mels: Annotated[int, Field(ge=1, le=1024)] = 256
     """mel bins"""
-    window: Count = 2080
+    window: Annotated[int, Field(ge=16)] = 2080
     """samples of the Hann window: 130 ms"""
-    hop: Count = 480
-    """samples between frames: 30 ms"""
-    n_fft: Count = 4096
+    hop: Annotated[int, Field(ge=16)] = 480
+    """samples between frames: 30 ms; at most the window, so that every sample is heard"""
+    n_fft: Annotated[int, Field(ge=16, le=65_536)] = 4096
     """FFT size; large enough that no mel filter is empty"""
     f_min: Annotated[Real, Field(ge=0)] = 0.0
     """Hz, lower edge of the lowest filter"""
     f_max: Real | None = None
     """Hz, upper edge of the highest filter; half the sampling rate when not given"""
-    log_floor: Annotated[Real, Field(gt=0)] = 1e-8
+    log_floor: Annotated[Real, Field(ge=1e-30, le=1)] = 1e-8
     """added to the mel power before the natural logarithm"""
-    clip_seconds: Annotated[Real, Field(gt=0)] = 10.0
+    clip_seconds: Annotated[Real, Field(ge=0.1, le=300)] = 10.0
     """length every clip is brought to: a longer one is cut, a shorter one repeated"""
 
     def __post_init__(self) -> None:
         if self.window > self.n_fft:
             raise ValueError(f"features.window={self.window} is longer than features.n_fft={self.n_fft}")
-        if self.f_max is not None and not self.f_min < self.f_max <= self.sample_rate / 2:
-            raise ValueError(f"features.f_max={self.f_max} must lie between features.f_min and half of "
-                             f"features.sample_rate={self.sample_rate}")
+        if self.hop > self.window:
+            raise ValueError(f"features.hop={self.hop} is longer than features.window={self.window}: samples between "
+                             "the frames would not be heard")
+        if not self.f_min < self.highest_frequency <= self.sample_rate / 2:
+            raise ValueError(f"features.f_max={self.highest_frequency:g} must lie between features.f_min="
+                             f"{self.f_min:g} and half of features.sample_rate={self.sample_rate}")
+
+    @property
+    def highest_frequency(self) -> float:
+        """Hz, upper edge of the highest filter."""
+        return self.sample_rate / 2 if self.f_max is None else self.f_max
 
     @property
     def clip_samples(self) -> int:
@@ -105,6 +136,9 @@ SETTINGS: dict[str, dict[str, Any]] = {
 }
 """what can be set of each architecture, with the values that stand where nothing is"""
 
+SMALLEST_INPUT = {"bcresnet_asc": (8, 7), "bcresnet": (40, 1), "cp_resnet": (17, 17)}
+"""mel bins and frames below which a layer of the architecture would have nothing to work on"""
+
 
 @dataclass(frozen=True, config=_strict)
 class ModelConfig:
@@ -118,7 +152,7 @@ class ModelConfig:
     front_end: Literal["log_mel", "freqnorm", "pcen"] = "log_mel"
     """what becomes of the log-mel energies before the network: nothing; each mel bin normalised by its mean and
     deviation over the training clips; per-channel energy normalization in place of the logarithm"""
-    tau: Annotated[Real, Field(gt=0)] | None = None
+    tau: Annotated[Real, Field(ge=0.1, le=100)] | None = None
     """bcresnet_asc, bcresnet: width factor: the base width is c = 10 tau, and 8 tau"""
     sub_bands: Count | None = None
     """bcresnet_asc, bcresnet: sub-bands of the sub-spectral norm"""
@@ -126,14 +160,14 @@ class ModelConfig:
     """bcresnet_asc, bcresnet: channel dropout in every block"""
     residual_norm: Literal["all", "input", "none"] | None = None
     """bcresnet_asc: where ResNorm stands: at the input and after every stage, at the input only, nowhere"""
-    residual_norm_shortcut: Annotated[Real, Field(ge=0)] | None = None
+    residual_norm_shortcut: Weight | None = None
     """bcresnet_asc: lambda of ResNorm; 0 is plain frequency-wise instance norm"""
-    residual_norm_eps: Annotated[Real, Field(gt=0)] | None = None
+    residual_norm_eps: Annotated[Real, Field(ge=1e-30, le=1)] | None = None
     """bcresnet_asc: added to the variance"""
-    width: Count | None = None
+    width: Annotated[int, Field(ge=1, le=4096)] | None = None
     """cp_resnet: channels of the first stage"""
-    rho: Annotated[int, Field(ge=0)] | None = None
-    """cp_resnet: number of 3x3 convolutions, which the receptive field grows with"""
+    rho: Annotated[int, Field(ge=0, le=22)] | None = None
+    """cp_resnet: number of 3x3 convolutions, which the receptive field grows with; 22 are all there are"""
 
     def __post_init__(self) -> None:
         own = SETTINGS[self.name]
@@ -155,33 +189,33 @@ class TrainingConfig:
 
     epochs: Count = 100
     """passes over the training part"""
-    batch_size: Annotated[int, Field(ge=2)] = 64
+    batch_size: Annotated[int, Field(ge=2, le=100_000)] = 64
     """clips a step, over all processes"""
-    learning_rate: Annotated[Real, Field(gt=0)] = 0.06
+    learning_rate: LearningRate = 0.06
     """peak, reached after the warm-up; decays to 0 along a cosine, step by step"""
-    warmup_epochs: Annotated[Real, Field(ge=0)] = 5
+    warmup_epochs: Epochs = 5
     """linear rise from 0"""
     momentum: Fraction = 0.9
     """of SGD"""
-    weight_decay: Annotated[Real, Field(ge=0)] = 1e-3
+    weight_decay: Annotated[Real, Field(ge=0, le=1)] = 1e-3
     """L2 penalty on all parameters"""
-    mixup_alpha: Annotated[Real, Field(ge=0)] = 0.3
+    mixup_alpha: Weight = 0.3
     """of the Beta distribution; 0 is no mixup"""
-    frequency_masks: Annotated[int, Field(ge=0)] = 2
+    frequency_masks: Annotated[int, Field(ge=0, le=100)] = 2
     """SpecAugment: masks along frequency"""
-    frequency_mask_bins: Annotated[int, Field(ge=0)] = 40
+    frequency_mask_bins: Natural = 40
     """their greatest width in mel bins"""
-    time_masks: Annotated[int, Field(ge=0)] = 2
+    time_masks: Annotated[int, Field(ge=0, le=100)] = 2
     """SpecAugment: masks along time"""
-    time_mask_frames: Annotated[int, Field(ge=0)] = 80
+    time_mask_frames: Natural = 80
     """their greatest width in frames"""
     mask_value: Literal["mean", "zero"] = "mean"
     """what a mask puts in: the clip's own mean, or 0"""
-    roll_seconds: Annotated[Real, Field(ge=0)] = 1.5
+    roll_seconds: Annotated[Real, Field(ge=0, le=300)] = 1.5
     """time roll: greatest shift to either side"""
     validation_fraction: Annotated[Real, Field(ge=0, le=0.5)] = 0.1
     """part of the training split, by location, that is held out for history.csv; 0 trains on all of it"""
-    validation_seed: int = 0
+    validation_seed: Seed = 0
     """draws the validation locations, so that runs of different seeds share them"""
     calibrate: bool = False
     """divide the logits by the temperature of least validation log loss; accuracy and size stay as they are"""
@@ -203,13 +237,13 @@ class CompressionConfig:
     """make the compressed model the system; without, it is the vanilla model"""
     epochs: Count = 100
     """passes over the training part after the vanilla training"""
-    learning_rate: Annotated[Real, Field(gt=0)] = 0.03
+    learning_rate: LearningRate = 0.03
     """peak; decays to 0 along a cosine"""
-    warmup_epochs: Annotated[Real, Field(ge=0)] = 1
+    warmup_epochs: Epochs = 1
     """linear rise from 0"""
     ratio: Fraction = 0.89
     """part of the convolution weights that is pruned"""
-    target_bytes: Count | None = None
+    target_bytes: Annotated[int, Field(ge=1, le=2 ** 31)] | None = None
     """prune as much as it takes to count at most this (policy dcase2021), in place of the ratio"""
     scope: Literal["global", "layer", "lamp"] = "global"
     """the smallest weights of all layers together go, the smallest of every layer, or the smallest of all together
@@ -224,14 +258,14 @@ class CompressionConfig:
     """one scale of the 8-bit weights a layer, or one an output channel"""
     fold_batch_norms: bool = False
     """fold the batch norms after convolutions into them first; sub-spectral norms stay"""
-    teachers: tuple[Annotated[str, Field(pattern=_TEACHER)], ...] = ("vanilla",)
+    teachers: Annotated[tuple[Teacher, ...], Field(max_length=100), AfterValidator(_unlike)] = ("vanilla",)
     """whose averaged probabilities teach: ``vanilla``, the model before compression, and other runs beside this one, as
     <system>/seed<N>; none is training on the labels alone"""
-    temperature: Annotated[Real, Field(gt=0)] = 2.0
+    temperature: Annotated[Real, Field(ge=0.01, le=1000)] = 2.0
     """of the softmax in distillation"""
-    cross_entropy_weight: Annotated[Real, Field(ge=0)] = 0.5
+    cross_entropy_weight: Weight = 0.5
     """of the labels' part of the loss, where there is a teacher"""
-    distillation_weight: Annotated[Real, Field(ge=0)] = 0.5
+    distillation_weight: Weight = 0.5
     """of the teacher's part of the loss"""
 
     def __post_init__(self) -> None:
@@ -263,7 +297,7 @@ class SubmissionConfig:
     """full name of the system"""
     abbreviation: Annotated[str, Field(min_length=1, max_length=10)] = "BCResNet"
     """at most ten characters, for the result tables"""
-    authors: str | None = None
+    authors: Folder | None = None
     """YAML file with the authors; the filled example that comes with the project when not given"""
     source_code: str | None = None
     """address of published source code"""
@@ -273,13 +307,13 @@ class SubmissionConfig:
 class Config:
     """One system: everything that decides what a run computes."""
 
-    system: Annotated[str, Field(pattern=_NAME)]
+    system: Name
     """the name of the YAML file, and of the folder of its runs"""
     description: str = ""
     """one line: which row of which table this is"""
-    seed: int = 0
+    seed: Seed = 0
     """of the initialisation, the order of the clips, the augmentation and the dropout (``--seed``)"""
-    ensemble: tuple[Annotated[str, Field(pattern=_NAME)], ...] = ()
+    ensemble: Annotated[tuple[Name, ...], Field(max_length=100), AfterValidator(_unlike)] = ()
     """names of the systems beside this one whose runs of the same seed are averaged; this one trains nothing then"""
     data: DataConfig = field(default_factory=DataConfig)
     features: FeatureConfig = field(default_factory=FeatureConfig)
@@ -290,23 +324,39 @@ class Config:
     submission: SubmissionConfig = field(default_factory=SubmissionConfig)
 
     def __post_init__(self) -> None:
+        bins, frames = self.features.n_mels, self.features.frames
+        sub_bands = self.model.sub_bands
         # frequency is halved three times, and every stage has the sub-bands
-        bins = 8 * (self.model.sub_bands or 0)
-        if bins and self.features.n_mels % bins:
-            raise ValueError(f"features.n_mels={self.features.n_mels} must be a multiple of 8 model.sub_bands = {bins}")
+        if sub_bands and bins % (8 * sub_bands):
+            raise ValueError(f"features.n_mels={bins} must be a multiple of 8 model.sub_bands = {8 * sub_bands}")
+        least_bins, least_frames = SMALLEST_INPUT[self.model.name]
+        if bins < least_bins or frames < least_frames:
+            raise ValueError(f"features.n_mels={bins} and {frames} frames (features.clip_seconds, features.hop) are "
+                             f"too few for model.name={self.model.name}, which needs {least_bins} x {least_frames}")
 
 
-def load(path: Path, overrides: Sequence[str] = ()) -> Config:
-    """Read a system configuration and apply ``section.key=value`` overrides.
+def load(path: Path, overrides: Sequence[str] = (), options: Mapping[str, Any] | None = None) -> Config:
+    """Read a system configuration and apply what was given on the command line.
+
+    Args:
+        path: of the YAML file.
+        overrides: ``section.key=value``, the value in YAML.
+        options: values by ``section.key``, which stand above the overrides.
 
     Raises:
         InputError: the file or an override is malformed, names an unknown key (the nearest valid one is offered) or
             has a value of the wrong type or range.
     """
     path = Path(path)
-    tree = _read_tree(path, seen=())
-    for override in overrides:
-        _override(tree, override)
+    tree = _read_tree(path)
+    given = [_parsed(override) for override in overrides]
+    for key, value in (*given, *(options or {}).items()):
+        *sections, name = key.split(".")
+        nested = {name: value}
+        for section in reversed(sections):
+            nested = {section: nested}
+        _check_keys(Config, nested, (), "command line")
+        tree = _merge(tree, nested)
     return from_tree({"system": path.stem, **tree}, source=str(path))
 
 
@@ -320,9 +370,11 @@ def from_tree(tree: Mapping[str, Any], source: str) -> Config:
         first = error.errors(include_url=False)[0]
         key = ".".join(str(part) for part in first["loc"] if isinstance(part, str) and part.islower())
         message = first["msg"].removeprefix("Value error, ")
-        if first["type"] == "value_error":  # from a __post_init__, which names the keys itself
+        if first["type"] == "value_error" and message.startswith(_SECTIONS):  # of a check that names the keys itself
             raise InputError(f"{source}: {message}") from None
-        raise InputError(f"{source}: {key}: {message} (given {first['input']!r})") from None
+        raise InputError(f"{source}: {key}: {message} (given {shown(first['input'])})") from None
+    except ValueError:
+        raise InputError(f"{source}: a number has too many digits") from None
 
 
 def to_yaml(config: Config) -> str:
@@ -337,23 +389,34 @@ def fingerprint(value: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _read_tree(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
-    if not path.is_file():
-        known = sorted(p.name for p in path.parent.glob("*.yaml")) if path.parent.is_dir() else []
-        near = difflib.get_close_matches(path.name, known, n=1)
-        raise InputError(f"{path}: no such configuration" + (f"; did you mean {near[0]}?" if near else ""))
-    tree = read_yaml(path)
-    if not isinstance(tree, dict):
-        raise InputError(f"{path}: must hold sections ({', '.join(_sections())})")
-    base = tree.pop("base", None)
-    if base is None:
-        return tree
-    if not isinstance(base, str) or Path(base).name != base:
-        raise InputError(f"{path}: base: must be the name of a file in the same folder (given {base!r})")
-    base_path = path.parent / base
-    if base_path in seen or base_path == path:
-        raise InputError(f"{path}: base: {base} builds on this file itself")
-    return _merge(_read_tree(base_path, (*seen, path)), tree)
+def _read_tree(path: Path) -> dict[str, Any]:
+    """The sections of a configuration, merged with those of the configurations that it builds on."""
+    tree: dict[str, Any] = {}
+    seen: list[Path] = []
+    while True:
+        if not path.is_file():
+            raise InputError(f"{path}: no such configuration{_similar_file(path)}")
+        above = read_yaml(path)
+        if not isinstance(above, dict):
+            raise InputError(f"{path}: must hold sections ({', '.join(_sections())})")
+        base = above.pop("base", None)
+        tree = _merge(above, tree)
+        if base is None:
+            return tree
+        if not isinstance(base, str) or Path(base).name != base or not base.isprintable():
+            raise InputError(f"{path}: base: must be the name of a file in the same folder (given {shown(base)})")
+        seen.append(path)
+        if path.parent / base in seen:
+            raise InputError(f"{path}: base: {base} builds on this file itself")
+        if len(seen) > MOST_BASES:
+            raise InputError(f"{seen[0]}: builds on more than {MOST_BASES} configurations, one upon another")
+        path = path.parent / base
+
+
+def _similar_file(path: Path) -> str:
+    known = sorted(other.name for other in path.parent.glob("*.yaml")) if path.parent.is_dir() else []
+    near = difflib.get_close_matches(path.name, known, n=1)
+    return f"; did you mean {near[0]}?" if near else ""
 
 
 def _merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
@@ -364,26 +427,15 @@ def _merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def _override(tree: dict[str, Any], override: str) -> None:
+def _parsed(override: str) -> tuple[str, Any]:
+    """Key and value of an override."""
     key, equals, text = override.partition("=")
-    path = key.split(".")
-    if not equals or not all(path):
-        raise InputError(f"{override!r}: an override is written section.key=value, e.g. training.epochs=60")
+    if not equals or not all(key.split(".")):
+        raise InputError(f"{shown(override)}: an override is written section.key=value, e.g. training.epochs=60")
     try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError:
-        raise InputError(f"{override!r}: {text!r} is not a value") from None
-    _check_keys(Config, _nested(path, value), (), "command line")
-    node = tree
-    for part in path[:-1]:
-        node = node.setdefault(part, {})
-    node[path[-1]] = value
-
-
-def _nested(path: Sequence[str], value: Any) -> dict[str, Any]:
-    for part in reversed(path):
-        value = {part: value}
-    return value
+        return key, parse_yaml(text)
+    except YAMLError as error:
+        raise InputError(f"{shown(override)}: {error}") from None
 
 
 def _check_keys(kind: type, tree: Any, above: tuple[str, ...], source: str) -> None:
@@ -391,16 +443,19 @@ def _check_keys(kind: type, tree: Any, above: tuple[str, ...], source: str) -> N
         raise InputError(f"{source}: {'.'.join(above)}: must hold keys ({', '.join(f.name for f in fields(kind))})")
     known = {f.name: f.type for f in fields(kind)}
     for key, value in tree.items():
-        name = ".".join((*above, str(key)))
+        name = ".".join((*above, str(key)))[:200]
         if key not in known:
             near = _nearest(name)
-            raise InputError(f"{source}: unknown key {name!r}" + (f"; did you mean {near!r}?" if near else ""))
+            raise InputError(f"{source}: unknown key {shown(name)}" + (f"; did you mean {near!r}?" if near else ""))
         if is_dataclass(known[key]):
             _check_keys(known[key], value, (*above, key), source)
 
 
 def _sections() -> list[str]:
     return [f.name for f in fields(Config) if is_dataclass(f.type)]
+
+
+_SECTIONS = tuple(f"{section}." for section in _sections())
 
 
 def _nearest(name: str) -> str | None:

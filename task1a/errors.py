@@ -1,7 +1,11 @@
-"""What a user can put right, told in one line, and how every command of the project ends."""
+"""Errors that a user can put right, told in one line, and how every command of the project ends."""
 import argparse
+import reprlib
 import sys
-from collections.abc import Callable
+import tempfile
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import NoReturn
 
 
@@ -14,7 +18,11 @@ class FallsShort(Exception):
 
 
 class CommandParser(argparse.ArgumentParser):
-    """A parser of arguments that tells what is wrong with them like every other error: in one line."""
+    """An argument parser that reports wrong arguments like every other error: in one line."""
+
+    def __init__(self, **settings: object) -> None:
+        super().__init__(**settings)
+        self.add_argument("--debug", action="store_true", help="print the traceback of an unexpected error")
 
     def error(self, message: str) -> NoReturn:
         """Raise InputError instead of printing the usage and leaving the process."""
@@ -22,10 +30,12 @@ class CommandParser(argparse.ArgumentParser):
 
 
 def run_command(main: Callable[[], int]) -> int:
-    """Run a command's ``main`` and return its exit status, without a traceback for what a user can put right.
+    """Run a command's ``main`` and return its exit status; no error of the user's ends in a traceback.
 
-    Returns ``main``'s own status (0: the thing asked for is there and right; 1: it was looked at and falls short),
-    2 where it could not be done, 130 after Ctrl-C.
+    Returns:
+        ``main``'s own status (0: the thing asked for is there and right; 1: it was looked at and falls short), 1 after
+        :class:`FallsShort`, 2 where it could not be done, 3 after an exception that nobody foresaw, which is a defect
+        of this project and is written to a file, 130 after Ctrl-C.
     """
     try:
         return main()
@@ -38,3 +48,56 @@ def run_command(main: Callable[[], int]) -> int:
     except KeyboardInterrupt:
         print("interrupted; the same command goes on from here", file=sys.stderr)
         return 130
+    except Exception as error:
+        activity = getattr(error, "activity", "this command")
+        if _out_of_memory(error):
+            print(f"error: {activity} needs more memory than there is; lower the batch size, or take a smaller model "
+                  "or a larger machine", file=sys.stderr)
+            return 2
+        print(f"unexpected error in {activity}: {_summary(error)}", file=sys.stderr)
+        return 3
+
+
+@contextmanager
+def during(activity: str) -> Iterator[None]:
+    """Name what is being done, for the report of an exception that nobody foresaw."""
+    try:
+        yield
+    except Exception as error:
+        if not hasattr(error, "activity"):
+            error.activity = activity
+        raise
+
+
+def shown(value: object) -> str:
+    """Quote a value in a message: ``repr``, shortened where it is long or deeply nested."""
+    return _short.repr(value)
+
+
+class _Short(reprlib.Repr):
+    def repr_int(self, x: int, level: int) -> str:
+        # Python refuses to write integers of many digits
+        return repr(x) if x.bit_length() <= 256 else f"an integer of {x.bit_length():,} bits"
+
+
+_short = _Short()
+_short.maxstring = _short.maxother = 200
+
+
+def _out_of_memory(error: Exception) -> bool:
+    # torch has a class of its own for a GPU, and says it in a RuntimeError for the CPU
+    return (isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+            or "can't allocate memory" in str(error))
+
+
+def _summary(error: Exception) -> str:
+    """One line on a defect: the exception, and where its traceback is."""
+    said = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+    if "--debug" in sys.argv:
+        traceback.print_exc()
+        return f"{said}; this is a defect of task1a, please report it with the traceback above"
+    with tempfile.NamedTemporaryFile("w", prefix="task1a-", suffix=".txt", delete=False, encoding="utf-8",
+                                     errors="backslashreplace") as report:
+        report.write(f"{' '.join(sys.argv)}\n\n{traceback.format_exc()}")
+    return (f"{said}; this is a defect of task1a, please report it with the traceback in {report.name} "
+            "(--debug prints it)")

@@ -1,20 +1,13 @@
-"""The folder of one run, ``runs/<system>/seed<N>/``: where everything lies, atomic writes, what is up to date.
+"""The folder of one run, ``runs/<system>/seed<N>/``: where everything lies, and what is up to date.
 
 The names are a contract: other tools read them.
 """
-import hashlib
-import json
-import os
-import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from task1a.errors import InputError
+from task1a.files import copy, digest, read_json, read_yaml, replacing, write_json, write_text  # noqa: F401
 
 
 @dataclass(frozen=True)
@@ -43,6 +36,14 @@ class RunFolder:
         """What a stage depended on and wrote when it last ended well; missing while it has to run."""
         return self.root / "stages" / f"{stage}.json"
 
+    def read_record(self, stage: str) -> dict[str, Any] | None:
+        """``inputs`` and ``outputs`` (digests by file) of a finished stage; None where there is no usable record."""
+        try:
+            record = read_json(self.record(stage))
+            return {"inputs": dict(record["inputs"]), "outputs": dict(record["outputs"])}
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
+            return None
+
     def changed_output(self, record: Mapping[str, Any]) -> str | None:
         """The first file of a stage's record that is not as the stage left it, and how; None where all are."""
         for name, content in record["outputs"].items():
@@ -52,65 +53,3 @@ class RunFolder:
             if digest(path) != content:
                 return f"{name} was changed"
         return None
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A temporary path beside ``path`` that takes its place when the block ends well, and is removed otherwise.
-
-    Whoever reads ``path`` sees the old file or the new one, never a part of either, even after a power failure. The
-    temporary name is always the same, so what a killed process leaves is overwritten when it goes on.
-    """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.part")
-    try:
-        yield part
-        with open(part, "rb+") as written:
-            os.fsync(written.fileno())
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
-
-
-def copy(source: Path, path: Path) -> None:
-    """Copy a file, atomically."""
-    with replacing(path) as part:
-        shutil.copyfile(source, part)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write ``text`` as UTF-8 with the line ends it has, atomically."""
-    with replacing(path) as part:
-        part.write_bytes(text.encode("utf-8"))
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write plain data as indented JSON, atomically. NaN and infinity are refused (ValueError): JSON has none."""
-    write_text(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
-
-
-def read_json(path: Path) -> Any:
-    """Plain data from a JSON file."""
-    return json.loads(Path(path).read_text(encoding="utf-8"))
-
-
-def read_yaml(path: Path) -> Any:
-    """Plain data from a YAML file.
-
-    Raises:
-        InputError: it is no YAML.
-    """
-    try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
-
-
-def digest(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal."""
-    sha256 = hashlib.sha256()
-    with open(path, "rb") as handle:
-        while block := handle.read(1 << 20):
-            sha256.update(block)
-    return sha256.hexdigest()

@@ -13,11 +13,16 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from evaluation.per_device import DEMO_NOTE, summary
+from submission.authors import INIT
+from submission.rules import TASK1A_2021
 from task1a import config as configuration
 from task1a.complexity import verdict
-from task1a.errors import CommandParser, FallsShort, InputError
-from task1a.run_folder import RunFolder, digest, read_json, write_json, write_text
+from task1a.errors import CommandParser, FallsShort, InputError, during
+from task1a.files import digest, read_json, remove, write_json, write_text
+from task1a.model_file import ModelSpec
+from task1a.run_folder import RunFolder
 from task1a.stages import STAGES, Run, Stage
+from task1a.training import fit
 from task1a.training.fit import processes, rank
 
 DEFAULT_SYSTEM = Path(__file__).resolve().parent.parent / "system_configs" / "demo.yaml"
@@ -37,6 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         FallsShort: a stage did its work and the result is not good enough.
     """
     run, wanted = asked_for(argv)
+    _check_beforehand(run, wanted)
     if processes() > 1 and wanted not in (["train"], ["compress"]):
         raise InputError("under torchrun only --stage train or --stage compress runs, on all processes; run the other "
                          "stages without it")
@@ -125,13 +131,13 @@ def _parser() -> argparse.ArgumentParser:
 def _run_of(arguments: argparse.Namespace, system: Path) -> Run:
     """The run of a system, and those of its members where it is an ensemble, under the same arguments."""
     def single(path: Path, members: tuple[Run, ...] = ()) -> Run:
-        config = configuration.load(path, [*arguments.overrides, *flags(arguments)])
+        config = configuration.load(path, arguments.overrides, _options(arguments))
         if path != system and config.ensemble:
             raise InputError(f"{system}: ensemble: {path.stem} is an ensemble itself")
         folder = RunFolder(arguments.runs / config.system / f"seed{config.seed}")
         return Run(config, folder, arguments.device, arguments.force, _say, members)
 
-    names = configuration.load(system, arguments.overrides).ensemble
+    names = configuration.load(system, arguments.overrides, _options(arguments)).ensemble
     if system.stem in names:
         raise InputError(f"{system}: ensemble: {system.stem} is an ensemble itself")
     return single(system, tuple(single(system.with_name(f"{name}.yaml")) for name in names))
@@ -149,11 +155,16 @@ def _wanted(text: str) -> list[str]:
     return [name for name in known if name in names]
 
 
-def flags(arguments: argparse.Namespace) -> list[str]:
-    """The flags that stand for a key of the configuration, as overrides."""
-    values = {"data.root": arguments.data_root, "data.evaluation_root": arguments.eval_root, "seed": arguments.seed,
-              "data.skip_damaged": arguments.skip_damaged or None}
-    return [f"{key}={json.dumps(value)}" for key, value in values.items() if value is not None]
+def _options(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The values of the options that stand for keys of the configuration.
+
+    A data set that is given is the one that is used, also by a system whose own is the demo set.
+    """
+    values: dict[str, Any] = {"data.root": arguments.data_root, "data.evaluation_root": arguments.eval_root,
+                              "seed": arguments.seed, "data.skip_damaged": arguments.skip_damaged or None}
+    if arguments.data_root or arguments.eval_root:
+        values["data.source"] = "tau_layout"
+    return {key: value for key, value in values.items() if value is not None}
 
 
 @contextmanager
@@ -170,6 +181,24 @@ def _only_one(folder: RunFolder) -> Iterator[None]:
                    "--runs, --seed or system name") from None
     with hold:
         yield
+
+
+def _check_beforehand(run: Run, wanted: Collection[str]) -> None:
+    """Find out before hours of work what could not end well.
+
+    Raises:
+        InputError: the network needs more memory than there is, or the authors' file is missing.
+    """
+    for part in run.parts:
+        if {"train", "compress"} & set(wanted):
+            config = part.config
+            fit.check_memory(ModelSpec(config.model, config.features, TASK1A_2021.labels), config.training, run.device)
+    authors = run.config.submission.authors
+    if "package" in wanted and authors and not Path(authors).is_file():
+        raise InputError(f"submission.authors: {authors}: no such file; start one with {INIT}")
+    if run.config.system == DEFAULT_SYSTEM.stem and run.config.data.root is not None:
+        _say("note: this is the small demo system, on the data set that was given; --system FILE chooses another one, "
+             "e.g. system_configs/bcresnet_asc_1_resnorm.yaml")
 
 
 def _of_member(wanted: Sequence[str]) -> list[str]:
@@ -195,15 +224,25 @@ def _run_stages(run: Run, wanted: Sequence[str]) -> None:
             _run_stage(run, stage)
         else:
             _say(f"[{stage.name}] up to date")
+    if rank() == 0:
+        _restore_config(run)
+
+
+def _restore_config(run: Run) -> None:
+    """Write ``config.yaml`` where nothing had to run and it is not the configuration that the results are of."""
+    text = configuration.to_yaml(run.config)
+    if not run.folder.config.is_file() or run.folder.config.read_bytes() != text.encode("utf-8"):
+        write_text(run.folder.config, text)
 
 
 def _run_stage(run: Run, stage: Stage) -> None:
     record = run.folder.record(stage.name)
     if rank() == 0:
-        record.unlink(missing_ok=True)
+        remove(record)
         write_text(run.folder.config, configuration.to_yaml(run.config))
-    inputs = stage.depends_on(run)
-    written = stage.work(run)
+    with during(f"stage {stage.name} of {run.folder.root}"):
+        inputs = stage.depends_on(run)
+        written = stage.work(run)
     if rank() == 0:
         outputs = {path.relative_to(run.folder.root).as_posix(): digest(path) for path in written}
         write_json(record, {"inputs": inputs, "outputs": outputs})
@@ -211,10 +250,10 @@ def _run_stage(run: Run, stage: Stage) -> None:
 
 def _outdated(run: Run, stage: Stage) -> str | None:
     """Why a stage has to run, or None where its results are those of the present configuration and files."""
-    record = run.folder.record(stage.name)
-    if not record.is_file():
-        return "not done yet"
-    made = read_json(record)
+    made = run.folder.read_record(stage.name)
+    if made is None:
+        record = run.folder.record(stage.name)
+        return f"{record.relative_to(run.folder.root)} is damaged" if record.exists() else "not done yet"
     changed_output = run.folder.changed_output(made)
     if changed_output:
         return changed_output

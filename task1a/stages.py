@@ -27,9 +27,10 @@ from task1a.data import check, demo, tau_layout
 from task1a.errors import FallsShort, InputError
 from task1a.features import cache
 from task1a.features.cache import FeatureCache
+from task1a.files import copy, digest, read_json, remove, write_json
 from task1a.model_file import ModelSpec
 from task1a.predict import ReadClips
-from task1a.run_folder import RunFolder, copy, digest, read_json, write_json
+from task1a.run_folder import RunFolder
 from task1a.training import distill, fit
 
 Inputs = dict[str, Any]
@@ -152,10 +153,8 @@ def train(run: Run) -> Sequence[Path]:
     written = [folder.model, folder.history, folder.environment]
     if fit.rank() == 0:
         _clear_results(folder, folder.model, folder.packed, folder.packed_small)
-    same = None if run.force or fit.processes() > 1 else _trained_beside(run, inputs)
+    same = None if run.force or fit.processes() > 1 else _take_training(run, inputs)
     if same:
-        for path in (*written, folder.checkpoint):
-            copy(same.root / path.relative_to(folder.root), path)
         run.say(f"the same training was done in {same.root}; its model is taken")
         return written
     if fit.rank() == 0:
@@ -210,7 +209,7 @@ def predictions(run: Run) -> Sequence[Path]:
     device = torch.device(fit.device_of(run.device))
     written = []
     for split, path in (("test", run.folder.test_predictions), ("evaluation", run.folder.evaluation_predictions)):
-        path.unlink(missing_ok=True)
+        remove(path)
         if split not in _noted_splits(run):
             continue
         tables = [_predicted(part, split, device) for part in run.parts]
@@ -280,7 +279,7 @@ def _recordings(run: Run) -> str:
 def _clear_results(folder: RunFolder, *models: Path) -> None:
     """Remove models and what came of them, so that nothing of it can be taken for a result of the next ones."""
     for path in (*models, folder.complexity, folder.test_predictions, folder.evaluation_predictions, folder.evaluation):
-        path.unlink(missing_ok=True)
+        remove(path)
     clear_package(folder.submission)
 
 
@@ -301,12 +300,23 @@ def _job(run: Run, folder: Path, recipe: TrainingConfig, inputs: Inputs) -> fit.
                    examples(held_out), folder, fingerprint(inputs), run.device, resume=not run.force, report=run.say)
 
 
-def _trained_beside(run: Run, inputs: Inputs) -> RunFolder | None:
-    """A finished run of the same folder of runs whose vanilla model came of the same inputs."""
-    for path in sorted(run.folder.root.parent.parent.glob("*/seed*/stages/train.json")):
-        other, record = RunFolder(path.parent.parent), read_json(path)
-        if (other.root != run.folder.root and record["inputs"] == inputs and other.checkpoint.is_file()
-                and not other.changed_output(record)):
+def _take_training(run: Run, inputs: Inputs) -> RunFolder | None:
+    """Copy the vanilla model of a run beside this one that came of the same inputs; returns that run, if there is one.
+
+    The other run may be trained anew at this very moment, so the copies count only if they are what its record says.
+    """
+    folder = run.folder
+    for path in sorted(folder.root.parent.parent.glob("*/seed*/stages/train.json")):
+        other = RunFolder(path.parent.parent)
+        record = other.read_record("train")
+        if other.root == folder.root or record is None or record["inputs"] != inputs or other.changed_output(record):
+            continue
+        try:
+            for path in (folder.model, folder.history, folder.environment, folder.checkpoint):
+                copy(other.root / path.relative_to(folder.root), path)
+        except FileNotFoundError:
+            continue
+        if not folder.changed_output(record):
             return other
     return None
 

@@ -56,6 +56,31 @@ def parameter_count(model: nn.Module) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
+def training_bytes(model: nn.Module, input_shape: tuple[int, ...], batch_size: int) -> int:
+    """Memory that a training step in float32 takes: everything that is kept for the backward pass, and the gradient and
+    momentum of every parameter.
+
+    Taken from a forward pass without data; what the backward pass takes for a moment is not counted.
+
+    Args:
+        model: of any device; it is not changed.
+        input_shape: of one input, without the batch axis.
+        batch_size: inputs of a step.
+    """
+    kept: dict[int, Tensor] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        kept[tensor.untyped_storage()._cdata] = tensor
+        return tensor
+
+    shadow = copy.deepcopy(model).to("meta").train()
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        outputs = shadow(torch.empty(batch_size, *input_shape, device="meta"))
+    del outputs
+    of_step = sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
+    return of_step + 2 * 4 * parameter_count(model)
+
+
 def multiply_accumulates(model: nn.Module, input_shape: tuple[int, ...]) -> int:
     """Multiply-accumulates of all convolutions and linear layers for one input of ``input_shape`` (no batch axis).
 
@@ -76,4 +101,4 @@ def multiply_accumulates(model: nn.Module, input_shape: tuple[int, ...]) -> int:
 
 
 __all__ = ["ARCHITECTURES", "BCResNet", "BCResNetASC", "CPResNet", "build", "learn_statistics", "multiply_accumulates",
-           "parameter_count", "with_front_end"]
+           "parameter_count", "training_bytes", "with_front_end"]

@@ -104,16 +104,18 @@ def tasks(systems: Sequence[Path], numbers: Sequence[int], options: argparse.Nam
 
 
 def _task(system: Path, seed: int, options: argparse.Namespace) -> Task:
-    # where seeds are folds of a cross-validation, each has a data set of its own
-    roots = {name: root and root.replace("{seed}", str(seed))
-             for name, root in (("data_root", options.data_root), ("eval_root", options.eval_root))}
-    settings = runner.flags(argparse.Namespace(**{**vars(options), **roots, "seed": seed}))
-    arguments = ("--system", str(system), "--stage", options.stage, "--runs", str(options.runs),
-                 "--device", options.device, *options.overrides, *settings)
+    arguments = ["--system", str(system), "--seed", str(seed), "--stage", options.stage, "--runs", str(options.runs),
+                 "--device", options.device, *options.overrides]
+    for option, root in (("--data-root", options.data_root), ("--eval-root", options.eval_root)):
+        if root:
+            # where seeds are folds of a cross-validation, each has a data set of its own
+            arguments += [option, root.replace("{seed}", str(seed))]
+    if options.skip_damaged:
+        arguments.append("--skip-damaged")
     run, wanted = runner.asked_for(arguments)
     teachers = {options.runs / name for part in run.parts for name in part.config.compression.teachers
                 if name != "vanilla" and part.config.compression.enabled and "compress" in wanted}
-    return Task(run, wanted, arguments, frozenset(training(part.config) for part in run.parts),
+    return Task(run, wanted, tuple(arguments), frozenset(training(part.config) for part in run.parts),
                 frozenset(teachers | {part.folder.root for part in run.members}))
 
 

@@ -3,11 +3,13 @@
 A run is repeatable and can be killed at any moment: every epoch draws from generators that are seeded by (seed, epoch)
 alone, and the state after each epoch lies in the checkpoint, so a resumed run goes through the same numbers.
 """
+import io
 import math
 import os
 import pickle
 import time
 import warnings
+import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +17,7 @@ from pathlib import Path
 import lightning_fabric
 import numpy as np
 import pandas as pd
+import psutil
 import torch
 from scipy.optimize import minimize_scalar
 from sklearn.model_selection import StratifiedGroupKFold
@@ -88,6 +91,32 @@ def device_of(name: str) -> str:
     if name == "cuda" and not torch.cuda.is_available():
         raise InputError("--device cuda: no CUDA device is available here; use --device cpu")
     return ("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name
+
+
+def check_memory(spec: ModelSpec, recipe: TrainingConfig, device: str) -> None:
+    """Refuse a training that cannot fit into the memory of its device, before anything is computed.
+
+    Args:
+        spec: the model.
+        recipe: how it is trained.
+        device: ``auto``, ``cpu`` or ``cuda``.
+
+    Raises:
+        InputError: the least that a step takes is more than there is.
+    """
+    with torch.device("meta"):
+        model = spec.build()
+    needed = models.training_bytes(model, spec.input_shape, recipe.batch_size)
+    if recipe.precision != "32-true":
+        needed //= 2
+    if device_of(device) == "cuda":
+        there = torch.cuda.get_device_properties(0).total_memory
+    else:
+        there = psutil.virtual_memory().total
+    if needed > there:
+        raise InputError(f"a training step of this network takes {needed / 1e9:,.1f} GB or more, and there are "
+                         f"{there / 1e9:,.1f} GB of memory; lower training.batch_size={recipe.batch_size}, or make the "
+                         "network or its input smaller")
 
 
 def rank() -> int:
@@ -318,22 +347,29 @@ def _load_checkpoint(path: Path, identity: str, model: nn.Module,
     if not path.is_file():
         return []
     try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()  # torch does not look at the checksums
+        if damaged:
+            raise ValueError(f"the checksum of {damaged} differs")
         checkpoint = torch.load(path, weights_only=True, map_location="cpu")
         if checkpoint["identity"] != identity:
             return []
         model.load_state_dict(checkpoint["model"])
         optimizer.load_state_dict(checkpoint["optimizer"])
         return checkpoint["history"]
-    except (RuntimeError, KeyError, TypeError, ValueError, EOFError, pickle.UnpicklingError) as error:
+    except (RuntimeError, KeyError, TypeError, ValueError, EOFError, pickle.UnpicklingError,
+            zipfile.BadZipFile) as error:
         raise InputError(f"{path}: not a usable checkpoint ({' '.join(str(error).split())[:120]}); "
                          "remove it to train from the start") from None
 
 
 def _save_checkpoint(path: Path, identity: str, model: nn.Module, optimizer: torch.optim.Optimizer,
                      history: list[list[float]]) -> None:
+    content = io.BytesIO()  # torch reports a full disk as a RuntimeError, a plain file as what it is
+    torch.save({"identity": identity, "model": model.state_dict(), "optimizer": optimizer.state_dict(),
+                "history": history}, content)
     with replacing(path) as part:
-        torch.save({"identity": identity, "model": model.state_dict(), "optimizer": optimizer.state_dict(),
-                    "history": history}, part)
+        part.write_bytes(content.getvalue())
 
 
 def _write_history(path: Path, history: list[list[float]]) -> None:

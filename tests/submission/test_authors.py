@@ -50,7 +50,7 @@ def test_authors_file_problems_are_told_line_by_line(tmp_path):
 
 
 @pytest.mark.parametrize(("text", "expected"), [
-    ("authors: [", "not a YAML file"),
+    ("authors: [", "not valid YAML"),
     ("[]", "authors: found null, expected a list"),
     ("authors: []", "expected a list with at least one item"),
     ("authors: [{lastname: 王, firstname: A, email: a@b.test, affiliation: "

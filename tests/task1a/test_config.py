@@ -1,13 +1,19 @@
 import inspect
-from dataclasses import fields, is_dataclass, replace
+import json
+from dataclasses import asdict, fields, is_dataclass, replace
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 
 from task1a import config
 from task1a.errors import InputError
-from task1a.models import ARCHITECTURES
+from task1a.model_file import ModelSpec
+from task1a.models import ARCHITECTURES, build
+from task1a.training import fit
 
 SYSTEMS = sorted((Path(__file__).resolve().parents[2] / "system_configs").glob("*.yaml"))
 
@@ -126,7 +132,7 @@ def test_a_base_gives_what_is_not_said(tmp_path):
     ("training.epochs=2.5", "training.epochs: "),
     ("training.epochs=1", "training.warmup_epochs=5 exceeds training.epochs=1"),
     ("model.residual_norm=some", "model.residual_norm: Input should be 'all', 'input' or 'none' (given 'some')"),
-    ("model.tau=-1", "model.tau: Input should be greater than 0"),
+    ("model.tau=-1", "model.tau: Input should be greater than or equal to 0.1"),
     ("model.rho=5", "model.rho: bcresnet_asc has no such setting, only tau, sub_bands, dropout, residual_norm"),
     ("model.name=cp_resnet", "model.tau: cp_resnet has no such setting, only width, rho; set it to null"),
     ("model.name=cpresnet", "model.name: Input should be 'bcresnet_asc', 'bcresnet' or 'cp_resnet'"),
@@ -134,7 +140,7 @@ def test_a_base_gives_what_is_not_said(tmp_path):
     ("training.mixup_alpha=2020-01-01", "training.mixup_alpha: "),
     ("features.n_mels=80", "features.n_mels=80 must be a multiple of 8 model.sub_bands = 32"),
     ("compression.ratio=1", "compression.ratio: Input should be less than 1"),
-    ("compression.epochs=0", "compression.epochs: Input should be greater than 0"),
+    ("compression.epochs=0", "compression.epochs: Input should be greater than or equal to 1"),
     ("compression.warmup_epochs=200", "compression.warmup_epochs=200 exceeds compression.epochs=100"),
     ("compression.pruning_epochs=101", "compression.pruning_epochs=101 exceeds compression.epochs=100"),
     ("compression.schedule=twice", "compression.schedule: Input should be 'one_shot', 'iterative' or 'gradual'"),
@@ -147,11 +153,43 @@ def test_a_base_gives_what_is_not_said(tmp_path):
     ("=3", "an override is written section.key=value"),
     ("system=../up", "system: String should match"),
     ("submission.abbreviation=ElevenChars", "submission.abbreviation: "),
+    ("seed=-1", "seed: Input should be greater than or equal to 0 (given -1)"),
+    ("seed=18446744073709551616", "seed: Input should be less than 4294967296"),
+    ("training.validation_seed=-1", "training.validation_seed: Input should be greater than or equal to 0"),
+    ("training.roll_seconds=.inf", "training.roll_seconds: Input should be a finite number (given inf)"),
+    ("training.learning_rate=.nan", "training.learning_rate: Input should be a finite number (given nan)"),
+    ("training.learning_rate=1e300", "training.learning_rate: Input should be less than or equal to 100"),
+    ("training.epochs=" + "9" * 1000, "training.epochs: Input should be less than or equal to 100000 (given an"),
+    ("training.epochs=" + "9" * 5000, "not valid YAML: Exceeds the limit"),
+    ("training.epochs=0x" + "f" * 9000, "a number has too many digits"),
+    ("training.epochs=" + "[" * 5000, "not valid YAML: line 1: more than 50 levels"),
+    ("training.epochs={a: {b: [[[[[[1]]]]]]}}", "training.epochs: Input should be a valid integer (given {'a'"),
+    ("features.clip_seconds=0.01", "features.clip_seconds: Input should be greater than or equal to 0.1"),
+    ("features.clip_seconds=.inf", "features.clip_seconds: Input should be a finite number"),
+    ("features.hop=20000", "features.hop=20000 is longer than features.window=2080"),
+    ("features.sample_rate=100", "features.sample_rate: Input should be greater than or equal to 4000"),
+    ("features.n_fft=100000000", "features.n_fft: Input should be less than or equal to 65536"),
+    ("features.n_mels=1000000000", "features.n_mels: Input should be less than or equal to 1024"),
+    ("features.f_min=8000", "features.f_max=8000 must lie between features.f_min=8000 and half of"),
+    ("model.tau=0.001", "model.tau: Input should be greater than or equal to 0.1"),
+    ("model.tau=.inf", "model.tau: Input should be a finite number"),
+    ("model.tau=1000", "model.tau: Input should be less than or equal to 100"),
+    ("model.tau=1e9", "model.tau: Input should be less than or equal to 100"),
+    ("compression.temperature=1e300", "compression.temperature: Input should be less than or equal to 1000"),
+    ("compression.teachers=[vanilla, vanilla]", "compression.teachers: vanilla is named twice"),
+    ("ensemble=[a, b, a]", "ensemble: a is named twice"),
+    ("data.root=''", "data.root: String should have at least 1 character"),
+    ("data.root=\"a\\0b\"", "data.root: String should match pattern"),
+    ("data={source: demo, root: x}", "data.root is given, but data.source=demo"),
+    ("system=" + "a" * 101, "system: String should have at most 100 characters"),
+    ("x" * 100_000 + "=1", "unknown key 'xxx"),
+    ("training." + ".".join("a" * 10_000) + "=1", "unknown key 'training.a'"),
+    ("training.epochs: 3", "an override is written section.key=value"),
 ])
 def test_a_wrong_override_is_named(override, message):
     with pytest.raises(InputError) as error:
         config.load(SYSTEMS[0].with_name("bcresnet_asc_1.yaml"), [override])
-    assert message in str(error.value) and "\n" not in str(error.value)
+    assert message in str(error.value) and "\n" not in str(error.value) and len(str(error.value)) < 700
 
 
 @pytest.mark.parametrize("text, message", [
@@ -162,11 +200,83 @@ def test_a_wrong_override_is_named(override, message):
     ("base: wrong.yaml", "builds on this file itself"),
     ("trainign: {}", "did you mean 'training"),
     ("model: !!python/object/apply:os.system [ls]", "not valid YAML"),
+    ("training: {epochs: 3, epochs: 4}", "not valid YAML: line 1: the key 'epochs' again"),
+    ("training: &a [*a]", "not valid YAML: line 1: a reference"),
+    ("1: 2", "unknown key '1'"),
 ])
 def test_a_wrong_file_is_named(tmp_path, text, message):
     with pytest.raises(InputError, match="wrong.yaml|other.yaml") as error:
         config.load(write(tmp_path, "wrong.yaml", text))
     assert message in str(error.value) and "\n" not in str(error.value)
+
+
+def test_too_many_bases_are_named(tmp_path):
+    write(tmp_path, "0.yaml", "description: the last")
+    for number in range(1, 1500):
+        write(tmp_path, f"{number}.yaml", f"base: {number - 1}.yaml")
+    assert config.load(tmp_path / "10.yaml").description == "the last"
+    with pytest.raises(InputError, match="1499.yaml: builds on more than 10 configurations"):
+        config.load(tmp_path / "1499.yaml")
+
+
+@pytest.mark.parametrize("name, override", [
+    ("bcresnet_8", "features.n_mels=32"), ("bcresnet_asc_1", "features.clip_seconds=0.15"),
+    ("cp_resnet_64", "features.clip_seconds=0.3"), ("cp_resnet_64", "features.n_mels=16")])
+def test_an_input_that_is_too_small_for_the_network_is_named(name, override):
+    with pytest.raises(InputError, match=r"features.n_mels=\d+ and \d+ frames .* are too few for model.name="):
+        config.load(SYSTEMS[0].with_name(f"{name}.yaml"), [override])
+
+
+@pytest.mark.parametrize("name", config.SMALLEST_INPUT)
+def test_the_smallest_input_is_the_smallest_that_the_network_takes(name):
+    bins, frames = config.SMALLEST_INPUT[name]
+    settings = {"sub_bands": 1} if "sub_bands" in config.SETTINGS[name] else {}
+    network = build(10, name, **settings).to("meta").eval()
+    step = 8 if settings else 1  # bins that the sub-bands divide
+    assert network(torch.empty(1, 1, bins, frames, device="meta")).shape == (1, 10)
+    for smaller in ((bins - step, frames), (bins, frames - 1)):
+        if min(smaller) > 0:
+            with pytest.raises((RuntimeError, ValueError)):
+                network(torch.empty(1, 1, *smaller, device="meta"))
+
+
+def test_options_stand_above_overrides_and_take_any_text():
+    path = SYSTEMS[0].with_name("bcresnet_asc_1.yaml")
+    folder = "C:\\Söunds \U0001f600 #1: [x]"
+    loaded = config.load(path, ["seed=1", "data.root=other"], {"seed": 2, "data.root": folder})
+    assert (loaded.seed, loaded.data.root) == (2, folder)
+
+
+NUMBERS = st.one_of(st.integers(), st.integers(-10**1000, 10**1000), st.integers(0, 100), st.floats(),
+                    st.floats(0, 100), st.sampled_from([0, -1, 1e300, 2**63, 2**64, 1e-300, 100_000]))
+VALUES = st.recursive(st.one_of(NUMBERS, st.none(), st.booleans(), st.text(), st.dates(), st.text(min_size=5000)),
+                      lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=20)
+KEYS = [f.name if not is_dataclass(f.type) else f"{f.name}.{g.name}"
+        for f in fields(config.Config) for g in (fields(f.type) if is_dataclass(f.type) else (f,))]
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.sampled_from(SYSTEMS), st.dictionaries(st.sampled_from(KEYS), VALUES, min_size=1, max_size=3))
+@example(SYSTEMS[0], {"features.n_fft": 65_536, "features.n_mels": 1024})
+def test_any_value_of_any_key_is_refused_in_one_line_or_gives_a_network_that_fits(system, options):
+    try:
+        loaded = config.load(system, options=options)
+        spec = ModelSpec(loaded.model, loaded.features, tuple("abcdefghij"))
+        fit.check_memory(spec, loaded.training, "cpu")
+    except InputError as error:
+        assert "\n" not in str(error) and len(str(error)) < 1000
+        return
+    assert config.load(system, options=options) == loaded
+    json.dumps(asdict(loaded), allow_nan=False)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.sampled_from(KEYS), st.text() | st.text("[]{}&*!:,0123456789.e-+\n ", max_size=200))
+def test_any_text_of_an_override_is_refused_in_one_line_or_read(key, text):
+    try:
+        config.load(SYSTEMS[0], [f"{key}={text}"])
+    except InputError as error:
+        assert "\n" not in str(error) and len(str(error)) < 1000
 
 
 def test_a_misspelt_file_is_guessed():

@@ -35,7 +35,7 @@ from task1a.sweep.child import BUSY, end_with_starter
 
 end_with_starter()
 system = Path(sys.argv[sys.argv.index("--system") + 1]).stem
-seed = next(text for text in sys.argv if text.startswith("seed="))[5:]
+seed = sys.argv[sys.argv.index("--seed") + 1]
 folder = Path(sys.argv[sys.argv.index("--runs") + 1]) / system / f"seed{seed}"
 conduct = json.loads(Path("conduct.json").read_text()).get(system, {})
 epochs = folder / "epochs.txt"

@@ -141,7 +141,7 @@ ERRORS = {
     "a list": (meta(lambda data: b"- 1\n"), YAML, "", "[1]"),
     "nothing": (meta(lambda data: b""), YAML, "", "None"),
     "python object": (meta(lambda data: b"a: !!python/object/apply:os.getcwd []\n"), YAML, "line 1", "constructor"),
-    "metadata not UTF-8": (meta(lambda data: data.decode().encode("latin-1")), YAML, "", "decode"),
+    "metadata not UTF-8": (meta(lambda data: data.decode().encode("latin-1")), YAML, "", "UTF-8"),
     "metadata with NUL": (meta(lambda data: data + b"#\0"), YAML, "", "#x0000"),
     "two documents": (meta(lambda data: data + b"---\na: 1\n"), YAML, "line ", "another document"),
     "a key twice": (written("  name: BC-ResNet", "  name: BC-ResNet\n  name: X"), YAML, "line 4", "'name' again"),

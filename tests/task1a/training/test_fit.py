@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -164,8 +165,9 @@ def test_cuda_is_refused_where_there_is_none(monkeypatch):
 @pytest.mark.parametrize("settings", [{"channels_last": True}, {"precision": "bf16-mixed"},
                                       {"channels_last": True, "precision": "bf16-mixed"}])
 def test_other_layouts_and_precisions_train_the_same_float32_model_file(tmp_path, settings, run):
-    recipe = TrainingConfig(**{**vars(RECIPE), **settings})
-    plain, other = run(tmp_path / "plain"), run(tmp_path / "other", recipe)
+    # slow steps, for fast ones multiply what rounding has made of the first gradients
+    slow = replace(RECIPE, learning_rate=1e-3)
+    plain, other = run(tmp_path / "plain", slow), run(tmp_path / "other", replace(slow, **settings))
     assert all(value.dtype == torch.float32 and value.isfinite().all() for value in other.values())
     loss = [pd.read_csv(tmp_path / name / "history.csv").train_loss[0] for name in ("plain", "other")]
     assert loss[0] == pytest.approx(loss[1], rel=0.02)  # the same clips and draws; later epochs drift apart

@@ -1,0 +1,182 @@
+"""Files: atomic writes, digests, JSON, and one strict reader of YAML for every file that the project reads.
+
+YAML is the subset that means the same to every reader: plain data, written out. References (``*name``), which a few
+lines can multiply beyond any memory, and repeated keys, of which all but the last would be lost, are refused.
+"""
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from task1a.errors import InputError, shown
+
+MAX_YAML_BYTES = 1 << 20
+"""The largest YAML file that is read; those of the project have a hundredth of that."""
+
+_MAX_DEPTH = 50
+# line ends of YAML 1.1 that YAML 1.2, editors and other programs take for ordinary characters
+_OTHER_LINE_ENDS = ("\x85", "\u2028", "\u2029")
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary path beside ``path`` that takes its place when the block ends well, and is removed otherwise.
+
+    Whoever reads ``path`` sees the old file or the new one, never a part of either, even after a power failure. The
+    temporary name is always the same, so what a killed process leaves is overwritten when it goes on.
+
+    Raises:
+        InputError: ``path`` is a folder.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise InputError(f"{path}: is a folder where a file belongs; remove it")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.part")
+    try:
+        yield part
+        with open(part, "rb+") as written:
+            os.fsync(written.fileno())
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def remove(path: Path) -> None:
+    """Remove a file, where there is one.
+
+    Raises:
+        InputError: there is a folder in its place.
+    """
+    if path.is_dir():
+        raise InputError(f"{path}: is a folder where a file belongs; remove it")
+    path.unlink(missing_ok=True)
+
+
+def copy(source: Path, path: Path) -> None:
+    """Copy a file, atomically."""
+    with replacing(path) as part:
+        shutil.copyfile(source, part)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write ``text`` as UTF-8 with the line ends it has, atomically."""
+    with replacing(path) as part:
+        part.write_bytes(text.encode("utf-8"))
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write plain data as indented JSON, atomically. NaN and infinity are refused (ValueError): JSON has none."""
+    write_text(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Read plain data from a JSON file."""
+    return json.loads(Path(path).read_text(encoding="utf-8"))
+
+
+def read_yaml(path: Path) -> Any:
+    """Read plain data from a YAML file.
+
+    Raises:
+        InputError: the file is too large, not UTF-8, or not YAML as this project reads it; names the line.
+        OSError: the file cannot be read.
+    """
+    size = path.stat().st_size
+    if size > MAX_YAML_BYTES:
+        raise InputError(f"{path}: {size:,} bytes; a YAML file has at most {MAX_YAML_BYTES:,}")
+    try:
+        return parse_yaml(path.read_bytes())
+    except YAMLError as error:
+        raise InputError(f"{path}: {error}") from None
+
+
+class YAMLError(ValueError):
+    """A text is not YAML as this project reads it."""
+
+    def __init__(self, problem: str, line: int | None) -> None:
+        super().__init__(f"not valid YAML: {f'line {line}: ' if line else ''}{problem}")
+        self.problem = problem
+        self.line = line
+        """counted from 1; None where it is not known"""
+
+
+def parse_yaml(content: bytes | str) -> Any:
+    """Parse YAML into plain data: dictionaries, lists, text, numbers, booleans, dates and None.
+
+    Raises:
+        YAMLError: the content is not UTF-8, not YAML, nested too deeply, has line ends other than LF and CR LF, a
+            reference, a repeated key, or a value that cannot be represented.
+    """
+    try:
+        text = content.decode("utf-8-sig") if isinstance(content, bytes) else content
+        text.encode("utf-8")
+    except UnicodeError as error:
+        raise YAMLError(f"not UTF-8 text ({error.reason})", None) from None
+    for character in _OTHER_LINE_ENDS:
+        if character in text:
+            line = text[:text.index(character)].count("\n") + 1
+            raise YAMLError(f"the line separator {ascii(character)}; end lines with LF", line)
+    try:
+        return yaml.load(text, _StrictLoader)
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else None
+        raise YAMLError(_one_line(error.problem or error.context or "no YAML"), line) from None
+    except (yaml.YAMLError, ValueError, OverflowError, RecursionError) as error:
+        raise YAMLError(_one_line(error), None) from None
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """yaml.SafeLoader without references and repeated keys, and with a bounded depth."""
+
+    def __init__(self, stream: str) -> None:
+        super().__init__(stream)
+        self.depth = 0
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        mark = self.peek_event().start_mark
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.MarkedYAMLError(problem="a reference (*); write the value out", problem_mark=mark)
+        if self.depth == _MAX_DEPTH:
+            raise yaml.MarkedYAMLError(problem=f"more than {_MAX_DEPTH} levels", problem_mark=mark)
+        self.depth += 1
+        node = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+        keys: set[tuple[str, str]] = set()
+        for key, _ in node.value if isinstance(node, yaml.MappingNode) else ():
+            if isinstance(key, yaml.ScalarNode):
+                if (key.tag, key.value) in keys:
+                    raise yaml.MarkedYAMLError(problem=f"the key {shown(key.value)} again", problem_mark=key.start_mark)
+                keys.add((key.tag, key.value))
+        return super().construct_mapping(node, deep)
+
+    def construct_scalar(self, node: Any) -> Any:
+        value = super().construct_scalar(node)
+        try:
+            value.encode("utf-8")
+        except UnicodeEncodeError:
+            raise yaml.MarkedYAMLError(problem="an escape that stands for no character",
+                                       problem_mark=node.start_mark) from None
+        return value
+
+
+def digest(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
+    sha256 = hashlib.sha256()
+    with open(path, "rb") as handle:
+        while block := handle.read(1 << 20):
+            sha256.update(block)
+    return sha256.hexdigest()
+
+
+def _one_line(text: object) -> str:
+    return " ".join(str(text).split())[:200]

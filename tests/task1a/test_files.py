@@ -1,0 +1,85 @@
+"""Files that appear whole or not at all, and the strict reader of YAML."""
+import datetime
+import hashlib
+import resource
+import time
+
+import pytest
+import yaml
+
+from task1a import files
+from task1a.errors import InputError
+from task1a.files import YAMLError, parse_yaml, read_yaml
+
+
+def test_what_is_written_is_plain_yaml_to_every_reader():
+    text = "a: 1\nb: [x, 'y', 2.5, null, true]\nc:\n  d: 2020-01-02\n"
+    assert parse_yaml(text) == yaml.safe_load(text) == {
+        "a": 1, "b": ["x", "y", 2.5, None, True], "c": {"d": datetime.date(2020, 1, 2)}}
+    assert parse_yaml(b"\xef\xbb\xbfa: 1\r\nb: 2\r\n") == {"a": 1, "b": 2}
+
+
+@pytest.mark.parametrize("content, problem, line", [
+    ("a: 1\na: 2", "the key 'a' again", 2),
+    ("a: {b: 1, 'b': 2}", "the key 'b' again", 1),
+    ("a: &x 1\nb: *x", "a reference (*)", 2),
+    ("a: &a [*a]", "a reference (*)", 1),
+    ("a: 1\x85b: 2", r"the line separator '\x85'", 1),
+    ("a: 1\nb: 2\u2028c: 3", r"the line separator '\u2028'", 2),
+    ("a: 1\u2029b: 2", r"the line separator '\u2029'", 1),
+    ("[" * 60 + "]" * 60, "more than 50 levels", 1),
+    ("[" * 100_000, "more than 50 levels", 1),
+    ("- " * 100_000, "more than 50 levels", 1),
+    ("a: [", "expected", 1),
+    ("a: \x07", "special characters", None),
+    ("a: !!python/object/apply:os.system [ls]", "could not determine a constructor", 1),
+    ("a: 2020-13-45", "month must be in 1..12", None),
+    ("a: " + "9" * 5000, "Exceeds the limit", None),
+    ('a: "\\ud800"', "an escape that stands for no character", 1),
+    (b"a: \xff", "not UTF-8 text", None),
+    ("a: \ud800", "not UTF-8 text", None),
+    ("{[a]: 1}", "unhashable key", 1),
+    ("--- a\n--- b", "another document", 2),
+])
+def test_what_is_not_plain_yaml_is_refused_with_its_line(content, problem, line):
+    started = time.monotonic()
+    with pytest.raises(YAMLError) as error:
+        parse_yaml(content)
+    assert problem in error.value.problem and error.value.line == line
+    assert "\n" not in str(error.value) and len(str(error.value)) < 400
+    assert time.monotonic() - started < 10
+
+
+def test_an_alias_bomb_costs_nothing(tmp_path):
+    lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
+    lines += [f"a{k}: &a{k} [{', '.join([f'*a{k - 1}'] * 10)}]" for k in range(1, 10)]
+    (tmp_path / "bomb.yaml").write_text("\n".join(lines), encoding="utf-8")
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(InputError, match="bomb.yaml: not valid YAML: line 2: a reference"):
+        read_yaml(tmp_path / "bomb.yaml")
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000
+
+
+def test_a_huge_file_is_not_read(tmp_path):
+    with open(tmp_path / "huge.yaml", "wb") as file:
+        file.truncate(1 << 40)
+    with pytest.raises(InputError, match="huge.yaml: 1,099,511,627,776 bytes; a YAML file has at most 1,048,576"):
+        read_yaml(tmp_path / "huge.yaml")
+
+
+def test_a_file_appears_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "below" / "a.txt"
+    files.write_text(path, "first\n")
+    with pytest.raises(ZeroDivisionError), files.replacing(path) as part:
+        part.write_text("half")
+        raise ZeroDivisionError
+    assert path.read_bytes() == b"first\n" and [other.name for other in path.parent.iterdir()] == ["a.txt"]
+    assert files.digest(path) == hashlib.sha256(b"first\n").hexdigest()
+
+
+@pytest.mark.parametrize("write", [lambda path: files.write_text(path, "x"), files.remove])
+def test_a_folder_in_the_place_of_a_file_is_named(write, tmp_path):
+    (tmp_path / "a.txt").mkdir()
+    with pytest.raises(InputError, match="a.txt: is a folder where a file belongs; remove it"):
+        write(tmp_path / "a.txt")
+    files.remove(tmp_path / "missing.txt")
