@@ -28,6 +28,7 @@ from submission.findings import Finding, of_level, tell
 from submission.rules import EDITIONS, META_SUFFIX, TASK1A_2021, Rules
 from submission.validate import validate
 from task1a.errors import CommandParser, InputError, run_command
+from task1a.files import remove
 from task1a.run_folder import RunFolder, replacing, write_text
 
 MAX_PDF_BYTES = 32 * 1024 * 1024
@@ -117,7 +118,7 @@ def clear(out: Path) -> None:
             entry.unlink()
         elif label == entry.name and entry.is_dir() and not entry.is_symlink():
             for suffix in _SUFFIXES:
-                (entry / f"{label}{suffix}").unlink(missing_ok=True)
+                remove(entry / f"{label}{suffix}")
             with suppress(OSError):  # something else lies there: it stays
                 entry.rmdir()
 
@@ -203,7 +204,7 @@ def _write(systems: Mapping[str, _System], target: Path, rules: Rules, pdf: Path
 
 
 def _write_draft(path: Path, text: str) -> Sequence[Finding]:
-    if path.exists():  # what nobody edited was removed before
+    if path.is_file():  # what nobody edited was removed before
         return [Finding("warning", path.name, "", "an edited report", "a draft; the report stays as it is")]
     write_text(path, text)
     return []

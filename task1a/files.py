@@ -3,6 +3,7 @@
 YAML is the subset that means the same to every reader: plain data, written out. References (``*name``), which a few
 lines can multiply beyond any memory, and repeated keys, of which all but the last would be lost, are refused.
 """
+import errno
 import hashlib
 import json
 import os
@@ -20,6 +21,7 @@ MAX_YAML_BYTES = 1 << 20
 """The largest YAML file that is read; those of the project have a hundredth of that."""
 
 _MAX_DEPTH = 50
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 # line ends of YAML 1.1 that YAML 1.2, editors and other programs take for ordinary characters
 _OTHER_LINE_ENDS = ("\x85", "\u2028", "\u2029")
 
@@ -32,7 +34,7 @@ def replacing(path: Path) -> Iterator[Path]:
     temporary name is always the same, so what a killed process leaves is overwritten when it goes on.
 
     Raises:
-        InputError: ``path`` is a folder.
+        InputError: ``path`` is a folder, or the disk is full or read-only.
     """
     path = Path(path)
     if path.is_dir():
@@ -44,6 +46,11 @@ def replacing(path: Path) -> Iterator[Path]:
         with open(part, "rb+") as written:
             os.fsync(written.fileno())
         os.replace(part, path)
+    except OSError as error:
+        if error.errno not in _NO_ROOM:
+            raise
+        raise InputError(f"{path}: cannot be written ({error.strerror}); make room there, and the same command goes "
+                         "on from here") from None
     finally:
         part.unlink(missing_ok=True)
 

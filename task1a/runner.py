@@ -224,14 +224,15 @@ def _run_stages(run: Run, wanted: Sequence[str]) -> None:
             _run_stage(run, stage)
         else:
             _say(f"[{stage.name}] up to date")
-    if rank() == 0:
+    if rank() == 0 and "evaluate" in [stage.name for stage in STAGES[:last + 1]]:
         _restore_config(run)
 
 
 def _restore_config(run: Run) -> None:
-    """Write ``config.yaml`` where nothing had to run and it is not the configuration that the results are of."""
+    """Write ``config.yaml`` where all results are of this configuration, and the file says something else."""
     text = configuration.to_yaml(run.config)
     if not run.folder.config.is_file() or run.folder.config.read_bytes() != text.encode("utf-8"):
+        _say("config.yaml is missing or was changed; it is written anew")
         write_text(run.folder.config, text)
 
 
@@ -258,7 +259,7 @@ def _outdated(run: Run, stage: Stage) -> str | None:
     if changed_output:
         return changed_output
     if not stage.still_there(run):
-        return "its cache is gone"
+        return "its cache is gone or was changed"
     inputs: dict[str, Any] = json.loads(json.dumps(stage.depends_on(run)))
     changed = [key for key in {**made["inputs"], **inputs} if made["inputs"].get(key) != inputs.get(key)]
     return f"{', '.join(changed)} changed" if changed else None
