@@ -32,11 +32,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from task1a.data.tables import read_table
 from task1a.data.tau_layout import clip_key
-from task1a.errors import InputError
+from task1a.errors import InputError, shown
 
 SUM_TOLERANCE = 1e-3
 """How far from 1 the probabilities of a clip may sum: room for the rounding of printed numbers."""
+
+# float() takes more than decimal numbers: 1_0, the digits of other scripts, spaces around them
+_NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 
 _DECISION_COLUMNS = ("filename", "scene_label")
 _REFERENCE_COLUMNS = (*_DECISION_COLUMNS, "device")
@@ -49,24 +53,14 @@ def read_predictions(path: Path) -> pd.DataFrame:
         One row a clip in file order; ``filename`` and ``scene_label`` as text, the probabilities as float64.
 
     Raises:
-        InputError: there is no such table, a column is missing or stands twice, a row has too few or too many fields,
-            a probability is no number (with the line), or there is no clip.
+        InputError: there is no such table or it is malformed (:func:`task1a.data.tables.read_table`), or a probability
+            is not a decimal number.
     """
-    header, *rows = _read_fields(Path(path))
-    missing = [column for column in _DECISION_COLUMNS if column not in header]
-    if missing:
-        raise InputError(f"{path}: no column {missing[0]!r} (the first line is {' '.join(header)[:100]!r}); "
-                         "a prediction file has filename, scene_label and one column a label, separated by tabs")
-    twice = [column for column in header if header.count(column) > 1]
-    if twice:
-        raise InputError(f"{path}: two columns are named {twice[0]!r}")
-    if not rows:
-        raise InputError(f"{path}: holds no clip")
-    for line, row in enumerate(rows, start=2):
-        if len(row) != len(header):
-            raise InputError(f"{path}: line {line}: {len(row)} fields where the header has {len(header)}")
-    table = pd.DataFrame(rows, columns=header)
-    return table.assign(**{label: _numbers(path, table[label]) for label in label_columns(table)})
+    path = Path(path)
+    table = read_table(path, _DECISION_COLUMNS, "a prediction file (filename, scene_label, one column a label)")
+    for label in label_columns(table):
+        table[label] = _numbers(path, table[label])
+    return table
 
 
 def label_columns(predictions: pd.DataFrame) -> list[str]:
@@ -183,32 +177,13 @@ def _device_groups(devices: Sequence[str], seen_devices: Collection[str] | None)
     }
 
 
-def _read_fields(path: Path) -> list[list[str]]:
-    if not path.is_file():
-        raise InputError(f"{path}: no such file; give the prediction file (tab-separated table) of a system")
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError:
-        raise InputError(f"{path}: not a table: not UTF-8 text") from None
-    if not text.strip():
-        raise InputError(f"{path}: the file is empty")
-    return [line.split("\t") for line in text.rstrip("\n").split("\n")]
-
-
 def _numbers(path: Path, column: pd.Series) -> np.ndarray:
-    try:
-        return column.to_numpy(object).astype(np.float64)
-    except ValueError:
-        line, text = next((row + 2, text) for row, text in enumerate(column) if not _is_number(text))
-        raise InputError(f"{path}: line {line}: column {column.name!r}: {text!r} is not a number") from None
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
+    numbers = np.empty(len(column))
+    for row, text in enumerate(column.tolist()):
+        if not _NUMBER.fullmatch(text):
+            raise InputError(f"{path}: line {row + 2}: column {column.name!r}: {shown(text)} is not a number")
+        numbers[row] = float(text)
+    return numbers
 
 
 def _check_clips(name: str, table: pd.DataFrame, columns: Sequence[str]) -> None:

@@ -4,6 +4,7 @@ A zip is refused before anything of it is unpacked where it declares more than a
 share their bytes, as those of zip bombs do (D. Fifield, "A better zip bomb", WOOT 2019). Its table of contents is read
 only up to a size, so that neither time nor memory depend on what a file claims.
 """
+import copy
 import io
 import os
 import stat
@@ -13,6 +14,7 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
@@ -27,7 +29,8 @@ _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 _BROKEN = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, NotImplementedError, RuntimeError, ValueError,
            OverflowError, IndexError, OSError)
 _CHUNK = 64 * 1024
-_LOCAL_HEADER_BYTES = 30  # without the name
+_LOCAL_HEADER = struct.Struct("<4s2xHHLLLL4s")  # before a member: flags, method, time, checksum and both sizes
+_IN_ZIP64 = 0xFFFFFFFF  # a size that is given elsewhere, for it may need more bytes
 
 
 class Refused(Exception):
@@ -64,10 +67,14 @@ class Member:
             pass
 
     def _chunks(self) -> Iterator[bytes]:
+        size = 0
         try:
             with self.open() as content:
-                # zipfile gives no more than the declared size, and compares the checksum at the end
-                yield from iter(lambda: content.read(_CHUNK), b"")
+                while chunk := content.read(_CHUNK):
+                    size += len(chunk)
+                    if size > self.size:
+                        raise ValueError(f"more than the {self.size:,} bytes that it declares")
+                    yield chunk
         except _BROKEN as error:
             raise Refused(Finding("error", self.name, "", _said(error), "a file that can be read")) from None
 
@@ -92,16 +99,17 @@ def opened(path: Path, most_bytes: int) -> Iterator[tuple[dict[str, Member], lis
     elif not path.is_file():
         raise InputError(f"{path}: no such zip or folder")
     else:
-        with _Guarded(path) as file:
+        with BoundedFile(path) as file:
             yield _zip_members(file, path.name, most_bytes)
 
 
-class _Guarded(io.FileIO):
-    """A file that gives no more at once than a table of contents may have: zipfile reads it in one piece."""
+class BoundedFile(io.FileIO):
+    """A zip that is read with no more memory than a table of contents may take: zipfile reads that in one piece."""
 
     def read(self, size: int | None = -1) -> bytes:
+        """Read up to ``size`` bytes (zipfile.BadZipFile: they are more than a table of contents may have)."""
         if size is not None and size > MAX_CONTENTS_BYTES:
-            raise zipfile.BadZipFile(f"a table of contents of {size:,} bytes")
+            raise zipfile.BadZipFile(f"a table of contents of {size:,} bytes; {MAX_CONTENTS_BYTES:,} are the most")
         return super().read(MAX_CONTENTS_BYTES if size is None or size < 0 else size)
 
 
@@ -119,12 +127,23 @@ def _zip_members(file: BinaryIO, name: str, most_bytes: int) -> tuple[dict[str, 
     members, findings, seen = {}, [], set()
     for info in infos:
         member = info.orig_filename  # the other name ends where it has a NUL
-        reasons = [*_unsafe(info), *([("the same name again", "every file once")] if member in seen else [])]
+        reasons = list(_unsafe(info))
+        if member in seen:
+            reasons.append(("the same name again", "every file once"))
+        if not reasons and not _consistent(file, info):
+            reasons.append(("a header that contradicts the table of contents", "a zip that every program reads alike"))
         seen.add(member)
         findings += [Finding("error", member or name, "", *reason) for reason in reasons]
         if not reasons and not member.endswith("/"):
-            members[member] = Member(member, info.file_size, lambda info=info: archive.open(info))
+            members[member] = Member(member, info.file_size, partial(_open, archive, info))
     return members, findings
+
+
+def _open(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> BinaryIO:
+    """Open a member so that one byte more than it declares can be read: zipfile leaves out whatever follows."""
+    info = copy.copy(info)
+    info.file_size += 1
+    return archive.open(info)
 
 
 def _too_much(name: str, files: int, size: int, most_bytes: int) -> Finding:
@@ -133,10 +152,23 @@ def _too_much(name: str, files: int, size: int, most_bytes: int) -> Finding:
 
 
 def _overlapping(infos: Sequence[zipfile.ZipInfo], contents_start: int) -> bool:
-    places = sorted((info.header_offset, info.header_offset + _LOCAL_HEADER_BYTES + info.compress_size)
+    places = sorted((info.header_offset, info.header_offset + _LOCAL_HEADER.size + info.compress_size)
                     for info in infos)
     starts = [*(start for start, _ in places[1:]), contents_start]
     return any(end > start for (_, end), start in zip(places, starts, strict=False))
+
+
+def _consistent(file: BinaryIO, info: zipfile.ZipInfo) -> bool:
+    """Whether the header before a member says what the table of contents says; zipfile reads only the latter."""
+    try:
+        file.seek(info.header_offset)
+        _, flags, method, _, crc, packed, size, _ = _LOCAL_HEADER.unpack(file.read(_LOCAL_HEADER.size))
+    except _BROKEN:  # it lies outside the file
+        return False
+    if flags & 8:  # checksum and sizes follow the member
+        return method == info.compress_type
+    said, right = (method, crc, packed, size), (info.compress_type, info.CRC, info.compress_size, info.file_size)
+    return all(one in (other, _IN_ZIP64) for one, other in zip(said, right, strict=True))
 
 
 def _unsafe(info: zipfile.ZipInfo) -> Iterator[tuple[str, str]]:
@@ -157,19 +189,23 @@ def _unsafe(info: zipfile.ZipInfo) -> Iterator[tuple[str, str]]:
 
 
 def _folder_members(folder: Path, most_bytes: int) -> tuple[dict[str, Member], list[Finding]]:
-    members, findings, size = {}, [], 0
-    for above, folders, files in os.walk(folder):
-        folders.sort()
-        for entry in sorted(Path(above) / name for name in (*folders, *files)):
-            name = PurePosixPath(entry.relative_to(folder)).as_posix()
-            if entry.is_symlink() or not (entry.is_file() or entry.is_dir()):
-                findings.append(Finding("error", name, "", "a link or special file", "regular files only"))
-            elif entry.is_file():
-                members[name] = Member(name, entry.stat().st_size, lambda entry=entry: entry.open("rb"))
-                size += members[name].size
-                if size > most_bytes or len(members) > MAX_MEMBERS:
-                    return {}, [_too_much(folder.name, len(members), size, most_bytes)]
-    return members, findings
+    members, findings, folders, listed, size = {}, [], [folder], 0, 0
+    while folders:
+        with os.scandir(folders.pop()) as entries:
+            for entry in entries:
+                listed += 1
+                path = Path(entry.path)
+                name = PurePosixPath(path.relative_to(folder)).as_posix()
+                if entry.is_symlink() or not (entry.is_file() or entry.is_dir()):
+                    findings.append(Finding("error", name, "", "a link or special file", "regular files only"))
+                elif entry.is_dir():
+                    folders.append(path)
+                else:
+                    members[name] = Member(name, entry.stat().st_size, partial(path.open, "rb"))
+                    size += members[name].size
+                if size > most_bytes or listed > MAX_MEMBERS:
+                    return {}, [_too_much(folder.name, listed, size, most_bytes)]
+    return members, sorted(findings, key=lambda finding: finding.file)
 
 
 def _said(error: Exception) -> str:

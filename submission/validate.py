@@ -18,7 +18,7 @@ from types import ModuleType
 
 from submission import check_meta, check_output
 from submission.archive import Member, Refused, opened
-from submission.findings import Finding, as_json, shown, tell, verdict
+from submission.findings import Finding, as_json, of_level, shown, tell, verdict
 from submission.rules import EDITIONS, META_SUFFIX, TASK1A_2021, Rules
 from task1a.errors import CommandParser, InputError, run_command
 
@@ -144,7 +144,7 @@ def _check_output(member: Member, rules: Rules, run: Path | None) -> tuple[tuple
     except Refused as refused:
         return (), [refused.finding]
     labels, findings = check_output.check(data, _base(member), rules)
-    if run and labels:
+    if run and labels and not of_level(findings, "error"):
         findings += _against_run().compare_output(data, _base(member), run)
     return labels, findings
 

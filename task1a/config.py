@@ -9,7 +9,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, field, fields, is_dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import yaml
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
@@ -44,6 +44,7 @@ Real = Annotated[float, BeforeValidator(_number), Field(allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1, le=100_000)]
 Natural = Annotated[int, Field(ge=0, le=100_000)]
 Fraction = Annotated[Real, Field(ge=0, lt=1)]
+Width = Annotated[Real, Field(ge=0.1, le=100)]
 Weight = Annotated[Real, Field(ge=0, le=1000)]
 Seed = Annotated[int, Field(ge=0, lt=2 ** 32)]
 LearningRate = Annotated[Real, Field(gt=0, le=100)]
@@ -67,6 +68,8 @@ class DataConfig:
     """folder of the evaluation set (``--eval-root``); without one there is nothing to submit"""
     cache_dir: Folder = "cache"
     """folder of the feature caches and of the demo set, shared by all runs"""
+    demo_clip_seconds: Annotated[Real, Field(ge=0.1, le=60)] = 5.0
+    """length of the clips of the demo set"""
     workers: Annotated[int, Field(ge=1, le=1024)] | None = None
     """processes of the features stage; one a core when not given"""
     skip_damaged: bool = False
@@ -128,59 +131,91 @@ class FeatureConfig:
         return 1 + self.clip_samples // self.hop
 
 
-SETTINGS: dict[str, dict[str, Any]] = {
-    "bcresnet_asc": {"tau": 1.0, "sub_bands": 4, "dropout": 0.1, "residual_norm": "all",
-                     "residual_norm_shortcut": 0.1, "residual_norm_eps": 1e-5},
-    "bcresnet": {"tau": 8.0, "sub_bands": 4, "dropout": 0.1},
-    "cp_resnet": {"width": 64, "rho": 5},
-}
-"""what can be set of each architecture, with the values that stand where nothing is"""
-
-SMALLEST_INPUT = {"bcresnet_asc": (8, 7), "bcresnet": (40, 1), "cp_resnet": (17, 17)}
-"""mel bins and frames below which a layer of the architecture would have nothing to work on"""
-
-
 @dataclass(frozen=True, config=_strict)
-class ModelConfig:
-    """A network and what stands before it; the number of classes comes from the data.
+class NetworkConfig:
+    """A network and the front end before it; the number of classes comes from the data."""
 
-    Keys below ``front_end`` that the architecture does not have must be null; a null that it has becomes its default.
-    """
-
-    name: Literal["bcresnet_asc", "bcresnet", "cp_resnet"] = "bcresnet_asc"
+    name: str
     """architecture"""
     front_end: Literal["log_mel", "freqnorm", "pcen"] = "log_mel"
-    """what becomes of the log-mel energies before the network: nothing; each mel bin normalised by its mean and
-    deviation over the training clips; per-channel energy normalization in place of the logarithm"""
-    tau: Annotated[Real, Field(ge=0.1, le=100)] | None = None
-    """bcresnet_asc, bcresnet: width factor: the base width is c = 10 tau, and 8 tau"""
-    sub_bands: Count | None = None
-    """bcresnet_asc, bcresnet: sub-bands of the sub-spectral norm"""
-    dropout: Fraction | None = None
-    """bcresnet_asc, bcresnet: channel dropout in every block"""
-    residual_norm: Literal["all", "input", "none"] | None = None
-    """bcresnet_asc: where ResNorm stands: at the input and after every stage, at the input only, nowhere"""
-    residual_norm_shortcut: Weight | None = None
-    """bcresnet_asc: lambda of ResNorm; 0 is plain frequency-wise instance norm"""
-    residual_norm_eps: Annotated[Real, Field(ge=1e-30, le=1)] | None = None
-    """bcresnet_asc: added to the variance"""
-    width: Annotated[int, Field(ge=1, le=4096)] | None = None
-    """cp_resnet: channels of the first stage"""
-    rho: Annotated[int, Field(ge=0, le=22)] | None = None
-    """cp_resnet: number of 3x3 convolutions, which the receptive field grows with; 22 are all there are"""
+    """what is done to the log-mel energies before the network: nothing; each mel bin is normalised by its mean and
+    standard deviation over the training clips; per-channel energy normalization replaces the logarithm"""
 
-    def __post_init__(self) -> None:
-        own = SETTINGS[self.name]
-        for key in (f.name for f in fields(self) if f.name not in ("name", "front_end")):
-            if key not in own and getattr(self, key) is not None:
-                raise ValueError(f"model.{key}: {self.name} has no such setting, only {', '.join(own)}; set it to null")
-            if key in own and getattr(self, key) is None:
-                object.__setattr__(self, key, own[key])  # frozen for everybody else
+    smallest_input: ClassVar[tuple[int, int]] = (1, 1)
+    """mel bins and frames below which a layer of the architecture has nothing to work on"""
 
     @property
     def settings(self) -> dict[str, Any]:
-        """The settings of the architecture."""
-        return {key: getattr(self, key) for key in SETTINGS[self.name]}
+        """Settings of the architecture: the arguments of its class."""
+        return {key: value for key, value in asdict(self).items() if key not in ("name", "front_end")}
+
+
+@dataclass(frozen=True, config=_strict)
+class BCResNetASCConfig(NetworkConfig):
+    """BC-ResNet-ASC."""
+
+    name: Literal["bcresnet_asc"] = "bcresnet_asc"
+    """architecture"""
+    tau: Width = 1.0
+    """width factor; the base width is c = 10 tau"""
+    sub_bands: Count = 4
+    """sub-bands of the sub-spectral norm"""
+    dropout: Fraction = 0.1
+    """channel dropout in every block"""
+    residual_norm: Literal["all", "input", "none"] = "all"
+    """where ResNorm is applied: at the input and after every stage, at the input only, or nowhere"""
+    residual_norm_shortcut: Weight = 0.1
+    """lambda of ResNorm; 0 is plain frequency-wise instance norm"""
+    residual_norm_eps: Annotated[Real, Field(ge=1e-30, le=1)] = 1e-5
+    """added to the variance in ResNorm"""
+
+    smallest_input: ClassVar[tuple[int, int]] = (8, 7)
+
+
+@dataclass(frozen=True, config=_strict)
+class BCResNetConfig(NetworkConfig):
+    """BC-ResNet for keyword spotting."""
+
+    name: Literal["bcresnet"] = "bcresnet"
+    """architecture"""
+    tau: Width = 8.0
+    """width factor; the base width is c = 8 tau"""
+    sub_bands: Count = 4
+    """sub-bands of the sub-spectral norm"""
+    dropout: Fraction = 0.1
+    """channel dropout in every block"""
+
+    smallest_input: ClassVar[tuple[int, int]] = (40, 1)
+
+
+@dataclass(frozen=True, config=_strict)
+class CPResNetConfig(NetworkConfig):
+    """CP-ResNet."""
+
+    name: Literal["cp_resnet"] = "cp_resnet"
+    """architecture"""
+    width: Annotated[int, Field(ge=1, le=4096)] = 64
+    """channels of the first stage"""
+    rho: Annotated[int, Field(ge=0, le=22)] = 5
+    """number of 3x3 convolutions, with which the receptive field grows; 22 are all that there are"""
+
+    smallest_input: ClassVar[tuple[int, int]] = (17, 17)
+
+
+NETWORKS = (BCResNetASCConfig, BCResNetConfig, CPResNetConfig)
+
+
+def _set_keys(model: Any) -> Any:
+    # null takes back what a base says; files of models name the settings of all architectures, the others' as null
+    if not isinstance(model, dict):
+        return model
+    return {"name": "bcresnet_asc", **{key: value for key, value in model.items() if value is not None}}
+
+
+Network = Annotated[BCResNetASCConfig | BCResNetConfig | CPResNetConfig, Field(discriminator="name"),
+                    BeforeValidator(_set_keys)]
+"""The settings of any network, told apart by its name."""
+ModelConfig = BCResNetASCConfig
 
 
 @dataclass(frozen=True, config=_strict)
@@ -317,7 +352,7 @@ class Config:
     """names of the systems beside this one whose runs of the same seed are averaged; this one trains nothing then"""
     data: DataConfig = field(default_factory=DataConfig)
     features: FeatureConfig = field(default_factory=FeatureConfig)
-    model: ModelConfig = field(default_factory=ModelConfig)
+    model: Network = field(default_factory=BCResNetASCConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
     compression: CompressionConfig = field(default_factory=CompressionConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
@@ -325,11 +360,11 @@ class Config:
 
     def __post_init__(self) -> None:
         bins, frames = self.features.n_mels, self.features.frames
-        sub_bands = self.model.sub_bands
+        sub_bands = self.model.settings.get("sub_bands")
         # frequency is halved three times, and every stage has the sub-bands
         if sub_bands and bins % (8 * sub_bands):
             raise ValueError(f"features.n_mels={bins} must be a multiple of 8 model.sub_bands = {8 * sub_bands}")
-        least_bins, least_frames = SMALLEST_INPUT[self.model.name]
+        least_bins, least_frames = self.model.smallest_input
         if bins < least_bins or frames < least_frames:
             raise ValueError(f"features.n_mels={bins} and {frames} frames (features.clip_seconds, features.hop) are "
                              f"too few for model.name={self.model.name}, which needs {least_bins} x {least_frames}")
@@ -355,23 +390,32 @@ def load(path: Path, overrides: Sequence[str] = (), options: Mapping[str, Any] |
         nested = {name: value}
         for section in reversed(sections):
             nested = {section: nested}
-        _check_keys(Config, nested, (), "command line")
+        _check_keys(nested, "command line")
         tree = _merge(tree, nested)
     return from_tree({"system": path.stem, **tree}, source=str(path))
 
 
 def from_tree(tree: Mapping[str, Any], source: str) -> Config:
     """Build a configuration from nested mappings, e.g. a run's own ``config.yaml``; ``source`` is named in errors."""
-    _check_keys(Config, tree, (), source)
+    _check_keys(tree, source)
     try:
         # JSON is where pydantic takes mappings for sections and yet is strict about types
         return TypeAdapter(Config).validate_json(json.dumps(tree, default=str))
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        key = ".".join(str(part) for part in first["loc"] if isinstance(part, str) and part.islower())
+        # the name of a network's kind is a step on the way to its settings
+        steps = [step for step in first["loc"] if isinstance(step, str) and step.islower()]
+        key = ".".join(step for step in steps if step not in [kind.name for kind in NETWORKS])
         message = first["msg"].removeprefix("Value error, ")
-        if first["type"] == "value_error" and message.startswith(_SECTIONS):  # of a check that names the keys itself
-            raise InputError(f"{source}: {message}") from None
+        if first["type"] == "value_error" and message.startswith(tuple(f"{section}." for section in KEYS)):
+            raise InputError(f"{source}: {message}") from None  # of a check that names the keys itself
+        if first["type"] == "union_tag_invalid":
+            raise InputError(f"{source}: model.name: Input should be {first['ctx']['expected_tags']} (given "
+                             f"{shown(tree['model']['name'])})") from None
+        if first["type"] == "unexpected_keyword_argument":
+            own = next(kind for kind in NETWORKS if kind.name == steps[1])
+            raise InputError(f"{source}: {key}: {own.name} has no such setting, only {', '.join(own().settings)}; set "
+                             "it to null") from None
         raise InputError(f"{source}: {key}: {message} (given {shown(first['input'])})") from None
     except ValueError:
         raise InputError(f"{source}: a number has too many digits") from None
@@ -398,7 +442,7 @@ def _read_tree(path: Path) -> dict[str, Any]:
             raise InputError(f"{path}: no such configuration{_similar_file(path)}")
         above = read_yaml(path)
         if not isinstance(above, dict):
-            raise InputError(f"{path}: must hold sections ({', '.join(_sections())})")
+            raise InputError(f"{path}: must hold sections ({', '.join(key for key in KEYS if KEYS[key])})")
         base = above.pop("base", None)
         tree = _merge(above, tree)
         if base is None:
@@ -438,32 +482,43 @@ def _parsed(override: str) -> tuple[str, Any]:
         raise InputError(f"{shown(override)}: {error}") from None
 
 
-def _check_keys(kind: type, tree: Any, above: tuple[str, ...], source: str) -> None:
+def _check_keys(tree: Any, source: str) -> None:
+    """Refuse keys that there are not, and values where keys are expected."""
     if not isinstance(tree, Mapping):
-        raise InputError(f"{source}: {'.'.join(above)}: must hold keys ({', '.join(f.name for f in fields(kind))})")
-    known = {f.name: f.type for f in fields(kind)}
-    for key, value in tree.items():
-        name = ".".join((*above, str(key)))[:200]
-        if key not in known:
-            near = _nearest(name)
-            raise InputError(f"{source}: unknown key {shown(name)}" + (f"; did you mean {near!r}?" if near else ""))
-        if is_dataclass(known[key]):
-            _check_keys(known[key], value, (*above, key), source)
+        raise InputError(f"{source}: must hold keys ({', '.join(KEYS)})")
+    for section, values in tree.items():
+        if section not in KEYS:
+            raise _unknown_key(source, str(section))
+        if not KEYS[section]:
+            continue
+        if not isinstance(values, Mapping):
+            raise InputError(f"{source}: {section}: must hold keys ({', '.join(KEYS[section])})")
+        for key in values:
+            if key not in KEYS[section]:
+                raise _unknown_key(source, f"{section}.{key}")
 
 
-def _sections() -> list[str]:
-    return [f.name for f in fields(Config) if is_dataclass(f.type)]
-
-
-_SECTIONS = tuple(f"{section}." for section in _sections())
-
-
-def _nearest(name: str) -> str | None:
-    """The valid key closest to ``name``: by its spelling, else the one of that name in another section."""
-    names = [f.name if not is_dataclass(f.type) else f"{f.name}.{g.name}"
-             for f in fields(Config) for g in (fields(f.type) if is_dataclass(f.type) else (f,))]
+def _unknown_key(source: str, name: str) -> InputError:
+    """Offers the valid key closest to ``name``: the one of that name in another section, else by its spelling."""
+    name = name[:200]
+    names = []
+    for section, keys in KEYS.items():
+        names += [f"{section}.{key}" for key in keys] or [section]
     last = name.rsplit(".", 1)[-1]
-    elsewhere = [n for n in names if n.rsplit(".", 1)[-1] == last]
-    near = elsewhere or difflib.get_close_matches(name, names, n=1, cutoff=0.5) or difflib.get_close_matches(
-        last, names, n=1, cutoff=0.5)
-    return near[0] if near else None
+    near = [known for known in names if known.rsplit(".", 1)[-1] == last]
+    for spelling in (name, last):
+        near = near or difflib.get_close_matches(spelling, names, n=1, cutoff=0.5)
+    return InputError(f"{source}: unknown key {shown(name)}" + (f"; did you mean {near[0]!r}?" if near else ""))
+
+
+def _keys() -> dict[str, tuple[str, ...]]:
+    keys = {}
+    for section in fields(Config):
+        kinds = NETWORKS if section.name == "model" else (section.type,)
+        names = [key.name for kind in kinds if is_dataclass(kind) for key in fields(kind)]
+        keys[section.name] = tuple(dict.fromkeys(names))
+    return keys
+
+
+KEYS = _keys()
+"""Keys of each section; none for the values that stand beside the sections."""

@@ -7,29 +7,27 @@ file compressed with xz (``.safetensors.xz``) is read as well: the small encodin
 import hashlib
 import json
 import lzma
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from pydantic import TypeAdapter, ValidationError
-from safetensors import SafetensorError
-from safetensors.torch import load as load_bytes
 from safetensors.torch import save as save_bytes
 from torch import Tensor, nn
 
 from task1a import models
 from task1a.compression.fold import fold_batch_norms
 from task1a.compression.packed import Packing, packed_form, stored_state, unpack
-from task1a.config import FeatureConfig, ModelConfig
-from task1a.errors import InputError
-from task1a.run_folder import replacing
+from task1a.config import FeatureConfig, Network
+from task1a.errors import InputError, shown
+from task1a.files import replacing
+from task1a.safetensors_file import SafetensorsFile, opened, printable
 
 FORMAT = "task1a-model-2"
 """the one key of the metadata: with several, safetensors writes them in an order that differs from run to run"""
-LARGEST_UNPACKED = 1 << 28
-"""bytes that an xz file may unpack to; a model of the challenge has a thousandth of that"""
 # no position and no context helps to predict a byte of a sparse int8 tensor
 _XZ = [{"id": lzma.FILTER_LZMA2, "preset": 9 | lzma.PRESET_EXTREME, "lc": 0, "lp": 0, "pb": 0}]
 
@@ -38,7 +36,7 @@ _XZ = [{"id": lzma.FILTER_LZMA2, "preset": 9 | lzma.PRESET_EXTREME, "lc": 0, "lp
 class ModelSpec:
     """What rebuilds a model around its tensors."""
 
-    model: ModelConfig
+    model: Network
     features: FeatureConfig
     labels: tuple[str, ...]
     packing: Packing | None = None
@@ -59,6 +57,12 @@ class ModelSpec:
             model = self.build()
             return stored_state(model) if self.packing is None else packed_form(model, self.packing)
 
+    def multiply_accumulates(self) -> int:
+        """Multiply-accumulates of one clip, counted without memory for any weight or value."""
+        with torch.device("meta"):
+            model = self.build()
+        return models.multiply_accumulates(model, self.input_shape)
+
     @property
     def input_shape(self) -> tuple[int, int, int]:
         """(channels, mel bins, frames) of one clip."""
@@ -72,7 +76,7 @@ def save(path: Path, tensors: Mapping[str, Tensor], spec: ModelSpec) -> None:
     """Write the tensors of a model with its specification, atomically."""
     tensors = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
     with replacing(path) as part:
-        part.write_bytes(save_bytes(tensors, metadata={FORMAT: _metadata(asdict(spec), tensors)}))
+        part.write_bytes(save_bytes(tensors, metadata={FORMAT: _metadata(asdict(spec), _contents(tensors))}))
 
 
 def save_xz(path: Path) -> Path:
@@ -90,109 +94,115 @@ def load(path: Path) -> tuple[nn.Module, ModelSpec]:
         InputError: the file is missing, not a model file of this project, damaged, or its tensors do not fit the
             architecture that its metadata names.
     """
-    spec, tensors = _read(path)
+    with opened(path) as stored:
+        spec, tensors = verified(stored), _tensors(stored)
     model = spec.build()
     model.load_state_dict(tensors if spec.packing is None else unpack(tensors), strict=False)
     return model.eval(), spec
 
 
 def read_spec(path: Path) -> ModelSpec:
-    """The specification in a model file's metadata."""
-    return _read(path)[0]
+    """The specification in a model file's metadata, which the tensors fit."""
+    with opened(path) as stored:
+        return verified(stored)
 
 
-def is_model_file(path: Path) -> bool:
-    """Whether a safetensors file says that it is a model file of this project."""
-    return FORMAT in _read_safetensors(path)[0]
+def stated_spec(path: Path) -> ModelSpec | None:
+    """The specification in a model file's metadata, whatever its tensors are; None in a file of another maker."""
+    with opened(path) as stored:
+        return _stated(stored)[0] if FORMAT in stored.metadata else None
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
     """All tensors of a safetensors file, of this project or any other."""
-    metadata, tensors = _read_safetensors(path)
-    if FORMAT in metadata:
-        _verified(path, metadata[FORMAT], tensors)
-    return tensors
+    with opened(path) as stored:
+        if FORMAT in stored.metadata:
+            verified(stored)
+        return _tensors(stored)
 
 
-def _read(path: Path) -> tuple[ModelSpec, dict[str, Tensor]]:
-    metadata, tensors = _read_safetensors(path)
-    if FORMAT not in metadata:
-        raise InputError(f"{path}: not a model file of this project (its metadata lacks {FORMAT!r})")
-    return _verified(path, metadata[FORMAT], tensors), tensors
+def verified(stored: SafetensorsFile) -> ModelSpec:
+    """The specification of a model file after all checks: nothing is damaged, and the tensors fit the architecture.
 
+    The tensors are gone through block by block and not kept.
 
-def _verified(path: Path, text: str, tensors: Mapping[str, Tensor]) -> ModelSpec:
-    """The specification in the text of the metadata, which the tensors fit and which is whole with them."""
-    try:
-        plain = json.loads(text)["spec"]
-        spec = _SPEC.validate_json(json.dumps(plain))
-        # the text and not what it says, for 1e-5 may be written in many ways and was written in one
-        whole = text == _metadata(plain, tensors)
-    except ValidationError as error:
-        raise InputError(f"{path}: damaged metadata: {' '.join(str(error).split())}") from None
-    except (ValueError, KeyError, TypeError, RecursionError):
-        raise InputError(f"{path}: damaged metadata") from None
-    if not whole:
-        raise InputError(f"{path}: damaged: its content is not what was written (the digest in its metadata differs)")
-    _check_form(path, spec, tensors)
+    Raises:
+        InputError: one of these is not so, or it is not a model file of this project.
+    """
+    if FORMAT not in stored.metadata:
+        raise InputError(f"{stored.path}: not a model file of this project (its metadata lacks {FORMAT!r})")
+    spec, plain = _stated(stored)
+    contents = ((name, str(entry), stored.blocks(name)) for name, entry in stored.tensors.items())
+    # the text and not what it says, for 1e-5 may be written in many ways and was written in one
+    if stored.metadata[FORMAT] != _metadata(plain, contents):
+        raise InputError(f"{stored.path}: damaged: its content is not what was written (the digest in its metadata "
+                         "differs)")
+    _check_form(stored, spec)
     return spec
 
 
-def _check_form(path: Path, spec: ModelSpec, tensors: Mapping[str, Tensor]) -> None:
+def _stated(stored: SafetensorsFile) -> tuple[ModelSpec, Mapping[str, Any]]:
+    """The specification in the metadata, and the plain data that it is made of."""
+    try:
+        plain = json.loads(stored.metadata[FORMAT])["spec"]
+        return _SPEC.validate_json(json.dumps(plain)), plain
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        place = ".".join(str(part) for part in first["loc"])
+        raise InputError(f"{stored.path}: damaged metadata: {printable(place)}: {printable(first['msg'])} "
+                         f"(given {shown(first['input'])})") from None
+    except (ValueError, KeyError, TypeError, RecursionError):
+        raise InputError(f"{stored.path}: damaged metadata") from None
+
+
+def _check_form(stored: SafetensorsFile, spec: ModelSpec) -> None:
     """Refuse tensors that are not those of the architecture; of that, nothing is built but names and shapes."""
     try:
-        expected = spec.stored_form()
-    except (RuntimeError, TypeError, ValueError, OverflowError):
-        raise InputError(f"{path}: damaged metadata: no model can be built of its settings") from None
-    for name in sorted(set(expected) ^ set(tensors)):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch warns of layers without outputs, which are refused below
+            expected = spec.stored_form()
+            spec.multiply_accumulates()  # layers may fit together, and not the clips that the features make
+    except Exception as error:  # torch and the networks raise all sorts over settings that nobody trains with
+        raise InputError(f"{stored.path}: damaged metadata: no model can be built of its settings "
+                         f"({printable(' '.join(str(error).split()))})") from None
+    for name in sorted(set(expected) ^ set(stored.tensors)):
         state = "missing" if name in expected else "not part of the architecture"
-        raise InputError(f"{path}: tensor {name} is {state}; the file was made for another model")
+        raise InputError(f"{stored.path}: tensor {printable(name)} is {state}; the file was made for another model")
     for name, value in expected.items():
-        if tensors[name].shape != value.shape or tensors[name].dtype != value.dtype:
-            raise InputError(f"{path}: tensor {name} is {_kind(tensors[name])}, the architecture needs {_kind(value)}")
+        if str(stored.tensors[name]) != _kind(value):
+            raise InputError(f"{stored.path}: tensor {name} is {stored.tensors[name]}, the architecture needs "
+                             f"{_kind(value)}")
 
 
-def _read_safetensors(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
-    """Metadata and tensors."""
-    content = _content(Path(path))
-    try:
-        # by name, for the order in a file is that of the sizes of its types
-        tensors = dict(sorted(load_bytes(content).items()))
-        header = json.loads(content[8:8 + int.from_bytes(content[:8], "little")])
-    except (SafetensorError, ValueError, KeyError) as error:
-        raise InputError(f"{path}: not a readable safetensors file ({error})") from None
-    return header.get("__metadata__", {}), tensors
+def _tensors(stored: SafetensorsFile) -> dict[str, Tensor]:
+    tensors = {}
+    for name, entry in stored.tensors.items():
+        content, dtype = bytearray(), getattr(torch, entry.dtype)
+        for block in stored.blocks(name):
+            content += block
+        flat = torch.frombuffer(content, dtype=dtype) if content else torch.empty(0, dtype=dtype)
+        tensors[name] = flat.reshape(entry.shape)
+    return tensors
 
 
-def _content(path: Path) -> bytes:
-    if not path.is_file():
-        raise InputError(f"{path}: no such model file")
-    content = path.read_bytes()
-    if path.suffix != ".xz":
-        return content
-    reader = lzma.LZMADecompressor(format=lzma.FORMAT_XZ, memlimit=LARGEST_UNPACKED)
-    try:
-        content = reader.decompress(content, max_length=LARGEST_UNPACKED)
-    except lzma.LZMAError as error:
-        raise InputError(f"{path}: not a readable xz file ({error})") from None
-    if not reader.eof or reader.unused_data:
-        raise InputError(f"{path}: cut off, followed by something else, or larger than {LARGEST_UNPACKED:,} B when "
-                         "unpacked")
-    return content
+def _metadata(spec: Mapping[str, Any], contents: Iterable[tuple[str, str, Iterable[bytes]]]) -> str:
+    """The text of the metadata: the specification, and the digest of that and of the tensors.
 
-
-def _metadata(spec: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:
-    """The text of the metadata: the specification, and the digest of that and of the tensors."""
-    return json.dumps({"sha256": _digest(spec, tensors), "spec": spec})
-
-
-def _digest(spec: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:
-    """SHA-256 over the specification and the names, types, shapes and values of the tensors."""
+    Args:
+        spec: as plain data.
+        contents: name, type and shape, and bytes in blocks of every tensor, in the order of the names.
+    """
     sha256 = hashlib.sha256(json.dumps(spec, sort_keys=True).encode())
+    for name, kind, blocks in contents:
+        sha256.update(f"\n{name} {kind}\n".encode(errors="surrogatepass"))
+        for block in blocks:
+            sha256.update(block)
+    return json.dumps({"sha256": sha256.hexdigest(), "spec": spec})
+
+
+def _contents(tensors: Mapping[str, Tensor]) -> Iterator[tuple[str, str, Iterable[bytes]]]:
     for name, value in sorted(tensors.items()):
-        sha256.update(f"\n{name} {_kind(value)}\n".encode())
-        sha256.update(value.reshape(-1).view(torch.uint8).numpy().tobytes())
-    return sha256.hexdigest()
+        yield name, _kind(value), [value.reshape(-1).view(torch.uint8).numpy().tobytes()]
 
 
 def _kind(value: Tensor) -> str:

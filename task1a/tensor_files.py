@@ -1,10 +1,11 @@
 """What a model file stores: the shape and type of every tensor, and how many of its values are not zero.
 
 Files of any maker are read, and none is trusted: nothing in a file is run, nothing outside its folder is opened, and
-memory is taken for what a file holds, not for what it says. Widths come from the stored type; a type that is not known
-is an error and never a guess. A value counts as it is stored: the zero of a type with a zero point is a value.
+time and memory have bounds that no file can move. Widths come from the stored type; a type that is not known is an
+error and never a guess. A value counts as it is stored: the zero of a type with a zero point is a value.
 """
 import math
+import pickletools
 import re
 import warnings
 import zipfile
@@ -14,15 +15,27 @@ from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from task1a.errors import InputError
-from task1a.model_file import read_tensors
+from submission.archive import BoundedFile
+from task1a.errors import InputError, shown
+from task1a.model_file import FORMAT, verified
+from task1a.safetensors_file import opened, printable
 
+LARGEST_FILE = 1 << 30
+"""The largest .safetensors file that is counted; it is read in blocks."""
+LARGEST_WHOLE = 1 << 26
+"""The largest file of any other kind, which memory has to hold as a whole: 500 times the limit of the challenge."""
+MOST_TENSORS = 10_000
+"""The most tensors of one file; the networks of the paper have a few hundred."""
+
+_MOST_AXES = 64
+_BLOCK = 1 << 20
+_LONGEST_MESSAGE = 1000
 # sub-byte types of torch are left out: some hold several values in what torch counts as one
 _TORCH_BITS = {
     "bool": 8, "uint8": 8, "uint16": 16, "uint32": 32, "uint64": 64, "int8": 8, "int16": 16, "int32": 32, "int64": 64,
@@ -30,12 +43,21 @@ _TORCH_BITS = {
     "float8_e5m2fnuz": 8, "float16": 16, "bfloat16": 16, "float32": 32, "float64": 64, "complex64": 64,
     "complex128": 128,
 }
-_TFLITE_BITS = {
-    "BOOL": 8, "UINT8": 8, "UINT16": 16, "UINT32": 32, "UINT64": 64,
-    "INT4": 4, "INT8": 8, "INT16": 16, "INT32": 32, "INT64": 64,
-    "FLOAT16": 16, "BFLOAT16": 16, "FLOAT32": 32, "FLOAT64": 64, "COMPLEX64": 64, "COMPLEX128": 128,
-}
+_BITS = {**_TORCH_BITS, "int4": 4}
+_SAVE = "save one with torch.save(model.state_dict(), FILE)"
+# what the pickle of a state dictionary names; torch allows more, some of which makes large objects of a few bytes
+_TORCH_GLOBALS = re.compile(
+    r"collections OrderedDict|torch \w+|torch\.(storage|serialization|nn\.parameter|_tensor) \w+|torch\._utils "
+    r"_rebuild_(tensor|tensor_v2|tensor_v3|parameter|parameter_with_state|qtensor|sparse_tensor|meta_tensor_no_storage)")
+_OPERATIONS = 400_000
+# before its archives, torch wrote one pickle after another: two marks, the machine, the content and the storages' names
+_PICKLES = 5
+# bytes that a model of ONNX has room for, and what each part of one takes as an object
+_ONNX_MEMORY = 1 << 26
+_FIELD_MEMORY, _NUMBER_MEMORY, _TEXT_MEMORY = 200, 16, 2
 _TFLITE_MARK = b"TFL3"
+# lists of a TFLite file, of which several references may share one
+_TFLITE_ENTRIES = 50_000
 # the place in a tensor's table of "values are in another file", which came after the schema of the package
 _TFLITE_EXTERNAL = 24
 
@@ -50,7 +72,7 @@ class TensorSize:
     bits: int
     """of one value"""
     values: int
-    """stored ones: of a sparse tensor without those that it leaves out"""
+    """explicitly stored values (of a sparse tensor, those that differ from its default)"""
     non_zero: int
 
     @property
@@ -76,47 +98,129 @@ def stored_tensors(path: Path) -> list[TensorSize]:
         InputError: there is no such file, its kind is unknown or needs a package that is not installed, it is damaged
             or not what its suffix says, or a tensor has a type of unknown width.
     """
-    path = Path(path)
-    read = next((reader for suffix, reader in _READERS.items() if path.name.lower().endswith(suffix)), None)
-    if read is None:
+    path, sizes, stored_bytes = Path(path), [], 0
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what is wrong is told in one line, as an error
+            for size in _reader_of(path)(path):
+                stored_bytes += size.values * size.bits // 8
+                if len(sizes) == MOST_TENSORS or len(size.shape) > _MOST_AXES or stored_bytes > LARGEST_FILE:
+                    raise InputError(f"{path}: too large to be counted; {MOST_TENSORS:,} tensors of {_MOST_AXES} axes "
+                                     f"and together {LARGEST_FILE:,} B are the most")
+                sizes.append(replace(size, name=printable(size.name)))
+    except InputError as error:
+        raise InputError(printable(str(error), _LONGEST_MESSAGE)) from None
+    return sizes
+
+
+def count_non_zero(blocks: Iterable[bytes | np.ndarray], dtype: str, values: int) -> int:
+    """Count the values that are not zero; a float has a zero of either sign.
+
+    Args:
+        blocks: the bytes of the values, little-endian; all but the last of a length that 16 divides.
+        dtype: their type, as numpy or torch call it.
+        values: how many there are.
+    """
+    bits, parts = _BITS[dtype], 2 if dtype.startswith("complex") else 1
+    word = np.dtype(f"<u{max(bits // parts // 8, 1)}")
+    # types that end in fnuz are finite, and use the bits of the negative zero for what is not a number
+    signed_zero = dtype.startswith(("float", "bfloat", "complex")) and not dtype.endswith("fnuz")
+    non_zero, left = 0, parts * values
+    for block in blocks:
+        words = np.frombuffer(block, word)
+        if bits == 4:
+            words = np.stack([words & 0x0F, words >> 4], axis=-1).reshape(-1)
+        words = words[:left]  # the last byte of an odd number of halves has one that is no value
+        left -= len(words)
+        if signed_zero:
+            words = words & word.type((1 << bits // parts - 1) - 1)
+        non_zero += int(np.count_nonzero(words if parts == 1 else words.reshape(-1, 2).any(axis=1)))
+    return non_zero
+
+
+def _reader_of(path: Path) -> Callable[[Path], Iterable[TensorSize]]:
+    suffix = next((suffix for suffix in _READERS if path.name.lower().endswith(suffix)), None)
+    if suffix is None:
         raise InputError(f"{path}: not a kind of model file that can be counted; these are {', '.join(_READERS)}")
     if not path.is_file():
         raise InputError(f"{path}: no such model file")
-    try:
-        return [replace(size, name=_printable(size.name)) for size in read(path)]
-    except InputError as error:
-        raise InputError(_printable(str(error))) from None
+    size, largest = path.stat().st_size, LARGEST_FILE if suffix == ".safetensors" else LARGEST_WHOLE
+    if size > largest:
+        advice = "" if suffix == ".safetensors" else "; save a larger model as .safetensors"
+        raise InputError(f"{path}: {size:,} B, which is too large to be counted; {largest:,} B are the most{advice}")
+    return _READERS[suffix]
 
 
-def _read_safetensors(path: Path) -> list[TensorSize]:
-    with _readable(path, "safetensors file"):
-        return _torch_sizes(path, read_tensors(path))
+def _read_safetensors(path: Path) -> Iterator[TensorSize]:
+    with _readable(path, "safetensors file"), opened(path) as stored:
+        if FORMAT in stored.metadata:
+            verified(stored)
+        for name, entry in stored.tensors.items():
+            yield TensorSize(name, entry.shape, entry.dtype, _BITS[entry.dtype], entry.values,
+                             count_non_zero(stored.blocks(name), entry.dtype, entry.values))
 
 
-def _read_state_dict(path: Path) -> list[TensorSize]:
-    with _readable(path, "PyTorch file of tensors only", "save one with torch.save(model.state_dict(), FILE)"):
-        _check_archive(path)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # what is wrong is told in one line, as an error
-            content = torch.load(path, map_location="cpu", weights_only=True)
+def _read_state_dict(path: Path) -> Iterator[TensorSize]:
+    with _readable(path, "PyTorch file of tensors only", _SAVE):
+        _check_torch_file(path)
+        content = torch.load(path, map_location="cpu", weights_only=True)
         tensors = _state_dict(content) or (isinstance(content, Mapping) and _state_dict(content.get("state_dict")))
         if not tensors:
             raise InputError(f"{path}: no state dictionary (tensors by their names), neither as a whole nor under the "
-                             "key state_dict; save one with torch.save(model.state_dict(), FILE)")
-        return _torch_sizes(path, tensors, path.stat().st_size)
+                             f"key state_dict; {_SAVE}")
+        yield from _torch_sizes(path, tensors, path.stat().st_size)
 
 
-def _check_archive(path: Path) -> None:
-    """Refuse an archive that unpacks to more than the file, or that has changed since it was written."""
+def _check_torch_file(path: Path) -> None:
+    """Refuse a file that has changed since it was written, or that would take much time or memory to load."""
     with path.open("rb") as file:
         if file.read(4) != b"PK\x03\x04":
-            return  # torch wrote no archives before its version 1.6
-    with zipfile.ZipFile(path) as archive:
+            file.seek(0)
+            for _ in range(_PICKLES):
+                _check_pickle(path, file)
+            return
+    with BoundedFile(path) as file, zipfile.ZipFile(file) as archive:
         if sum(entry.file_size for entry in archive.infolist()) > path.stat().st_size:
             raise InputError(f"{path}: its content is compressed, which torch.save does not do; not opened")
         damaged = archive.testzip()
-    if damaged:
-        raise InputError(f"{path}: damaged: {damaged} is not what was written (its checksum differs)")
+        if damaged:
+            raise InputError(f"{path}: damaged: {damaged} is not what was written (its checksum differs)")
+        for entry in archive.infolist():
+            if entry.orig_filename.lower().endswith("data.pkl"):  # torch takes either case, and any of several
+                with archive.open(entry) as content:
+                    _check_pickle(path, content)
+
+
+def _check_pickle(path: Path, file: BinaryIO) -> None:
+    """Go through the operations of a pickle without carrying them out, and refuse one that is too long.
+
+    Tuples can be made of tuples over and over, so that a few bytes stand for more values than can ever be gone through
+    (which happens where they are keys). A value that is fetched again counts with all the values in it.
+    """
+    operations, stack, fetched = 0, [], {}  # the stack has the number of values in each object, and None for a mark
+    for operation, argument, _ in pickletools.genops(file):
+        if operation.name == "GLOBAL" and not _TORCH_GLOBALS.fullmatch(argument):
+            name = printable(argument.replace(" ", "."))
+            raise InputError(f"{path}: holds {name}, which is no part of a state dictionary; {_SAVE}")
+        taken, inputs = 0, operation.stack_before
+        if pickletools.markobject in inputs:
+            inputs = inputs[:inputs.index(pickletools.markobject)]
+            while (values := stack.pop()) is not None:
+                taken += values
+        for _ in inputs:
+            taken += stack.pop()
+        for output in operation.stack_after:
+            made = 1 + taken if "TUPLE" in operation.name else 1
+            stack.append(None if output is pickletools.markobject else made)
+        if "PUT" in operation.name:
+            fetched[argument] = stack[-1]
+        elif "GET" in operation.name:
+            stack[-1] = fetched[argument]
+            operations += stack[-1]
+        operations += 1
+        if operations > _OPERATIONS:
+            raise InputError(f"{path}: a pickle of more than {_OPERATIONS:,} operations; {MOST_TENSORS:,} tensors take "
+                             "fewer")
 
 
 def _state_dict(content: Any) -> dict[str, Tensor] | None:
@@ -125,20 +229,22 @@ def _state_dict(content: Any) -> dict[str, Tensor] | None:
         return None
     tensors = {}
     for name, value in content.items():
+        if not isinstance(name, str):
+            return None
         # torch's quantized linear layers keep (weight, bias) and a type beside their tensors
-        if str(name).endswith("_packed_params") and isinstance(value, tuple) and len(value) == 2:
+        if name.endswith("_packed_params") and isinstance(value, tuple) and len(value) == 2:
             parts = {f"{name}.{part}": v for part, v in zip(("weight", "bias"), value, strict=True) if v is not None}
         else:
             parts = {} if isinstance(value, torch.dtype) else {name: value}
-        if not all(isinstance(key, str) and isinstance(part, Tensor) for key, part in parts.items()):
+        if not all(isinstance(part, Tensor) for part in parts.values()):
             return None
         tensors.update(parts)
     return tensors
 
 
-def _torch_sizes(path: Path, tensors: Mapping[str, Tensor], largest: float = math.inf) -> list[TensorSize]:
-    """Sizes of tensors whose storages have at most ``largest`` bytes."""
-    sizes, seen = [], set()
+def _torch_sizes(path: Path, tensors: Mapping[str, Tensor], largest: float = math.inf) -> Iterator[TensorSize]:
+    """Yield the sizes of tensors whose storages have at most ``largest`` bytes."""
+    seen = set()
     for name, value in tensors.items():
         if _torch_type(value) not in _TORCH_BITS:
             raise _unknown_type(path, name, _torch_type(value))
@@ -154,16 +260,15 @@ def _torch_sizes(path: Path, tensors: Mapping[str, Tensor], largest: float = mat
         if value.numel() and place in seen:
             continue
         seen.add(place)
-        sizes.append(_torch_size(name, tensors[name].shape, value))
+        yield _torch_size(name, tensors[name].shape, value)
         if value.is_quantized:
-            sizes += _torch_sizes(path, _quantizer(name, value))
-    return sizes
+            yield from _torch_sizes(path, _quantizer(name, value))
 
 
 def _torch_size(name: str, shape: Iterable[int], value: Tensor) -> TensorSize:
     stored = value.int_repr() if value.is_quantized else value
     return TensorSize(name, tuple(shape), _torch_type(value), _TORCH_BITS[_torch_type(value)], value.numel(),
-                      int((stored != 0).sum()))
+                      int(torch.count_nonzero(stored != 0)))
 
 
 def _torch_type(value: Tensor) -> str:
@@ -179,19 +284,67 @@ def _quantizer(name: str, value: Tensor) -> dict[str, Tensor]:
     return {f"{name}.scale": scale, f"{name}.zero_point": zero}
 
 
-def _read_onnx(path: Path) -> list[TensorSize]:
+def _read_onnx(path: Path) -> Iterator[TensorSize]:
     onnx = _package("onnx", path)
     with _readable(path, "ONNX model"):
-        model = onnx.load_model(path, format="protobuf", load_external_data=False)
+        content = path.read_bytes()
+        _check_protobuf(path, content, onnx.ModelProto.DESCRIPTOR)
+        model = onnx.load_model_from_string(content)
+        del content
         # protobuf takes many other bytes for a model with nothing in it
         if not (model.ir_version and model.opset_import and model.HasField("graph")):
             raise InputError(f"{path}: not an ONNX model, or cut off")
         graphs = [model.graph]
         for training in model.training_info:
             graphs += [training.initialization, training.algorithm]
-        found = [pair for graph in graphs for pair in _graph_tensors(onnx, graph)]
-        found += [pair for function in model.functions for pair in _node_tensors(onnx, function.node)]
-        return [_onnx_size(onnx, path, name, tensor) for name, tensor in found]
+        for graph in graphs:
+            for name, tensor in _graph_tensors(onnx, graph):
+                yield _onnx_size(onnx, path, name, tensor)
+        for function in model.functions:
+            for name, tensor in _node_tensors(onnx, function.node):
+                yield _onnx_size(onnx, path, name, tensor)
+
+
+def _check_protobuf(path: Path, content: bytes, message: Any) -> None:
+    """Go through the fields of a message of protobuf and refuse one that would take much memory once it is read.
+
+    Args:
+        path: of the file.
+        content: the message.
+        message: descriptor of its type.
+    """
+    memory, parts = 0, [(0, len(content), message)]
+    while parts:
+        place, end, message = parts.pop()
+        while place < end:
+            tag, place = _varint(content, place)
+            field, wire_type = message.fields_by_number.get(tag >> 3), tag & 7
+            memory += _FIELD_MEMORY
+            if wire_type == 0:
+                _, place = _varint(content, place)
+            elif wire_type in (1, 5):
+                place += 8 if wire_type == 1 else 4
+            elif wire_type == 2:
+                length, place = _varint(content, place)
+                if field is not None and field.message_type:
+                    parts.append((place, min(place + length, end), field.message_type))
+                else:  # text and bytes, or numbers packed together
+                    text = field is None or field.type in (field.TYPE_STRING, field.TYPE_BYTES)
+                    memory += (_TEXT_MEMORY if text else _NUMBER_MEMORY) * length
+                place += length
+            if memory > _ONNX_MEMORY:
+                raise InputError(f"{path}: an ONNX model that takes more than {_ONNX_MEMORY:,} B of memory")
+
+
+def _varint(content: bytes, place: int) -> tuple[int, int]:
+    """A number of protobuf, seven bits in a byte, and the place behind it."""
+    number = shift = 0
+    while True:
+        byte = content[place]
+        number |= (byte & 0x7F) << shift
+        place, shift = place + 1, shift + 7
+        if byte < 0x80 or shift > 63:
+            return number, place
 
 
 def _graph_tensors(onnx: ModuleType, graph: Any) -> Iterator[tuple[str, Any]]:
@@ -235,10 +388,22 @@ def _onnx_size(onnx: ModuleType, path: Path, name: str | bytes, tensor: Any) -> 
     with _readable(path, "ONNX model", f"see its tensor {name}"):
         if any(size < 0 for size in tensor.dims):
             raise ValueError(f"a shape of {list(tensor.dims)}")
-        own = onnx.TensorProto()
-        own.CopyFrom(tensor)  # some versions keep in it what they read from other files
-        values = onnx.numpy_helper.to_array(own, base_dir=str(path.parent))
+        if tensor.data_location == onnx.TensorProto.EXTERNAL:
+            tensor = _with_length(tensor, -(-math.prod(tensor.dims) * bits // 8))
+        values = onnx.numpy_helper.to_array(tensor, base_dir=str(path.parent))
     return TensorSize(name, tuple(tensor.dims), dtype.name, bits, values.size, int(np.count_nonzero(values)))
+
+
+def _with_length(tensor: Any, size: int) -> Any:
+    """A copy of a TensorProto that says how much of another file it takes (ValueError: too much, or another size)."""
+    said = [entry.value for entry in tensor.external_data if entry.key == "length"]
+    most = _ONNX_MEMORY // _TEXT_MEMORY
+    if size > most or (said and int(said[-1]) != size):
+        raise ValueError(f"a shape of {size:,} bytes, of {most:,} at most, and a length of {shown(said)}")
+    own = type(tensor)()
+    own.CopyFrom(tensor)  # some versions keep in it what they read from other files
+    own.external_data.add(key="length", value=str(size))
+    return own
 
 
 def _numpy_bits(dtype: np.dtype) -> int:
@@ -252,39 +417,49 @@ def _numpy_bits(dtype: np.dtype) -> int:
         return ml_dtypes.finfo(dtype).bits
 
 
-def _read_tflite(path: Path) -> list[TensorSize]:
+def _read_tflite(path: Path) -> Iterator[TensorSize]:
     package = _package("tflite", path)
     with _readable(path, "TFLite model"):
         content = path.read_bytes()
         if content[4:8] != _TFLITE_MARK:
             raise InputError(f"{path}: not a TFLite model")
-        model, sizes, held = package.Model.GetRootAs(content), [], {}
-        buffers = _entries(content, model.BuffersLength(), model.Buffers)
-        for graph in _entries(content, model.SubgraphsLength(), model.Subgraphs):
-            for tensor in _entries(content, graph.TensorsLength(), graph.Tensors):
-                name = tensor.Name().decode(errors="replace")
+        model, counted, referenced, entries = package.Model.GetRootAs(content), set(), 0, 0
+        for graph in _entries(model.SubgraphsLength(), model.Subgraphs):
+            for tensor in _entries(graph.TensorsLength(), graph.Tensors):
+                # everything that is read has bytes of its own, or reading would take longer than the file is large
+                name = tensor.Name() or b""
+                referenced += len(name) + 4 * tensor.ShapeLength()
+                entries += 1
+                if referenced > len(content) or tensor.ShapeLength() > _MOST_AXES or entries > _TFLITE_ENTRIES:
+                    raise ValueError("its tensors share their names or shapes, or are too many")
+                name = printable(name.decode(errors="replace"))
                 if tensor._tab.Offset(_TFLITE_EXTERNAL):
                     raise InputError(f"{path}: the values of tensor {name} are in another file, which is not supported")
                 index = tensor.Buffer()
-                if index not in held:
-                    held[index] = _tflite_data(content, buffers[index])
-                    if sum(map(len, held.values())) > len(content):
+                if index not in counted:
+                    counted.add(index)
+                    data = _tflite_data(content, model, index)
+                    referenced += len(data)
+                    if referenced > len(content):
                         raise ValueError("its buffers overlap")
-                    if len(held[index]):
-                        sizes.append(_tflite_size(package, path, name, tensor, held[index]))
-                sizes += _tflite_quantizer(name, tensor.Quantization())
-        return sizes
+                    if len(data):
+                        yield _tflite_size(package, path, name, tensor, data)
+                yield from _tflite_quantizer(name, tensor.Quantization())
 
 
-def _entries(content: bytes, length: int, get: Callable[[int], Any]) -> list[Any]:
-    """The entries of a list in a flatbuffer, each of which has a reference of four bytes."""
-    if 4 * length > len(content):
+def _entries(length: int, get: Callable[[int], Any]) -> Iterator[Any]:
+    """Yield the entries of a list in a flatbuffer."""
+    if length > _TFLITE_ENTRIES:
         raise ValueError(f"a list of {length:,} entries")
-    return [get(index) for index in range(length)]
+    for index in range(length):
+        yield get(index)
 
 
-def _tflite_data(content: bytes, buffer: Any) -> np.ndarray:
+def _tflite_data(content: bytes, model: Any, index: int) -> np.ndarray:
     """The bytes of a buffer, none where it is that of a tensor which is computed."""
+    if index >= model.BuffersLength():
+        raise ValueError(f"a tensor in buffer {index:,} of {model.BuffersLength():,}")
+    buffer = model.Buffers(index)
     start, size = buffer.Offset(), buffer.Size()
     if start > 1:  # behind the flatbuffer, which cannot be larger than 2 GB; 1 is a place that was never filled
         if start + size > len(content):
@@ -296,20 +471,16 @@ def _tflite_data(content: bytes, buffer: Any) -> np.ndarray:
 def _tflite_size(package: ModuleType, path: Path, name: str, tensor: Any, data: np.ndarray) -> TensorSize:
     kinds = {number: kind for kind, number in vars(package.TensorType).items() if not kind.startswith("_")}
     kind = kinds.get(tensor.Type(), str(tensor.Type()))
-    if kind not in _TFLITE_BITS:
+    dtype = kind.lower()
+    if dtype not in _BITS:
         raise _unknown_type(path, name, kind)
-    shape, bits = () if tensor.ShapeIsNone() else tuple(map(int, tensor.ShapeAsNumpy())), _TFLITE_BITS[kind]
+    shape, bits = () if tensor.ShapeIsNone() else tuple(map(int, tensor.ShapeAsNumpy())), _BITS[dtype]
     # a sparse tensor stores fewer values than its shape has
     values = math.prod(shape) if tensor.Sparsity() is None else 8 * len(data) // bits
     if min(shape, default=0) < 0 or len(data) != -(-values * bits // 8):
-        raise InputError(f"{path}: tensor {name}, {kind.lower()} {list(shape)}, has {len(data):,} bytes; damaged")
-    if kind == "INT4":
-        stored = np.stack([data & 0x0F, data >> 4], axis=-1).reshape(-1)[:values]
-    elif kind == "BFLOAT16":
-        stored = data.view("<u2") & 0x7FFF  # without the sign, for there is a negative zero
-    else:
-        stored = data.view(np.dtype(kind.lower()).newbyteorder("<"))
-    return TensorSize(name, shape, kind.lower(), bits, values, int(np.count_nonzero(stored)))
+        raise InputError(f"{path}: tensor {name}, {dtype} {list(shape)}, has {len(data):,} bytes; damaged")
+    blocks = (data[start:start + _BLOCK] for start in range(0, len(data), _BLOCK))
+    return TensorSize(name, shape, dtype, bits, values, count_non_zero(blocks, dtype, values))
 
 
 def _tflite_quantizer(name: str, quantization: Any) -> list[TensorSize]:
@@ -321,11 +492,6 @@ def _tflite_quantizer(name: str, quantization: Any) -> list[TensorSize]:
     return [TensorSize(f"{name}.{part}", value.shape, value.dtype.name, 8 * value.dtype.itemsize, value.size,
                        int(np.count_nonzero(value)))
             for part, value in (("scale", scale), ("zero_point", zero)) if value is not None and value.size]
-
-
-def _printable(text: str) -> str:
-    """Text without line breaks and control characters, which the names in a file may have."""
-    return "".join(character if character.isprintable() else "?" for character in text)
 
 
 @contextmanager
@@ -354,7 +520,7 @@ def _package(name: str, path: Path) -> ModuleType:
         raise InputError(f"{path}: the package {name} is needed to read it: pip install -e '.[{name}]'") from None
 
 
-_READERS: dict[str, Callable[[Path], list[TensorSize]]] = {
+_READERS: dict[str, Callable[[Path], Iterator[TensorSize]]] = {
     ".safetensors": _read_safetensors, ".safetensors.xz": _read_safetensors,
     ".pt": _read_state_dict, ".pth": _read_state_dict,
     ".onnx": _read_onnx,

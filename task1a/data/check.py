@@ -1,6 +1,6 @@
 """The check of a data set before anything is computed from it: what there is, and all that is wrong with it.
 
-Every file's header is opened, none is decoded. Conventions:
+Every recording's header is read, and none is decoded. Conventions:
 
 - a *problem* makes results impossible or meaningless and stops the run: audio that is missing or damaged, a clip or a
   recording location in both splits, a label that cannot be learnt or tested, a withdrawn copy of the split;
@@ -19,10 +19,11 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import soundfile
+from soundfile import SoundFile
 
 from task1a.data import tau_layout
-from task1a.data.wav import truncation
+from task1a.data.recording import open_recording
+from task1a.data.regular_file import open_regular
 from task1a.errors import InputError
 from task1a.machine import cores
 
@@ -54,6 +55,8 @@ class Header:
     seconds: float = 0.0
     fault: str = ""
     missing: bool = False
+    identity: tuple[int, int] | None = None
+    """device and inode of the file, which are the same under all its names; None where it has none"""
 
 
 def check(data_root: Path, evaluation_root: Path | None, workers: int | None = None,
@@ -76,7 +79,9 @@ def check(data_root: Path, evaluation_root: Path | None, workers: int | None = N
     unused = {f: headers[f] for f in clips.filename[clips.split == "unused"]}
     facts = _facts(data_root, clips, headers)
     report = DataReport(facts)
-    _check_split(clips, facts, report)
+    left_out = [name for name, header in needed.items() if header.fault and not header.missing] if skip_damaged else []
+    _check_split(clips, left_out, report)
+    _check_identities(clips, needed, report)
     _check_files("", needed, report, skip_damaged)
     _note_unused(unused, report)
     if evaluation_root is None:
@@ -100,24 +105,18 @@ def read_headers(root: Path, filenames: Iterable[str], workers: int | None = Non
 
 
 def read_header(path: Path) -> Header:
-    """Read the format and length of one audio file, and find out whether all of it is there.
-
-    A WAV file that is shorter than its header says would be read as a shorter clip without a word, so the size that
-    its data chunk declares is compared with the size of the file. Other containers are taken at their word.
-    """
+    """Read the format and length of one audio file, or find out why it cannot be used."""
     try:
-        with open(path, "rb") as file:
-            fault = truncation(file, os.fstat(file.fileno()).st_size)
-        info = soundfile.info(str(path))
+        with open_regular(path) as file, open_recording(file) as recording:
+            stat = os.fstat(file.fileno())
+            identity = (stat.st_dev, stat.st_ino) if stat.st_ino else None  # some network drives have no inodes
+            return Header(_format_name(recording), recording.frames / recording.samplerate, identity=identity)
     except FileNotFoundError:
         return Header(fault="no such file", missing=True)
-    except soundfile.LibsndfileError as error:
-        return Header(fault=fault or f"unreadable: {error.error_string.strip().rstrip('.')}")
+    except InputError as error:
+        return Header(fault=str(error))
     except OSError as error:
         return Header(fault=f"unreadable: {error.strerror}")
-    if not info.frames:
-        fault = fault or "holds no audio"
-    return Header(_format_name(info), info.frames / info.samplerate, fault)
 
 
 def content_digest(data_root: Path, evaluation_root: Path | None) -> str:
@@ -134,10 +133,12 @@ def content_digest(data_root: Path, evaluation_root: Path | None) -> str:
         roots.append((Path(evaluation_root), tau_layout.read_evaluation))
     digest = hashlib.sha256()
     for root, read in roots:
+        clips = read(root)
         for table in (*root.glob(tau_layout.META), *sorted((root / tau_layout.SETUP).glob("fold1_*.csv"))):
-            content = table.read_bytes()
-            digest.update(f"{table.name}\t{len(content)}\n".encode() + content)
-        for name in read(root).filename:
+            if table.is_file():
+                content = table.read_bytes()
+                digest.update(f"{table.name}\t{len(content)}\n".encode() + content)
+        for name in clips.filename:
             size, modified = _size_and_time(root / name)
             digest.update(f"{name}\t{size}\t{modified}\n".encode())
     return digest.hexdigest()
@@ -179,7 +180,8 @@ def _in(clips: pd.DataFrame, split: str) -> pd.Series:
     return clips.split.isin((split,) if split == "unused" else (split, "both"))
 
 
-def _check_split(clips: pd.DataFrame, facts: dict[str, Any], report: DataReport) -> None:
+def _check_split(clips: pd.DataFrame, left_out: Sequence[str], report: DataReport) -> None:
+    """Check what the splits share, and which scenes each of them lacks without the clips that are left out."""
     train, test = clips[_in(clips, "train")], clips[_in(clips, "test")]
     older = tau_layout.older_copy(len(train), len(test)).removeprefix("; ")
     if older:
@@ -194,13 +196,40 @@ def _check_split(clips: pd.DataFrame, facts: dict[str, Any], report: DataReport)
             f"locations in both the train and the test split: {len(shared):,}; the test would be of places learnt",
             [f"{name} ({in_train:,} train clips, {in_test:,} test clips)" for name, in_train, in_test in counts]))
     for split, part, consequence in (("train", train, "cannot be learnt"), ("test", test, "cannot be tested")):
-        absent = sorted(set(facts["labels"]) - set(part.scene_label))
+        readable = part[~part.filename.isin(left_out)]
+        absent = sorted(set(report.facts["labels"]) - set(readable.scene_label))
         if absent:
-            report.problems.append(f"scenes without a clip in the {split} split, which {consequence}: "
+            report.problems.append(f"scenes without a readable clip in the {split} split, which {consequence}: "
                                    f"{', '.join(absent)}")
     unseen = sorted(set(test.device) - set(train.device))
     if unseen:
         report.notes.append(f"unseen devices, in the test split only: {', '.join(unseen)}")
+
+
+def _check_identities(clips: pd.DataFrame, headers: dict[str, Header], report: DataReport) -> None:
+    """Find files that the splits list under several names.
+
+    Names alone do not tell it: a link gives a file a second name, and so does a file system that takes upper and lower
+    case, or the composed and the decomposed form of a letter, for the same.
+    """
+    split_of = dict(zip(clips.filename, clips.split, strict=True))
+    names_of: dict[tuple[int, int], list[str]] = {}
+    for name, header in headers.items():
+        if header.identity is not None:
+            names_of.setdefault(header.identity, []).append(name)
+    across, within = [], []
+    for names in names_of.values():
+        case = " = ".join(f"{name} ({split_of[name]})" for name in names)
+        if len({split_of[name] for name in names}) > 1:
+            across.append(case)
+        elif len(names) > 1:
+            within.append(case)
+    if across:
+        heading = f"recordings in both the train and the test split under different names: {len(across):,}"
+        report.problems.append(_named(heading, across))
+    if within:
+        heading = f"recordings that one split lists under several names: {len(within):,}"
+        report.notes.append(_named(heading, within))
 
 
 def _check_files(which: str, headers: dict[str, Header], report: DataReport, skip_damaged: bool) -> None:
@@ -241,6 +270,9 @@ def _check_evaluation(root: Path, report: DataReport, workers: int | None, skip_
     report.facts["clips"]["evaluation"] = len(clips)
     report.facts["formats"]["evaluation"] = _count_formats(headers.values())
     _check_files("evaluation ", headers, report, skip_damaged)
+    if all(header.fault for header in headers.values()):
+        report.problems.append(f"none of the {len(clips):,} evaluation clips can be read: there is nothing to submit; "
+                               "restore them, or leave out --eval-root")
 
 
 def _named(heading: str, cases: Sequence[str]) -> str:
@@ -258,7 +290,7 @@ def _count_formats(headers: Iterable[Header]) -> dict[str, int]:
     return dict(sorted(named.items(), key=lambda item: (-item[1], item[0])))
 
 
-def _format_name(info: Any) -> str:
+def _format_name(info: SoundFile) -> str:
     encodings = {"PCM_U8": "8 bit", "PCM_S8": "8 bit", "PCM_16": "16 bit", "PCM_24": "24 bit", "PCM_32": "32 bit",
                  "FLOAT": "32 bit float", "DOUBLE": "64 bit float"}
     channels = {1: "mono", 2: "stereo"}.get(info.channels, f"{info.channels} channels")
@@ -268,7 +300,7 @@ def _format_name(info: Any) -> str:
 def _size_and_time(path: Path) -> tuple[int, int]:
     try:
         stat = path.stat()
-    except FileNotFoundError:
+    except OSError:  # the check says what is wrong with it
         return -1, -1
     return stat.st_size, stat.st_mtime_ns
 

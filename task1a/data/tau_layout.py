@@ -6,16 +6,22 @@ and devices are whatever the files say: the official ones are a matter of the su
 
 Torch-free, so that the evaluation and submission commands start at once.
 """
+from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 import pandas as pd
 
+from task1a.data.tables import MAX_COLUMNS, read_table
 from task1a.errors import InputError
 
 META = "meta.csv"
 SETUP = "evaluation_setup"
 DEMO_MARK = "DEMO_DATA.txt"
 """a file of this name stands in the folder of every synthesised data set"""
+
+_FOLDER = "audio/"
+_RESERVED = {"scene_label": ("filename", "scene_label"), "device": ("overall",)}
+"""names that stand for something else in the tables of predictions and of results"""
 
 
 def read_development(root: Path, allow_overlap: bool = False) -> pd.DataFrame:
@@ -26,16 +32,18 @@ def read_development(root: Path, allow_overlap: bool = False) -> pd.DataFrame:
         allow_overlap: return clips that are in both splits, marked ``both``, so that a check can name all of them.
 
     Returns:
-        Columns ``filename`` (relative to ``root``, forward slashes), ``scene_label``, ``identifier`` (the recording
-        location, e.g. ``lisbon-1000``), ``device``, and ``split``: ``train``, ``test`` or ``unused``.
+        Columns ``filename`` (:func:`clip_name`), ``scene_label``, ``identifier`` (the recording location, e.g.
+        ``lisbon-1000``), ``device``, and ``split``: ``train``, ``test`` or ``unused``.
 
     Raises:
         InputError: a table is missing or malformed, lists a clip twice or one that ``meta.csv`` does not have, the
-            tables disagree on a label, or a clip is in both splits.
+            tables disagree on a label, a label or a device has a name that results need for something else, or a clip
+            is in both splits.
     """
     root = Path(root)
     meta = _read_table(root / META, ("filename", "scene_label", "identifier", "source_label"))
     meta = meta.rename(columns={"source_label": "device"})
+    _check_names(root / META, meta)
     train = _read_table(root / SETUP / "fold1_train.csv", ("filename", "scene_label"))
     test = _read_table(root / SETUP / "fold1_test.csv", ("filename",))
     evaluate = _read_table(root / SETUP / "fold1_evaluate.csv", ("filename", "scene_label"))
@@ -85,9 +93,21 @@ def is_demo(root: Path) -> bool:
     return (Path(root) / DEMO_MARK).is_file()
 
 
+def clip_name(filename: str) -> str:
+    """The normal form of a clip's path: forward slashes, without ``.`` and empty parts.
+
+    ``audio/x.wav``, ``./audio//x.wav`` and ``audio\\x.wav`` are one clip, which all tables, results and submissions
+    name ``audio/x.wav``.
+    """
+    return PurePosixPath(filename.replace("\\", "/")).as_posix()
+
+
 def clip_key(filename: str) -> str:
-    """The name a clip is compared by: without the ``audio/`` folder that the official files may or may not carry."""
-    return filename.removeprefix("audio/")
+    """The name that clips are compared by.
+
+    It is the normal form without the ``audio/`` folder, which the official files may or may not name.
+    """
+    return clip_name(filename).removeprefix(_FOLDER)
 
 
 def older_copy(train: int, test: int) -> str:
@@ -99,38 +119,39 @@ def older_copy(train: int, test: int) -> str:
     return ""
 
 
-def _read_table(path: Path, columns: tuple[str, ...]) -> pd.DataFrame:
-    if not path.is_file():
-        raise InputError(f"{path}: no such file; the folder must be a data set in the TAU layout "
-                         "(meta.csv, evaluation_setup/, audio/)")
-    try:
-        table = pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False, encoding="utf-8-sig")
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: not a tab-separated table: {str(error).strip()}") from None
-    if not isinstance(table.index, pd.RangeIndex):  # pandas then takes the first field for a row name
-        raise InputError(f"{path}: its lines have more fields than its header line; remove trailing tabs")
-    missing = [column for column in columns if column not in table.columns]
-    if missing:
-        raise InputError(f"{path}: no column {missing[0]!r} (found {', '.join(table.columns)}); "
-                         "the columns are separated by tabs")
-    if table.empty:
-        raise InputError(f"{path}: lists no clip")
+def _check_names(path: Path, meta: pd.DataFrame) -> None:
+    for column, reserved in _RESERVED.items():
+        for line, name in enumerate(meta[column].tolist(), start=2):
+            if name in reserved:
+                raise InputError(f"{path}: line {line}: a {column} is named {name!r}, which stands for something else "
+                                 "in predictions and results; rename it in all tables")
+    labels, most = meta.scene_label.nunique(), MAX_COLUMNS - 2
+    if labels > most:  # a table of predictions has a column for each
+        raise InputError(f"{path}: {labels:,} different scene labels; at most {most:,} can be told apart")
+
+
+def _read_table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
+    table = read_table(path, columns, "part of a data set in the TAU layout (meta.csv, evaluation_setup/, audio/)")
     table = table[list(columns)]
-    for column in columns:
-        empty = table.index[table[column].str.strip() == ""]
-        if len(empty):
-            raise InputError(f"{path}: line {empty[0] + 2}: empty {column}")
-    table = table.assign(filename=[_inside(path, name) for name in table.filename])
-    twice = table.filename[table.filename.duplicated()]
-    if len(twice):
-        raise InputError(f"{path}: {len(twice)} clips are listed twice, first {twice.iloc[0]}")
-    return table
+    names, line_of, twice = [], {}, []
+    for line, filename in enumerate(table.filename.tolist(), start=2):
+        name = _inside(f"{path}: line {line}", filename)
+        names.append(name)
+        key = name.removeprefix(_FOLDER)
+        if key in line_of:
+            twice.append(f"{name} (lines {line_of[key]} and {line})")
+        line_of.setdefault(key, line)
+    if twice:
+        raise InputError(f"{path}: {len(twice)} clips are listed twice, first {twice[0]}")
+    return table.assign(filename=names)
 
 
-def _inside(path: Path, filename: str) -> str:
-    """The clip's name with forward slashes, refused where it would leave the data set's folder."""
-    name = filename.replace("\\", "/")
-    parts = PurePosixPath(name).parts
-    if name.startswith("/") or ".." in parts or not parts or ":" in parts[0]:
-        raise InputError(f"{path}: {filename!r} points outside the data set's folder")
+def _inside(where: str, filename: str) -> str:
+    """The normal form of a clip's name, refused where it leads out of the data set's folder or names no file."""
+    name = clip_name(filename)
+    parts = name.split("/")
+    if name.startswith("/") or ".." in parts or ":" in parts[0]:
+        raise InputError(f"{where}: {filename!r} points outside the data set's folder; give the path below it")
+    if name == "." or filename.endswith(("/", "\\")):
+        raise InputError(f"{where}: {filename!r} is the name of a folder, not of a recording")
     return name

@@ -28,7 +28,7 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import BinaryIO, NamedTuple, TypeVar
 
 import numpy as np
 import yaml
@@ -36,6 +36,7 @@ from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from task1a.config import FeatureConfig, fingerprint
+from task1a.data.regular_file import open_regular
 from task1a.errors import InputError
 from task1a.features.audio import read_clip
 from task1a.machine import cores
@@ -44,7 +45,7 @@ from task1a.run_folder import write_text
 ARRAY, INDEX, DESCRIPTION = "log_mel.float16", "index.csv", "features.yaml"
 
 _HEADER = "filename\tsize\tmtime_ns\tblake2b\trow\n"
-_LINE = re.compile(r"([^\t\0]+)\t(\d+)\t(-?\d+)\t([0-9a-f]{32})\t(\d+)")
+_LINE = re.compile(r"([^\t\0]+)\t(\d{1,19})\t(-?\d{1,19})\t([0-9a-f]{32})\t(\d{1,19})", re.ASCII)
 _SAVE_CLIPS, _SAVE_SECONDS = 64, 5.0  # whichever comes first is what a killed build loses
 _FEW_CLIPS = 128  # take as long as the start of a worker process
 _AHEAD = 8  # tasks a worker
@@ -290,8 +291,9 @@ def _extract(root: Path, features: FeatureConfig, array: Path, task: tuple[str, 
 
     name, row = task
     try:
-        content, stat = _read(root / name)
-        energies = log_mel(read_clip(content, features), features)
+        with open_regular(root / name) as file:
+            stat, content = os.fstat(file.fileno()), _content(file)
+            energies = log_mel(read_clip(file, features), features)
     except InputError as error:
         return str(error)
     except OSError as error:
@@ -301,24 +303,24 @@ def _extract(root: Path, features: FeatureConfig, array: Path, task: tuple[str, 
     with open(array, "rb+") as handle:
         handle.seek(row * _row_bytes(features))
         handle.write(energies.astype("<f2").tobytes())
-    return Clip(stat.st_size, stat.st_mtime_ns, _content(content), row)
+    return Clip(stat.st_size, stat.st_mtime_ns, content, row)
 
 
 def _identify(root: Path, name: str) -> tuple[int, int, str] | str:
+    """Size, modification time and content of a clip's file; the reason instead, where it cannot be read."""
     try:
-        content, stat = _read(root / name)
+        with open_regular(root / name) as file:
+            stat = os.fstat(file.fileno())
+            return stat.st_size, stat.st_mtime_ns, _content(file)
     except OSError as error:
         return str(error.strerror)
-    return stat.st_size, stat.st_mtime_ns, _content(content)
 
 
-def _read(path: Path) -> tuple[bytes, os.stat_result]:
-    with open(path, "rb") as handle:
-        return handle.read(), os.fstat(handle.fileno())
-
-
-def _content(content: bytes) -> str:
-    return hashlib.blake2b(content, digest_size=16).hexdigest()
+def _content(file: BinaryIO) -> str:
+    digest = hashlib.blake2b(digest_size=16)
+    while block := file.read(1 << 20):
+        digest.update(block)
+    return digest.hexdigest()
 
 
 def _make_room(index: _Index, rows: int, clips: int) -> None:

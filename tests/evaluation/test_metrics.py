@@ -162,10 +162,19 @@ def test_read_predictions(tmp_path):
     (b"filename,scene_label,bus\n0.wav,bus,1\n", "no column 'filename' .*separated by tabs"),
     (b"filename\n0.wav\n", "no column 'scene_label'"),
     (b"filename\tscene_label\tbus\tbus\n", "two columns are named 'bus'"),
-    (b"filename\tscene_label\tbus\n", "holds no clip"),
+    (b"filename\tscene_label\tbus\n", "lists no clip"),
     (b"filename\tscene_label\tbus\n0.wav\tbus\t1\n1.wav\tbus\n", "line 3: 2 fields where the header has 3"),
     (b"filename\tscene_label\tbus\n0.wav\tbus\t1\n1.wav\tbus\t0,5\n", "line 3: column 'bus': '0,5' is not a number"),
     (b"filename\tscene_label\tbus\n0.wav\tbus\t\n", "line 2: column 'bus': '' is not a number"),
+    (b"filename\tscene_label\tbus\n0.wav\tbus\t0_1\n", "line 2: column 'bus': '0_1' is not a number"),
+    ("filename\tscene_label\tbus\n0.wav\tbus\t\uff11\n".encode(), "'\uff11' is not a number"),
+    (b"filename\tscene_label\tbus\n0.wav\tbus\tnan\n", "'nan' is not a number"),
+    (b"filename\tscene_label\tbus\n0.wav\tbus\t" + b"1" * 100_000 + b"x\n", "is not a number"),
+    (b"filename\tscene_label\tbus\t\n0.wav\tbus\t1\t0\n", "the name of column 4, '', is blank"),
+    (b"filename\tscene_label\tbus\n \tbus\t1\n", "line 2: filename ' ' is blank"),
+    (b"filename\tscene_label\tbus\n0\0.wav\tbus\t1\n", r"line 2: filename '0\\x00.wav' holds the character"),
+    (b"filename\tscene_label\tbus\n0.wav\tbus\a\t1\n", r"line 2: scene_label 'bus\\x07' holds the character"),
+    (b"filename\tscene_label" + b"\tx" * 2000 + b"\n", "2,002 columns; at most 1,024"),
 ])
 def test_unreadable_predictions(tmp_path, content, message):
     path = tmp_path / "test.csv"
@@ -191,6 +200,7 @@ def swap(table, row, column, value):
     (lambda r: r.drop(columns="device"), None, "reference: no column 'device'"),
     (lambda r: r[:0], None, "reference: no clip"),
     (None, lambda p: p[:0], "predictions: no clip"),
+    (None, lambda p: swap(p, 1, "filename", "./audio//bus-oslo-1-0-a.wav"), "predictions: 1 clips are listed more"),
     (lambda r: pd.concat([r, r[:1]]), None, "reference: 1 clips are listed more than once: bus-oslo-1-0-a.wav"),
     (None, lambda p: swap(p, 1, "filename", "bus-oslo-1-0-a.wav"), "predictions: 1 clips are listed more than once"),
     (None, lambda p: p[4:], "predictions: 4 of the reference's 8 clips are missing: bus-oslo-1-0-a.wav, "

@@ -1,4 +1,6 @@
 import json
+import os
+import sys
 
 import pytest
 import torch
@@ -153,10 +155,17 @@ def test_the_small_encoding_counts_the_same(tmp_path):
 
 
 def test_a_width_that_a_model_file_only_says_it_has(tmp_path):
-    spec = ModelSpec(ModelConfig(tau=20_000.0), FeatureConfig(), LABELS)  # terabytes of weights
+    spec = ModelSpec(ModelConfig(tau=100.0), FeatureConfig(), LABELS)  # gigabytes of weights and values
     model_file.save(tmp_path / "m.safetensors", {"w": torch.ones(3)}, spec)
     with pytest.raises(InputError, match="the file was made for another model"):
         complexity.measure([tmp_path / "m.safetensors"])
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such file names")
+def test_a_file_name_that_is_no_text(tmp_path, capsys):
+    path = stored(tmp_path / os.fsdecode(b"m\xff\n.safetensors"))
+    assert complexity.main([str(path)]) == 0
+    assert "\nm??.safetensors: " in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("size, within, said", [

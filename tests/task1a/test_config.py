@@ -85,25 +85,22 @@ def test_the_rows_of_tables_2_and_3_differ_in_their_networks_alone(name):
     assert row == same and row.training.epochs == 100 and not row.compression.enabled
 
 
-@pytest.mark.parametrize("name", config.SETTINGS)
-def test_every_architecture_has_its_own_settings_and_no_others(name):
-    settings = dict(config.SETTINGS[name])
-    model = config.ModelConfig(name=name)
-    assert model.settings == settings
-    others = {f.name for f in fields(model)} - {"name", "front_end"} - set(settings)
-    assert all(getattr(model, key) is None for key in others)
-    for key in others:
-        given = next(values[key] for values in config.SETTINGS.values() if key in values)
-        with pytest.raises(ValueError, match=f"model.{key}: {name} has no such setting, only {', '.join(settings)};"):
-            config.ModelConfig(name=name, **{key: given})
+@pytest.mark.parametrize("kind", config.NETWORKS, ids=lambda kind: kind.name)
+def test_every_architecture_has_its_own_settings_and_no_others(kind):
+    settings = kind().settings
+    others = {"tau": 1, "sub_bands": 4, "dropout": 0.1, "residual_norm": "all", "width": 64, "rho": 5}
+    for key in others.keys() - settings.keys():
+        message = f"model.{key}: {kind.name} has no such setting, only {', '.join(settings)}; set it to null"
+        with pytest.raises(InputError, match=message):
+            config.from_tree({"system": "x", "model": {"name": kind.name, key: others[key]}}, "x")
 
 
 def test_the_settings_are_those_of_the_networks_with_their_defaults():
-    assert list(config.SETTINGS) == list(ARCHITECTURES)
-    for name, network in ARCHITECTURES.items():
-        arguments = inspect.signature(network).parameters.values()
-        assert config.SETTINGS[name] == {argument.name: argument.default for argument in arguments
-                                         if argument.name not in ("classes", "in_channels")}
+    assert [kind.name for kind in config.NETWORKS] == list(ARCHITECTURES)
+    for kind in config.NETWORKS:
+        arguments = inspect.signature(ARCHITECTURES[kind.name]).parameters.values()
+        assert kind().settings == {argument.name: argument.default for argument in arguments
+                                   if argument.name not in ("classes", "in_channels")}
 
 
 def test_a_null_takes_back_what_a_base_says(tmp_path):
@@ -135,7 +132,7 @@ def test_a_base_gives_what_is_not_said(tmp_path):
     ("model.tau=-1", "model.tau: Input should be greater than or equal to 0.1"),
     ("model.rho=5", "model.rho: bcresnet_asc has no such setting, only tau, sub_bands, dropout, residual_norm"),
     ("model.name=cp_resnet", "model.tau: cp_resnet has no such setting, only width, rho; set it to null"),
-    ("model.name=cpresnet", "model.name: Input should be 'bcresnet_asc', 'bcresnet' or 'cp_resnet'"),
+    ("model.name=cpresnet", "model.name: Input should be 'bcresnet_asc', 'bcresnet', 'cp_resnet' (given 'cpres"),
     ("model.front_end=mfcc", "model.front_end: Input should be 'log_mel', 'freqnorm' or 'pcen' (given 'mfcc')"),
     ("training.mixup_alpha=2020-01-01", "training.mixup_alpha: "),
     ("features.n_mels=80", "features.n_mels=80 must be a multiple of 8 model.sub_bands = 32"),
@@ -227,11 +224,11 @@ def test_an_input_that_is_too_small_for_the_network_is_named(name, override):
         config.load(SYSTEMS[0].with_name(f"{name}.yaml"), [override])
 
 
-@pytest.mark.parametrize("name", config.SMALLEST_INPUT)
-def test_the_smallest_input_is_the_smallest_that_the_network_takes(name):
-    bins, frames = config.SMALLEST_INPUT[name]
-    settings = {"sub_bands": 1} if "sub_bands" in config.SETTINGS[name] else {}
-    network = build(10, name, **settings).to("meta").eval()
+@pytest.mark.parametrize("kind", config.NETWORKS, ids=lambda kind: kind.name)
+def test_the_smallest_input_is_the_smallest_that_the_network_takes(kind):
+    bins, frames = kind.smallest_input
+    settings = {"sub_bands": 1} if "sub_bands" in kind().settings else {}
+    network = build(10, kind.name, **settings).to("meta").eval()
     step = 8 if settings else 1  # bins that the sub-bands divide
     assert network(torch.empty(1, 1, bins, frames, device="meta")).shape == (1, 10)
     for smaller in ((bins - step, frames), (bins, frames - 1)):
@@ -251,8 +248,8 @@ NUMBERS = st.one_of(st.integers(), st.integers(-10**1000, 10**1000), st.integers
                     st.floats(0, 100), st.sampled_from([0, -1, 1e300, 2**63, 2**64, 1e-300, 100_000]))
 VALUES = st.recursive(st.one_of(NUMBERS, st.none(), st.booleans(), st.text(), st.dates(), st.text(min_size=5000)),
                       lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=20)
-KEYS = [f.name if not is_dataclass(f.type) else f"{f.name}.{g.name}"
-        for f in fields(config.Config) for g in (fields(f.type) if is_dataclass(f.type) else (f,))]
+KEYS = [f"{section}.{key}" for section in config.KEYS for key in config.KEYS[section]] + [
+    section for section in config.KEYS if not config.KEYS[section]]
 
 
 @settings(max_examples=200, deadline=None)
@@ -292,8 +289,9 @@ def test_fingerprints_tell_values_apart():
 
 def test_every_key_is_documented_in_the_source():
     source = Path(config.__file__).read_text(encoding="utf-8")
-    for section in (config.Config, *(f.type for f in fields(config.Config) if is_dataclass(f.type))):
+    sections = [f.type for f in fields(config.Config) if is_dataclass(f.type)]
+    for section in (config.Config, *sections, *config.NETWORKS):
         for key in fields(section):
-            if not is_dataclass(key.type):
+            if not is_dataclass(key.type) and key.name != "model":
                 line = next(i for i, text in enumerate(source.splitlines()) if text.startswith(f"    {key.name}: "))
                 assert source.splitlines()[line + 1].lstrip().startswith('"""'), key.name

@@ -1,11 +1,15 @@
+import io
 import json
+import lzma
 import math
 import os
 import pickle
+import subprocess
 import sys
 import warnings
 import zipfile
 from collections import OrderedDict
+from pathlib import Path
 
 import flatbuffers
 import numpy as np
@@ -14,12 +18,15 @@ import pytest
 import tflite
 import torch
 from onnx import TensorProto, helper, numpy_helper
-from safetensors.torch import save_file
+from safetensors import SafetensorError
+from safetensors.torch import load, save_file
 
-from task1a import models
+from task1a import model_file, models
 from task1a.errors import InputError
+from task1a.safetensors_file import printable
 from task1a.tensor_files import TensorSize, stored_tensors
 
+REPOSITORY = Path(__file__).parents[2]
 FLOAT, HALF, BYTE = torch.float32, torch.float16, torch.int8
 # one of every width, with zeros of both signs
 SMALL = {
@@ -258,6 +265,81 @@ def test_safetensors_headers_that_lie(tmp_path):
         refusal(path)
 
 
+W = b'"w":{"dtype":"F32","shape":[4],"data_offsets":[0,16]}'
+
+
+def with_header(header, size=16, length=None):
+    return (len(header) if length is None else length).to_bytes(8, "little") + header + bytes(size)
+
+
+@pytest.mark.parametrize("content", [
+    *(with_header(b"{" + W + b"}", length=length) for length in (0, 1, 2**24, 2**31, 2**32, 2**63, 2**64 - 1)),
+    *(with_header(header) for header in (
+        b"", b"[]", b"3", b"null", b"{" + W, b"{" + W + b"}{}", b" {" + W + b"}", b"\xef\xbb\xbf{" + W + b"}",
+        b"{" + W + b"}\0", b"{\xff}", ("{" + W.decode() + "}").encode("utf-16"), b"{" * 100_000, b"[" * 1_000_000,
+        b'{"a":' * 100_000, b'{"a":' + b"9" * 1_000_000 + b"}", b"{" + W + b"," + W + b"}",
+        b'{"__metadata__":{"a":"1","a":"2"},' + W + b"}", b'{"__metadata__":[],"a":1,' + W + b"}",
+        b'{"__metadata__":{"a":1},' + W + b"}", b'{"__metadata__":"a",' + W + b"}")),
+    *(with_header(b"{" + W.replace(old, new) + b"}") for old, new in (
+        (b'"F32"', b'"F32","dtype":"I32"'), (b'"F32"', b'["F32"]'), (b'"F32"', b"null"), (b'"F32"', b'"F4"'),
+        (b'"F32"', b'"F64"'), (b"[4]", b"[-2,-2]"), (b"[4]", b"[4.0]"), (b"[4]", b"[NaN]"), (b"[4]", b"[Infinity]"),
+        (b"[4]", b"[true]"), (b"[4]", b"null"), (b"[4]", b'"4"'), (b"[4]", b"[4294967296,4294967296]"),
+        (b"[4]", b"[4611686018427387904,4]"), (b"[4]", b"[" + b"1," * 1000 + b"4]"), (b"[4]", b"[9" + b"9" * 30 + b"]"),
+        (b"[0,16]", b"[-16,0]"), (b"[0,16]", b"[16,0]"), (b"[0,16]", b"[0]"), (b"[0,16]", b"[0,16,32]"),
+        (b"[0,16]", b"[0,1e1]"), (b"[0,16]", b"[4611686018427387904,4611686018427387920]"), (b"[0,16]", b"{}"))),
+    with_header(b"{" + W + b"}", 15), with_header(b"{" + W + b"}", 17), with_header(b"{}", 1),
+    with_header(b"{" + W + b"," + W.replace(b"w", b"v") + b"}"),  # the same place twice
+    with_header(b"{" + W + b"," + W.replace(b"w", b"v").replace(b"[0,16]", b"[8,24]") + b"}", 24),  # they overlap
+    with_header(b"{" + W + b"," + W.replace(b"w", b"v").replace(b"[0,16]", b"[20,36]") + b"}", 36),  # bytes between
+], ids=lambda content: repr(content[8:60]))
+def test_safetensors_that_are_not_sound(tmp_path, content):
+    path = tmp_path / "m.safetensors"
+    path.write_bytes(content)
+    refusal(path)
+    for read in (model_file.load, model_file.read_tensors, model_file.stated_spec):
+        with pytest.raises(InputError, match="not a readable safetensors file"):
+            read(path)
+
+
+@pytest.mark.parametrize(("name", "bits", "stored", "non_zero"), [
+    ("BOOL", 8, [0, 1, 2, 0], 2), ("I8", 8, [0, 0x80, 1, 0], 2), ("F8_E4M3", 8, [0, 0x80, 1, 0x7F], 2),
+    ("F8_E5M2", 8, [0, 0x80, 0x7C, 0xFF], 2), ("F8_E4M3FNUZ", 8, [0, 0x80, 1, 0], 2),  # its 0x80 is no number
+    ("F8_E5M2FNUZ", 8, [0, 0x80, 1, 0], 2), ("BF16", 16, [0, 0x8000, 0x7FC0, 1], 2),
+    ("F16", 16, [0, 0x8000, 0x7E00, 0xFC00], 2), ("U16", 16, [0, 0x8000, 1, 0], 2),
+    ("F32", 32, [0, 0x80000000, 0x7FC00000, 1], 2), ("I32", 32, [0, 0x80000000, 1, 0], 2),
+    ("F64", 64, [0, 1 << 63, 0x7FF << 52, 1], 2), ("U64", 64, [0, 1 << 63, 1, 0], 2),
+    ("C64", 64, [0, 0x8000000080000000, 1, 1 << 32], 2),
+])
+def test_what_is_zero_in_safetensors(tmp_path, name, bits, stored, non_zero):
+    values = b"".join(value.to_bytes(bits // 8, "little") for value in stored)
+    repeated = 300_000  # several blocks
+    header = {"w": {"dtype": name, "shape": [repeated, 4], "data_offsets": [0, repeated * len(values)]}}
+    path = tmp_path / "m.safetensors"
+    path.write_bytes(with_header(json.dumps(header).encode(), 0) + values * repeated)
+    size, = stored_tensors(path)
+    assert (size.bits, size.values, size.non_zero) == (bits, 4 * repeated, non_zero * repeated)
+
+
+def test_safetensors_are_read_as_their_own_library_reads_them(tmp_path):
+    path = write(tmp_path / "m.safetensors", SMALL)
+    whole, rng, compared = path.read_bytes(), np.random.default_rng(0), 0
+    header = 8 + int.from_bytes(whole[:8], "little")
+    for _ in range(1500):
+        content = bytearray(whole)
+        for place in rng.integers(0, header if rng.random() < 0.8 else len(whole), rng.integers(1, 4)):
+            content[place] = rng.choice([content[place] ^ 1 << rng.integers(8), *b'0123456789{}[]",:\0'])
+        path.write_bytes(content)
+        try:
+            expected = {name: int((value != 0).sum()) for name, value in load(bytes(content)).items()}
+        except (SafetensorError, ValueError, KeyError):
+            refusal(path)
+        else:
+            compared += 1
+            assert {t.name: t.non_zero for t in stored_tensors(path)} == {
+                printable(name): count for name, count in expected.items()}
+    assert compared > 50
+
+
 # --- PyTorch ----------------------------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("name, bits", [
@@ -355,6 +437,66 @@ def test_archives_of_torch_that_lie(tmp_path):
     torch.save({"w": torch.zeros(1_000_000)}, path)
     rewritten(path, zipfile.ZIP_DEFLATED)
     assert path.stat().st_size < 100_000 and "compressed" in refusal(path)
+
+
+def pickled(content, name="a/data.pkl", **others):
+    """An archive of torch with a pickle that was made by hand."""
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w") as opened:
+        for member, data in {name: content, "a/data/0": bytes(4), "a/version": b"3\n", **others}.items():
+            opened.writestr(member, data)
+    return archive.getvalue()
+
+
+LEGACY = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19." b"\x80\x02M\xe9\x03." b"\x80\x02}."
+# ((), ()) in itself sixty times over: 2^60 values in a key, of which only the digest is wanted
+TWICE = b")q\x00" + b"".join(b"h%c\x86q%c" % (depth, depth + 1) for depth in range(60))
+BILLIONS = b"\x8a\x05\0\xe4\x0bT\x02"
+KEY = b"X\x01\x00\x00\x000"
+TENSOR = (b"ctorch._utils\n_rebuild_tensor_v2\n((X\x07\x00\x00\x00storagectorch\nFloatStorage\n" + KEY +
+          b"X\x03\x00\x00\x00cpuK\x01tQK\x00%s\x85K\x01\x85\x89ccollections\nOrderedDict\n)RtR")
+
+
+def dictionary(value):
+    return b"\x80\x02}(" + KEY + value + b"u."
+
+
+PICKLES = {
+    "a key of 2^60 values": b"\x80\x02}(" + TWICE + b"K\x01u.",
+    "such a key set by itself": b"\x80\x02}" + TWICE + b"K\x01s.",
+    "such a key of a storage": dictionary((TENSOR % b"K\x01").replace(KEY, TWICE)),
+    "such a value": dictionary(TWICE),
+    "billions of zeros": dictionary(b"cbuiltins\nbytearray\n" + BILLIONS + b"\x85R"),
+    "a copy of one value billions of times": dictionary(
+        b"ctorch._utils\n_rebuild_device_tensor_from_cpu_tensor\n(" + TENSOR % BILLIONS + b"tR"),
+    "a tensor of billions of values": dictionary(b"ctorch\nFloatTensor\n" + BILLIONS + b"\x85R"),
+    "a shape of billions": dictionary(TENSOR % BILLIONS),
+    "a negative shape": dictionary(TENSOR % b"J\xfb\xff\xff\xff"),
+    "dictionaries": b"\x80\x02" + b"}" * 1_000_000 + b".",
+    "depth": b"\x80\x02" + b"]" * 100_000 + b"a" * 99_999 + b".",
+    "itself": b"\x80\x02}q\x00(X\x0a\x00\x00\x00state_dicth\x00u.",
+    "a place in the memo": b"\x80\x02}r\xff\xff\xff\x7f.",
+    "a mark too many": b"\x80\x02(}u.",
+    "no end": b"\x80\x02}",
+    "a long name": b"\x80\x02c" + b"a" * 10_000_000 + b"\nb\n.",
+}
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+@pytest.mark.parametrize("content", PICKLES.values(), ids=PICKLES)
+def test_pickles_that_are_small_and_do_harm(tmp_path, content):
+    path, harmless = tmp_path / "m.pt", dictionary(TENSOR % b"K\x01")
+    path.write_bytes(pickled(harmless))
+    assert [(t.name, t.values) for t in stored_tensors(path)] == [("0", 1)]
+    for written in (pickled(content), pickled(content, name="A/DATA.PKL"), content, LEGACY + content + b"\x80\x02]."):
+        path.write_bytes(written)
+        refusal(path)
+    for first, second in ((harmless, content), (content, harmless)):
+        path.write_bytes(pickled(first, **{"a/DATA.pkl": second}))
+        try:
+            stored_tensors(path)  # torch decides which of them it takes
+        except InputError as error:
+            assert "\n" not in str(error)
 
 
 def test_a_state_dictionary_without_data(tmp_path):
@@ -540,3 +682,147 @@ def test_tflite_tensors_that_lie(tmp_path, shape, data, fields):
 def test_not_a_tflite_model(tmp_path):
     (tmp_path / "m.tflite").write_bytes(b"\x1c\x00\x00\x00TFL2" + bytes(100))
     assert "not a TFLite model" in refusal(tmp_path / "m.tflite")
+
+
+@pytest.mark.parametrize("count", [40_000, 1_000_000])
+def test_a_tflite_tensor_many_times(tmp_path, count):
+    write_shared_tflite(tmp_path / "m.tflite", count)
+    refusal(tmp_path / "m.tflite")
+
+
+# --- what no file may take: time and memory ---------------------------------------------------------------------------
+
+# the promise is 5 seconds and 500 MB, half of which torch takes; a slow machine may take longer, not more
+SECONDS, MEGABYTES = 20, 250
+ZEROS = 600_000_000
+
+
+def write_zeros(path, header=b"", end=b"", size=ZEROS):
+    """A file that takes no room on the disk."""
+    with path.open("wb") as file:
+        file.write(header)
+        file.truncate(len(header) + size)
+        file.seek(0, io.SEEK_END)
+        file.write(end)
+
+
+def safetensors_of_zeros(path, dtype="F32", width=4):
+    header = json.dumps({"w": {"dtype": dtype, "shape": [ZEROS // width], "data_offsets": [0, ZEROS]}}).encode()
+    write_zeros(path, len(header).to_bytes(8, "little") + header)
+
+
+def safetensors_of_bytes(path, count):
+    header = {f"w{index}": {"dtype": "U8", "shape": [1], "data_offsets": [index, index + 1]} for index in range(count)}
+    path.write_bytes(with_header(json.dumps(header).encode(), count))
+
+
+def state_dict_of_views(path, count):
+    values = torch.zeros(count, dtype=torch.uint8)
+    torch.save({f"w{index}": values[index:index + 1] for index in range(count)}, path)
+
+
+def onnx_of_bytes(path, count):
+    write_onnx(path, *(TensorProto(name=f"w{index}", data_type=TensorProto.INT8, dims=[1], raw_data=b"1")
+                       for index in range(count)))
+
+
+def onnx_of_messages(path, graph):
+    length = bytes([len(graph) & 0x7F | 0x80, len(graph) >> 7 & 0x7F | 0x80, len(graph) >> 14 & 0x7F | 0x80,
+                    len(graph) >> 21])
+    path.write_bytes(b"\x08\x0a\x42\x02\x10\x15\x3a" + length + graph)
+
+
+def onnx_beside_zeros(path, **fields):
+    write_zeros(path.parent / f"{path.stem}.bin", size=10 * ZEROS)
+    external(path, f"{path.stem}.bin", **fields)
+
+
+def write_shared_tflite(path, count, name="w", scales=()):
+    """A model whose one tensor is referenced again and again, with its name and its scales."""
+    builder = flatbuffers.Builder()
+    name, shape, make = builder.CreateString(name), vector(builder, [4], "int32"), quantization(scales, [0])
+    quantized = make(builder)
+    tflite.TensorStart(builder)
+    tflite.TensorAddName(builder, name)
+    tflite.TensorAddShape(builder, shape)
+    tflite.TensorAddQuantization(builder, quantized)
+    tensors = references(builder, [builder.EndObject()] * count)
+    tflite.SubGraphStart(builder)
+    tflite.SubGraphAddTensors(builder, tensors)
+    graphs = references(builder, [tflite.SubGraphEnd(builder)] * 1_000)
+    tflite.BufferStart(builder)
+    buffers = references(builder, [tflite.BufferEnd(builder)])
+    tflite.ModelStart(builder)
+    tflite.ModelAddSubgraphs(builder, graphs)
+    tflite.ModelAddBuffers(builder, buffers)
+    builder.Finish(tflite.ModelEnd(builder), file_identifier=b"TFL3")
+    path.write_bytes(bytes(builder.Output()))
+
+
+# name: what writes such a file, and a part of what is said of it; None where it is counted
+LARGE = {
+    "zeros.safetensors": (safetensors_of_zeros, None),
+    "halves.safetensors": (lambda path: safetensors_of_zeros(path, "BF16", 2), None),
+    "tensors.safetensors": (lambda path: safetensors_of_bytes(path, 300_000), "enough for 10,000 tensors"),
+    "more tensors.safetensors": (lambda path: safetensors_of_bytes(path, 30_000), "10,000 tensors"),
+    "most tensors.safetensors": (lambda path: safetensors_of_bytes(path, 10_000), None),
+    "sparse.safetensors": (lambda path: write_zeros(path, size=10 * ZEROS), "too large to be counted"),
+    "lists.safetensors": (lambda path: path.write_bytes(with_header(b'{"a":[' + b"[]," * 690_000 + b"0]}")), "type"),
+    "long name.safetensors": (lambda path: save_file({"w" * 2_000_000: torch.ones(1)}, path), None),
+    "bomb.safetensors.xz": (lambda path: path.write_bytes(lzma.compress(bytes(ZEROS // 6), preset=0)), "larger than"),
+    "sparse.safetensors.xz": (write_zeros, "too large to be counted"),
+    "zeros.pt": (lambda path: write_zeros(path, b"PK\3\4"), "too large to be counted"),
+    "bytes.pt": (lambda path: torch.save({"w": torch.zeros(60_000_000, dtype=BYTE)}, path), None),
+    "floats.pth": (lambda path: torch.save({"w": torch.zeros(15_000_000)}, path, _use_new_zipfile_serialization=False),
+                   None),
+    "views.pt": (lambda path: state_dict_of_views(path, 30_000), "10,000 tensors"),
+    "zeros.onnx": (write_zeros, "too large to be counted"),
+    "bytes.onnx": (lambda path: write_onnx(path, TensorProto(
+        name="w", data_type=TensorProto.INT8, dims=[30_000_000], raw_data=bytes(30_000_000))), None),
+    "tensors.onnx": (lambda path: onnx_of_bytes(path, 300_000), "of memory"),
+    "more tensors.onnx": (lambda path: onnx_of_bytes(path, 30_000), "10,000 tensors"),
+    "messages.onnx": (lambda path: onnx_of_messages(path, b"\x2a\0" * 16_000_000), "of memory"),
+    "nodes.onnx": (lambda path: onnx_of_messages(path, b"\x0a\0" * 16_000_000), "of memory"),
+    "beside.onnx": (onnx_beside_zeros, None),
+    "all beside.onnx": (lambda path: onnx_beside_zeros(path, length=10 * ZEROS), "6000000000"),
+    "zeros.tflite": (lambda path: write_zeros(path, b"\0\0\0\0TFL3"), "too large to be counted"),
+    "tensors.tflite": (lambda path: write_shared_tflite(path, 40_000), "10,000 tensors"),
+    "names.tflite": (lambda path: write_shared_tflite(path, 9_000, "w" * 30_000_000), "share their names"),
+    "scales.tflite": (lambda path: write_shared_tflite(path, 9_000, scales=np.ones(10_000_000)), "too large"),
+}
+LOOK = """
+import json, sys, time
+from pathlib import Path
+from task1a import complexity
+from task1a.errors import InputError
+def peak():
+    return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM:")) / 1024
+told, torch_alone = {}, peak()
+for path in sorted(Path(sys.argv[1]).iterdir()):
+    if path.suffix == ".bin":
+        continue
+    started, said = time.process_time(), None
+    try:
+        complexity.format_report(complexity.measure([path]))
+    except InputError as error:
+        said = str(error)
+    told[path.name] = {"seconds": time.process_time() - started, "said": said}
+print(json.dumps([told, peak() - torch_alone]))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads the peak of memory where Linux tells it")
+def test_time_and_memory(tmp_path):
+    for name, (write_file, _) in LARGE.items():
+        write_file(tmp_path / name)
+    done = subprocess.run([sys.executable, "-c", LOOK, str(tmp_path)], cwd=REPOSITORY, capture_output=True, text=True,
+                          check=True)
+    for path in tmp_path.iterdir():
+        path.unlink()  # pytest would keep them
+    told, megabytes = json.loads(done.stdout)
+    assert told.keys() == LARGE.keys() and not done.stderr
+    for name, (_, expected) in LARGE.items():
+        said, seconds = told[name]["said"], told[name]["seconds"]
+        assert seconds < SECONDS, (name, seconds)
+        assert said is None if expected is None else expected in said and "\n" not in said, (name, said)
+    assert megabytes < MEGABYTES

@@ -1,7 +1,10 @@
 """Packages that are made to do harm: refused for what they are, in bounded time and memory."""
 import copy
+import io
 import json
+import os
 import stat
+import struct
 import subprocess
 import sys
 import zipfile
@@ -84,7 +87,7 @@ def patched(path, offset, value, size):
     (8, 1, 2, "an encrypted member"),
     (10, 99, 2, "compression method 99"),
     (24, 0xFFFFFFFE, 4, "3 files of 4,294,9"),
-    (16, 0, 4, "Bad CRC-32"),
+    (16, 0, 4, "a header that contradicts the table of contents"),
     (20, 0x7FFFFFFF, 4, "members that share their bytes"),
     (42, 0, 4, "members that share their bytes"),
     (42, 0x7FFFFFFF, 4, "members that share their bytes"),
@@ -96,6 +99,59 @@ def test_what_a_header_claims(hostile, tmp_path, golden, offset, value, size, to
     [finding] = validate(tmp_path / "p.zip", golden().rules)
     assert finding.level == "error"
     assert finding.found.startswith(told)
+
+
+def test_headers_that_contradict_the_table_of_contents(tmp_path, golden, write_zip):
+    package = golden()
+    path = write_zip(tmp_path / "p.zip", package.members)
+    whole = path.read_bytes()
+    for place in range(6, 30):  # of the first member, all that its own header says but the signature and the version
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 0x40]) + whole[place + 1:])
+        findings = validate(path, package.rules)
+        # its time may be another one, and a flag that no program heeds
+        assert findings or place in (6, 7, 10, 11, 12, 13), place
+
+
+def test_a_member_that_is_longer_than_it_says(tmp_path, golden):
+    package = golden()
+    content = package.members[CSV] + b"audio/99.wav\ttram\n"
+    with zipfile.ZipFile(tmp_path / "p.zip", "w", zipfile.ZIP_DEFLATED) as opened:
+        opened.writestr(YAML, package.members[YAML])
+        opened.writestr(CSV, content)
+    path = tmp_path / "p.zip"
+    for old, new in ((len(content), len(package.members[CSV])),
+                     (zlib.crc32(content), zlib.crc32(package.members[CSV]))):
+        path.write_bytes(path.read_bytes().replace(struct.pack("<L", old), struct.pack("<L", new)))
+    findings = validate(path, package.rules)
+    assert [(finding.level, finding.file) for finding in findings] == [("error", CSV)]
+
+
+def test_zips_of_every_origin_are_read(tmp_path, golden):
+    package = golden()
+    for zip64 in (False, True):
+        with zipfile.ZipFile(tmp_path / "p.zip", "w", zipfile.ZIP_DEFLATED) as opened:
+            for name, content in package.members.items():
+                with opened.open(name, "w", force_zip64=zip64) as member:
+                    member.write(content)
+        assert validate(tmp_path / "p.zip", package.rules) == ()
+        with (tmp_path / "p.zip").open("wb") as file, zipfile.ZipFile(Stream(file), "w") as opened:
+            for name, content in package.members.items():  # sizes and checksums follow the members
+                with opened.open(name, "w", force_zip64=zip64) as member:
+                    member.write(content)
+        assert validate(tmp_path / "p.zip", package.rules) == ()
+
+
+class Stream(io.RawIOBase):
+    """What a zip is written to that cannot go back in it, such as a pipe."""
+
+    def __init__(self, file):
+        self.file = file
+
+    def writable(self):
+        return True
+
+    def write(self, content):
+        return self.file.write(content)
 
 
 def test_a_member_twice(tmp_path, golden):
@@ -164,6 +220,9 @@ def test_folders(tmp_path, golden):
     except OSError:
         pytest.skip("no symbolic links here")
     assert [finding.found for finding in validate(folder.parent, package.rules)] == ["a link or special file"]
+    (folder / "link.pdf").unlink()
+    os.mkfifo(folder / "report.pdf")
+    assert [finding.found for finding in validate(folder.parent, package.rules)] == ["a link or special file"]
 
 
 def test_a_folder_that_is_none_of_a_package(tmp_path, golden, monkeypatch):
@@ -205,6 +264,10 @@ def tables():
     return {
         "nothing but NUL": bytes(30_000_000),
         "one line of tabs": b"\t" * 30_000_000,
+        "one row of cells": header + b"ab\t" * 10_000_000,
+        "a thousand rows of cells": header + (b"ab\t" * 10_000 + b"\n") * 1_000,
+        "one long name": header + b"x" * 30_000_000 + b".wav\ta\t1" + b"\t0" * 9,
+        "one long number": header + b"audio/0.wav\ta\t0." + b"1" * 30_000_000 + b"\t0.1" * 9,
         "lines of tabs": (b"\t" * 4000 + b"\n") * 7_000,
         "empty lines": header + b"\n" * 100_000,
         "one clip": header + row * 100_000,

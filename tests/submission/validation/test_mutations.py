@@ -96,6 +96,8 @@ ERRORS = {
     "empty": (output(lambda data: b""), CSV, "line 1", "''"),
     "header only": (output(lambda data: data.split(b"\n")[0]), CSV, "", "no rows"),
     "one endless line": (line(5, lambda row: [row[0], "x" * 9999]), CSV, "line 5", "10,011 bytes"),
+    "an endless name": (named(f"audio/{'x' * 9999}.wav"), CSV, "line 4", " bytes"),
+    "an endless number": (cells(f"0.5{'0' * 9999}", "0.5"), CSV, "line 4", " bytes"),
     "far too many lines": (output(lambda data: data + b"\n" * 200_000), CSV, "", "200,013 lines"),
     # its rows
     "a row twice": (output(lambda data: data + data.split(b"\n")[3]), CSV, "line 14", "'audio/2.wav' again"),

@@ -56,15 +56,16 @@ def test_clip_in_both_splits_is_refused_or_marked(development, edit):
 @pytest.mark.parametrize(("table", "old", "new", "message"), [
     ("meta.csv", "\t", ",", r"no column 'filename' .*separated by tabs"),
     ("meta.csv", "source_label", "device", "no column 'source_label'"),
-    ("meta.csv", "lyon-1\ta", "lyon-1\ta\t", "not a tab-separated table|more fields"),
-    ("meta.csv", "\tbus\tlyon-1\ta", "\tbus\t\ta", "line 2: empty identifier"),
-    ("meta.csv", "\tlyon-1\ta", "\tlyon-1", "line 2: empty source_label"),
-    ("meta.csv", "lyon-1-10-b", "lyon-1-10-a", f"1 clips are listed twice, first {FIRST}"),
+    ("meta.csv", "lyon-1\ta", "lyon-1\ta\t", "line 2: 5 fields where the header has 4"),
+    ("meta.csv", "\tbus\tlyon-1\ta", "\tbus\t\ta", "line 2: identifier '' is blank"),
+    ("meta.csv", "\tlyon-1\ta", "\tlyon-1", "line 2: 3 fields where the header has 4"),
+    ("meta.csv", "lyon-1-10-b", "lyon-1-10-a", fr"1 clips are listed twice, first {FIRST} \(lines 2 and 3\)"),
     ("meta.csv", FIRST, "../other.wav", "points outside"),
     ("meta.csv", FIRST, "audio/../../other.wav", "points outside"),
     ("meta.csv", FIRST, "/etc/other.wav", "points outside"),
     ("meta.csv", FIRST, "C:\\other.wav", "points outside"),
-    ("meta.csv", FIRST, ".", "points outside"),
+    ("meta.csv", FIRST, ".", "is the name of a folder"),
+    ("meta.csv", FIRST, "audio/", "is the name of a folder"),
     ("meta.csv", FIRST, "audio/else.wav", f"fold1_train.csv: 1 clips are not in meta.csv, first {FIRST}"),
     ("evaluation_setup/fold1_train.csv", f"{FIRST}\tbus", f"{FIRST}\tpark",
      f"fold1_train.csv: 1 clips have another scene_label than in meta.csv, first {FIRST}"),
@@ -83,13 +84,13 @@ def test_malformed_table_is_refused_by_name(development, edit, table, old, new, 
 def test_a_field_too_many_in_every_line_is_refused(development):
     path = development / "evaluation_setup" / "fold1_test.csv"
     path.write_text(path.read_text().replace(".wav\n", ".wav\t\n"))
-    with pytest.raises(InputError, match="more fields than its header"):
+    with pytest.raises(InputError, match="line 2: 2 fields where the header has 1"):
         tau_layout.read_development(development)
 
 
 @pytest.mark.parametrize(("content", "message"), [
-    (None, "no such file"), (b"", "not a tab-separated table"), (b"filename\n", "lists no clip"),
-    (b"filename\n\xff\xfe.wav\n", "not a tab-separated table")])
+    (None, "no such file"), (b"", "the file is empty"), (b"filename\n", "lists no clip"),
+    (b"filename\n\xff\xfe.wav\n", r"not UTF-8 text \(byte 10\)")])
 def test_unreadable_table_is_refused(evaluation, content, message):
     path = evaluation / "evaluation_setup" / "fold1_test.csv"
     path.unlink() if content is None else path.write_bytes(content)
@@ -111,5 +112,22 @@ def test_older_copy_of_the_split_is_named_as_such(development):
     assert tau_layout.older_copy(13962, 2968) == ""
 
 
-def test_clips_are_compared_without_their_folder():
-    assert tau_layout.clip_key("audio/7.wav") == tau_layout.clip_key("7.wav") == "7.wav"
+@pytest.mark.parametrize("spelling", ["7.wav", "audio/7.wav", "./audio/7.wav", "audio//7.wav", "audio/./7.wav",
+                                      "audio\\7.wav", ".\\audio\\\\7.wav"])
+def test_clips_are_compared_by_the_normal_form_of_their_name_without_its_folder(spelling):
+    assert tau_layout.clip_key(spelling) == "7.wav"
+
+
+def test_other_spellings_of_a_clip_are_read_as_its_normal_form(development, edit):
+    expected = tau_layout.read_development(development)
+    edit(development / "meta.csv", FIRST, f"./{FIRST}")
+    edit(development / "evaluation_setup" / "fold1_train.csv", FIRST, FIRST.replace("/", "//"))
+    assert tau_layout.read_development(development).equals(expected)
+
+
+def test_quotation_marks_around_fields_are_taken_off(development):
+    expected = tau_layout.read_development(development)
+    for path in (development / "meta.csv", *(development / "evaluation_setup").iterdir()):
+        lines = [line.split("\t") for line in path.read_text().splitlines()]
+        path.write_text("".join("\t".join(f'"{field}"' for field in line) + "\n" for line in lines))
+    assert tau_layout.read_development(development).equals(expected)

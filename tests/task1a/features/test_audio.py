@@ -1,8 +1,10 @@
+import io
 import struct
 
 import numpy as np
 import pytest
 import soundfile
+import soxr
 
 from task1a.config import FeatureConfig
 from task1a.errors import InputError
@@ -63,6 +65,27 @@ def test_bytes_are_read_like_a_file(tmp_path):
     np.testing.assert_array_equal(read_clip(content, FEATURES), read_clip(tmp_path / "clip.wav", FEATURES))
 
 
+@pytest.mark.parametrize("rate", [1000, 4000, 8000, 22050, 44100, 48000, 1_000_000])
+@pytest.mark.parametrize("target", [4000, 16000, 44100])
+def test_the_end_of_a_long_recording_is_not_decoded_and_changes_nothing(rate, target):
+    features = FeatureConfig(sample_rate=target, n_mels=4, n_fft=1024, window=512, hop=256, clip_seconds=0.25)
+    samples = np.random.default_rng(0).uniform(-0.5, 0.5, 5 * rate).astype(np.float32)
+    whole = samples if rate == target else soxr.resample(samples, rate, target, quality="HQ")
+    samples[round(2.5 * rate):] = np.nan  # would be refused
+    file = io.BytesIO()
+    soundfile.write(file, samples, rate, format="WAV", subtype="FLOAT")
+    np.testing.assert_array_equal(read_clip(file.getvalue(), features), whole[:features.clip_samples])
+
+
+@pytest.mark.parametrize("channels", [2, 3, 9, 64])
+def test_channels_are_averaged_as_a_whole_recording_would_be(channels):
+    samples = np.random.default_rng(0).uniform(-0.5, 0.5, (150_000, channels)).astype(np.float32)
+    file = io.BytesIO()
+    soundfile.write(file, samples, 8000, format="WAV", subtype="FLOAT")
+    features = FeatureConfig(sample_rate=8000, n_mels=10, window=200, hop=80, n_fft=256, clip_seconds=18.75)
+    np.testing.assert_array_equal(read_clip(file.getvalue(), features), samples.mean(axis=1))
+
+
 def test_cut_off_wav(tmp_path):
     path = tmp_path / "clip.wav"
     soundfile.write(path, tone(44100), 44100, subtype="PCM_24")
@@ -94,7 +117,7 @@ def test_cut_off_flac(tmp_path):
 
 
 @pytest.mark.parametrize(("content", "reason"), [
-    (b"", "empty file"), (b"not audio at all" * 100, "not readable as audio"),
+    (b"", "empty file"), (b"not audio at all" * 100, "neither WAV, AIFF"),
     (b"RIFF\0\0\0\0WAVE", "ends before its audio")])
 def test_not_audio(content, reason):
     with pytest.raises(InputError, match=reason):

@@ -1,9 +1,11 @@
 import os
 import shutil
+import struct
 import subprocess
 import sys
 import threading
 import time
+import tracemalloc
 from collections import namedtuple
 from pathlib import Path
 
@@ -183,6 +185,33 @@ def test_damaged_clips_can_be_left_out_and_put_right(damaged_root, cache_dir):
         np.testing.assert_array_equal(built.read([name])[0], expected(damaged_root / name))
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs a named pipe")
+@pytest.mark.parametrize("known", [False, True])
+def test_special_files_are_not_opened(root, cache_dir, known):
+    if known:
+        build(root, names(root), TINY, cache_dir)
+    clips = names(root)
+    for number, make in enumerate((os.mkfifo, os.mkdir, lambda path: path.symlink_to("/dev/zero"))):
+        (root / "audio" / f"{number}.wav").unlink()
+        make(root / "audio" / f"{number}.wav")
+    with pytest.raises(InputError, match="^3 of 6 clips cannot be read") as error:
+        build(root, clips, TINY, cache_dir)
+    assert str(error.value).count("not a regular file") == 3
+    assert len(build(root, clips, TINY, cache_dir, skip_damaged=True)) == 3
+
+
+def test_a_long_recording_takes_little_memory(root, cache_dir):
+    def header(rate, size):
+        return struct.pack("<4sI4s4sIHHIIHH4sI", b"RIFF", size + 36, b"WAVE", b"fmt ", 16, 1, 1, rate, 2 * rate, 2, 16,
+                           b"data", size)
+    (root / "audio/0.wav").write_bytes(header(8000, 400_000_000))  # seven hours of silence
+    os.truncate(root / "audio/0.wav", 400_000_044)
+    tracemalloc.start()
+    build(root, names(root), TINY, cache_dir)
+    assert tracemalloc.get_traced_memory()[1] < 50_000_000
+    tracemalloc.stop()
+
+
 def test_many_damaged_clips_are_counted_and_ten_named(root, cache_dir):
     for number in range(20, 35):
         (root / "audio" / f"{number}.wav").write_bytes(b"")
@@ -261,11 +290,23 @@ def test_interrupted_update_goes_on_to_the_same_files(root, cache_dir, monkeypat
     assert contents(build(root, names(root), TINY, cache_dir).folder) == undisturbed
 
 
+WAITING = """
+import time
+from task1a.features import cache
+extract = cache._extract
+
+def wait_and_extract(root, features, array, task):
+    while task[0] == "audio/30.wav" and (root / "wait").exists():
+        time.sleep(0.05)
+    return extract(root, features, array, task)
+"""
 BUILD = """
 import sys
 from pathlib import Path
 from task1a.features import cache
 from tests_tiny import TINY
+from tests_waiting import wait_and_extract
+cache._extract = wait_and_extract
 cache._FEW_CLIPS, cache._SAVE_CLIPS, cache._SAVE_SECONDS = 2, 4, 1000.0
 root = Path(sys.argv[1])
 cache.build(root, [f"audio/{p.name}" for p in (root / "audio").iterdir()], TINY, Path(sys.argv[2]), workers=2)
@@ -280,16 +321,14 @@ def wait_until(condition, seconds=180.0):
     return found
 
 
-@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs a named pipe")
 def test_killed_build_goes_on_to_the_same_files(root, cache_dir, tmp_path):
     for number in range(6, 40):
         write_clip(root / "audio" / f"{number}.wav", number)
-    blocking, aside = root / "audio/30.wav", tmp_path / "30.wav"
     stuck_names = names(root)[:names(root).index("audio/30.wav")]
     undisturbed = contents(build(root, names(root), TINY, cache_dir / "undisturbed").folder)
 
-    blocking.rename(aside)
-    os.mkfifo(blocking)  # whoever reads this clip waits for ever: the build stands still in its middle
+    (root / "wait").touch()  # the build stands still in its middle
+    (tmp_path / "tests_waiting.py").write_text(WAITING, encoding="utf-8")
     (tmp_path / "tests_tiny.py").write_text(
         f"from task1a.config import FeatureConfig\nTINY = {TINY!r}\n", encoding="utf-8")
     command = [sys.executable, "-c", BUILD, str(root), str(cache_dir)]
@@ -303,8 +342,7 @@ def test_killed_build_goes_on_to_the_same_files(root, cache_dir, tmp_path):
         running.kill()  # SIGKILL
     running.communicate(timeout=30)  # the workers hold the other end of this pipe: it ends only when they, too, have
 
-    blocking.unlink()
-    aside.rename(blocking)
+    (root / "wait").unlink()
     assert list(FeatureCache.open(root, TINY, cache_dir).clips) == stuck_names[:saved]
     subprocess.run(command, env=environment, check=True, timeout=180)
     assert contents(index.parent) == undisturbed

@@ -13,7 +13,7 @@ CONFIGURATIONS = {
     "paper": PAPER,
     "odd window, band-limited": FeatureConfig(sample_rate=8000, n_mels=40, window=401, hop=100, n_fft=512, f_min=50.0,
                                               f_max=3500.0, clip_seconds=1.0),
-    "fewer frames than a block": FeatureConfig(n_mels=20, window=512, hop=4000, n_fft=512, clip_seconds=1.0),
+    "fewer frames than a block": FeatureConfig(n_mels=20, window=4096, hop=4000, n_fft=4096, clip_seconds=1.0),
 }
 # float32 sums of a few thousand terms, of different order in every library
 RELATIVE_POWER = 1e-4

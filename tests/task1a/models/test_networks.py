@@ -20,7 +20,7 @@ NETWORKS = {
     "bcresnet": {"tau": 0.5},
     "cp_resnet": {"width": 4},
 }
-FEATURES = FeatureConfig(n_mels=64, hop=8000)
+FEATURES = FeatureConfig(n_mels=64, hop=2000, clip_seconds=2.5)
 CASES = [(name, front_end) for name in NETWORKS for front_end in ("log_mel", "freqnorm", "pcen")]
 
 

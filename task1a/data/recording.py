@@ -1,0 +1,77 @@
+"""Opening recordings: one place where everything is refused that would be read as another recording than was made.
+
+The check of a data set and the features open recordings here, so that they agree on what is damaged.
+"""
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+import soundfile
+from soundfile import SoundFile
+
+from task1a.data import containers
+from task1a.data.regular_file import open_regular
+from task1a.errors import InputError
+
+MIN_SAMPLE_RATE, MAX_SAMPLE_RATE = 1_000, 1_000_000
+"""In Hz. Audio converters go from 4 kHz to 768 kHz; what a header has beyond that was never recorded, and would make
+hours, or nothing, of the samples that are there."""
+
+_UNKNOWN_FRAMES = (1 << 63) - 1  # what libsndfile says of a recording that does not declare its length
+
+
+@contextmanager
+def open_recording(source: Path | bytes | BinaryIO) -> Iterator[SoundFile]:
+    """Open a recording to read its samples; errors of reading them within the block are told like those of opening it.
+
+    Args:
+        source: path, content, or file opened to read bytes.
+
+    Raises:
+        InputError: the recording is empty or cut off, is in no container that can be checked for completeness
+            (:mod:`task1a.data.containers`), or has an impossible header. The message is the reason alone, for the
+            caller to put the name of the clip in front of.
+        OSError: the file cannot be opened or is not a regular one.
+    """
+    if isinstance(source, Path):
+        with open_regular(source) as file, open_recording(file) as recording:
+            yield recording
+        return
+    file = io.BytesIO(source) if isinstance(source, bytes) else source
+    if fault := containers.fault(file):
+        raise InputError(fault)
+    file.seek(0)
+    try:
+        with SoundFile(file) as recording:
+            _check_header(recording)
+            if recording.format == "FLAC":
+                _check_last_sample(recording)
+            yield recording
+    except (soundfile.SoundFileError, TypeError, ValueError) as error:
+        reason = str(getattr(error, "error_string", error)).strip().rstrip(".")
+        raise InputError(f"not readable as audio ({reason})") from None
+
+
+def _check_header(recording: SoundFile) -> None:
+    if not recording.frames:
+        raise InputError("holds no audio")
+    if recording.frames == _UNKNOWN_FRAMES:
+        raise InputError("does not declare its length; convert it to WAV")
+    if not MIN_SAMPLE_RATE <= recording.samplerate <= MAX_SAMPLE_RATE:
+        raise InputError(f"declares a sample rate of {recording.samplerate:,} Hz; {MIN_SAMPLE_RATE:,} to "
+                         f"{MAX_SAMPLE_RATE:,} Hz are possible")
+    if recording.subtype.startswith("ALAC"):  # libsndfile reads less, without a word, where the table of packets is cut
+        raise InputError("Apple Lossless audio, which cannot be checked for completeness; convert it to WAV")
+
+
+def _check_last_sample(recording: SoundFile) -> None:
+    try:
+        recording.seek(recording.frames - 1)
+        last = recording.read(1)
+    except soundfile.SoundFileError:
+        last = ()
+    if not len(last):
+        raise InputError(f"truncated: the last of its {recording.frames:,} samples is not there")
+    recording.seek(0)

@@ -1,0 +1,120 @@
+"""One run, ``<runs>/<system>/seed<N>/``: its configuration, its files and records, and the runs beside it.
+
+The names of the files are a contract: other tools read them.
+"""
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from task1a.config import Config, load
+from task1a.errors import InputError
+from task1a.files import digest, read_json
+
+_MADE_BY = {"data": "data", "features": "features", "environment": "train", "complexity": "complexity",
+            "evaluation": "evaluate"}
+"""the stage that writes each record"""
+
+
+class Run:
+    """A run of one system with one seed.
+
+    Args:
+        folder: of the run; it need not exist yet.
+        config: of the run; read from its ``config.yaml`` when not given.
+        members: runs that an ensemble averages; those beside it that its configuration names when not given.
+    """
+
+    def __init__(self, folder: Path, config: Config | None = None, members: "tuple[Run, ...] | None" = None) -> None:
+        self.folder = Path(folder)
+        if config is not None:
+            self.config = config
+        if members is not None:
+            self.members = members
+
+    config_file = property(lambda self: self.folder / "config.yaml")
+    environment = property(lambda self: self.folder / "environment.json")
+    data = property(lambda self: self.folder / "data.json")
+    features = property(lambda self: self.folder / "features.json")
+    vanilla = property(lambda self: self.folder / "train" / "model.safetensors")
+    checkpoint = property(lambda self: self.folder / "train" / "checkpoint.pt")
+    history = property(lambda self: self.folder / "train" / "history.csv")
+    packed = property(lambda self: self.folder / "compress" / "packed.safetensors")
+    packed_xz = property(lambda self: self.folder / "compress" / "packed.safetensors.xz")
+    compress_history = property(lambda self: self.folder / "compress" / "history.csv")
+    complexity = property(lambda self: self.folder / "complexity.json")
+    test_predictions = property(lambda self: self.folder / "predictions" / "test.csv")
+    evaluation_predictions = property(lambda self: self.folder / "predictions" / "evaluation.csv")
+    evaluation = property(lambda self: self.folder / "evaluation.json")
+    submission = property(lambda self: self.folder / "submission")
+
+    def __str__(self) -> str:
+        return f"{self.folder.parent.name}/{self.folder.name}"
+
+    @cached_property
+    def config(self) -> Config:
+        """The configuration that the run was made with.
+
+        Raises:
+            InputError: the run has no usable ``config.yaml``.
+        """
+        if not self.config_file.is_file():
+            raise InputError(f"{self.config_file}: no such file; make it with: python task1a.py --stage data, with the "
+                             "run's --system and --seed")
+        return load(self.config_file)
+
+    @cached_property
+    def members(self) -> "tuple[Run, ...]":
+        """Runs that an ensemble averages; none for a system of one model."""
+        return tuple(self.beside(f"{name}/{self.folder.name}") for name in self.config.ensemble)
+
+    @property
+    def parts(self) -> "tuple[Run, ...]":
+        """Runs whose models make up the system: its members, or itself."""
+        return self.members or (self,)
+
+    @property
+    def model(self) -> Path:
+        """Model file that is counted and predicts: the packed one where the system is compressed."""
+        return self.packed if self.config.compression.enabled else self.vanilla
+
+    def beside(self, name: str) -> "Run":
+        """Another run, ``<system>/seed<N>``, of the same folder of runs."""
+        return Run(self.folder.parent.parent / name)
+
+    def read(self, name: str) -> dict[str, Any]:
+        """Read a record: ``data``, ``features``, ``environment``, ``complexity`` or ``evaluation``.
+
+        Raises:
+            InputError: it is missing or damaged; the message names the stage that makes it.
+        """
+        path = self.folder / f"{name}.json"
+        advice = f"make it with: python task1a.py --stage {_MADE_BY[name]}, with the run's --system and --seed"
+        if not path.is_file():
+            raise InputError(f"{path}: no such file; {advice}")
+        try:
+            return dict(read_json(path))
+        except (OSError, ValueError, TypeError, RecursionError):
+            raise InputError(f"{path}: damaged; {advice}") from None
+
+    def stage_record(self, stage: str) -> Path:
+        """What a stage depended on and wrote when it last ended well; missing while it has to run."""
+        return self.folder / "stages" / f"{stage}.json"
+
+    def read_stage(self, stage: str) -> dict[str, Any] | None:
+        """``inputs`` and ``outputs`` (digests by file) of a finished stage; None where there is no usable record."""
+        try:
+            record = read_json(self.stage_record(stage))
+            return {"inputs": dict(record["inputs"]), "outputs": dict(record["outputs"])}
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
+            return None
+
+    def changed_output(self, record: Mapping[str, Any]) -> str | None:
+        """The first file of a stage's record that is not as the stage left it, and how; None where all are."""
+        for name, content in record["outputs"].items():
+            path = self.folder / name
+            if not path.is_file():
+                return f"{name} is missing"
+            if digest(path) != content:
+                return f"{name} was changed"
+        return None

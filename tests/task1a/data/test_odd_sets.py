@@ -1,0 +1,172 @@
+"""One table of what can be wrong with a data set, each with what its check says of it."""
+import os
+import shutil
+from functools import partial
+
+import pytest
+
+from task1a.data import check
+from task1a.errors import InputError
+
+CLIP, OTHER = "audio/bus-lyon-1-10-a.wav", "audio/bus-lyon-1-10-b.wav"
+META, TRAIN, TEST, EVALUATE = ("meta.csv", "evaluation_setup/fold1_train.csv", "evaluation_setup/fold1_test.csv",
+                               "evaluation_setup/fold1_evaluate.csv")
+
+
+def replace(old, new, tables, root):
+    for name in tables:
+        path = root / name
+        text = path.read_text(encoding="utf-8")
+        assert old in text or len(tables) > 1
+        path.write_text(text.replace(old, new), encoding="utf-8", newline="\n")
+
+
+def everywhere(old, new):
+    return partial(replace, old, new, (META, TRAIN, TEST, EVALUATE))
+
+
+def within(table, old, new):
+    return partial(replace, old, new, (table,))
+
+
+def listed_in_test(name, make=None):
+    """A name of a training clip is listed in the test split as well, as a bus of another location."""
+    def change(root):
+        replace("filename\n", f"filename\n{name}\n", (TEST,), root)
+        replace("scene_label\n", f"scene_label\n{name}\tbus\n", (EVALUATE,), root)
+        replace("source_label\n", f"source_label\n{name}\tbus\tlyon-9\ta\n", (META,), root)
+        if make:
+            make(root)
+    return change
+
+
+def replaced(name, make):
+    """A file is replaced by what ``make`` puts in its place."""
+    def change(root):
+        (root / name).unlink()
+        make(root / name)
+    return change
+
+
+def folder_of_audio_linked(root):
+    os.symlink("audio", root / "more")
+
+
+def clip_linked(root):
+    os.symlink(os.path.basename(CLIP), root / "audio/link.wav")
+
+
+def clip_hard_linked(root):
+    os.link(root / CLIP, root / "audio/link.wav")
+
+
+def audio_is_a_file(root):
+    shutil.rmtree(root / "audio")
+    (root / "audio").touch()
+
+
+LEAK = "recordings in both the train and the test split under different names: 1\n    "
+fifo = getattr(os, "mkfifo", None)
+
+ODD = {
+    # spellings of a clip
+    "./ in test": (listed_in_test(f"./{CLIP}"), f"meta.csv: 1 clips are listed twice, first {CLIP} (lines 2 and 3)"),
+    "// in test": (listed_in_test(CLIP.replace("/", "//")), "1 clips are listed twice"),
+    "/./ in test": (listed_in_test(CLIP.replace("/", "/./")), "1 clips are listed twice"),
+    "backslash in test": (listed_in_test(CLIP.replace("/", "\\")), "1 clips are listed twice"),
+    "without folder in test": (listed_in_test(CLIP.removeprefix("audio/")), "1 clips are listed twice"),
+    "/ at the end in test": (listed_in_test(f"{CLIP}/"), "is the name of a folder"),
+    "zero-width space in test": (listed_in_test(f"{CLIP}\u200b"), "holds the character '\\u200b'"),
+    "../ in test": (listed_in_test("audio/../audio/bus-lyon-1-10-a.wav"), "points outside the data set's folder"),
+    "link in test": (listed_in_test("audio/link.wav", clip_linked), f"{LEAK}audio/link.wav (test) = {CLIP} (train)"),
+    "hard link in test": (listed_in_test("audio/link.wav", clip_hard_linked), LEAK),
+    "linked folder in test": (listed_in_test("more/bus-lyon-1-10-a.wav", folder_of_audio_linked), LEAK),
+    "twice in train": (within(META, OTHER, f"./{CLIP}"), "1 clips are listed twice"),
+    # names
+    "name is a space": (everywhere(CLIP, " "), "meta.csv: line 2: filename ' ' is blank"),
+    "name is the folder": (everywhere(CLIP, "audio/"), "meta.csv: line 2: 'audio/' is the name of a folder"),
+    "name is a folder": (everywhere(CLIP, "audio"), "audio (unreadable: not a regular file)"),
+    "name with NUL": (everywhere(CLIP, "audio/a\0.wav"), "holds the character '\\x00', which cannot be printed"),
+    "name with an escape": (everywhere(CLIP, "audio/\x1b[2J.wav"), "holds the character '\\x1b'"),
+    "name ends with a space": (everywhere(CLIP, f"{CLIP} "), "begins or ends with a space"),
+    "name with a quotation mark": (everywhere(CLIP, f'"{CLIP}'), "holds a quotation mark"),
+    "name of 300 bytes": (everywhere(CLIP, f"audio/{'x' * 300}.wav"), "(unreadable: File name too long)"),
+    "name of 100,000 bytes": (everywhere(CLIP, f"audio/{'x/' * 50_000}x.wav"), "has 100,011 characters"),
+    "name not there": (everywhere(CLIP, "audio/caf\u00e9.wav"), "missing audio files: 1"),
+    # labels, devices, locations
+    "label filename": (everywhere("\tbus", "\tfilename"), "line 2: a scene_label is named 'filename'"),
+    "label scene_label": (everywhere("\tbus", "\tscene_label"), "a scene_label is named 'scene_label'"),
+    "label empty": (everywhere("\tbus", "\t"), "line 2: scene_label '' is blank"),
+    "label with a bell": (everywhere("\tbus", "\tb\aus"), "scene_label 'b\\x07us' holds the character '\\x07'"),
+    "label with a tab": (everywhere("\tbus", "\tb\tus"), "line 2: 5 fields where the header has 4"),
+    "label ends with a space": (everywhere("\tbus", "\tbus "), "scene_label 'bus ' begins or ends with a space"),
+    "label of 2,000 letters": (everywhere("\tbus", f"\t{'x' * 2000}"), "has 2,000 characters; at most 1,000"),
+    "device overall": (within(META, "\ta\n", "\toverall\n"), "line 2: a device is named 'overall'"),
+    "device with an escape": (within(META, "\ta\n", "\t\x1b[2J\n"), "source_label '\\x1b[2J' holds the character"),
+    "location with an escape": (within(META, "lyon-1\t", "\x1b[2J\t"), "identifier '\\x1b[2J' holds the character"),
+    "header twice": (within(META, "source_label\n", "source_label\nfilename\tscene_label\tidentifier\tsource_label\n"),
+                     "line 2: a scene_label is named 'scene_label'"),
+    # files
+    "recording is a FIFO": (replaced(CLIP, fifo), f"{CLIP} (unreadable: not a regular file)"),
+    "recording is a folder": (replaced(CLIP, os.mkdir), f"{CLIP} (unreadable: not a regular file)"),
+    "recording is a device": (replaced(CLIP, lambda path: path.symlink_to("/dev/zero")), "not a regular file"),
+    "recording is a loop": (replaced(CLIP, lambda path: path.symlink_to(path.name)), "Too many levels"),
+    "audio is a file": (audio_is_a_file, "damaged audio files: 7"),
+    "meta.csv is a FIFO": (replaced(META, fifo), "meta.csv: cannot be read (not a regular file)"),
+    "meta.csv is a folder": (replaced(META, os.mkdir), "meta.csv: cannot be read (not a regular file)"),
+    "train table is a FIFO": (replaced(TRAIN, fifo), "fold1_train.csv: cannot be read (not a regular file)"),
+}
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links and special files")
+@pytest.mark.parametrize(("change", "message"), ODD.values(), ids=ODD.keys())
+def test_check(development, evaluation, change, message):
+    change(development)
+    try:
+        check.content_digest(development, evaluation)
+        said = check.check(development, evaluation).problems
+    except InputError as error:
+        said = [str(error)]
+        assert said[0].isprintable()
+    assert any(message in text for text in said), said
+    assert all(len(text) < 1000 for text in said)
+
+
+def test_files_that_no_table_names_are_not_opened(development):
+    before = check.content_digest(development, None)
+    (development / "evaluation_setup/fold1_more.csv").mkdir()
+    assert check.content_digest(development, None) == before
+
+
+def test_a_recording_twice_in_one_split_is_noted(development):
+    (development / OTHER).unlink()
+    os.link(development / CLIP, development / OTHER)
+    report = check.check(development, None)
+    assert report.problems == []
+    assert (f"recordings that one split lists under several names: 1\n    {CLIP} (train) = {OTHER} (train)"
+            in report.notes)
+
+
+@pytest.mark.parametrize(("table", "problem"), [
+    (TRAIN, "scenes without a readable clip in the train split, which cannot be learnt: bus, park"),
+    (TEST, "scenes without a readable clip in the test split, which cannot be tested: bus, park")])
+def test_a_split_without_a_readable_clip(development, table, problem):
+    for line in (development / table).read_text(encoding="utf-8").splitlines()[1:]:
+        (development / line.split("\t")[0]).write_bytes(b"")
+    report = check.check(development, None, skip_damaged=True)
+    assert report.problems == [problem]
+
+
+def test_an_evaluation_set_without_a_readable_clip(development, evaluation):
+    for path in (evaluation / "audio").iterdir():
+        path.write_bytes(b"")
+    (problem,) = check.check(development, evaluation, skip_damaged=True).problems
+    assert problem.startswith("none of the 2 evaluation clips can be read")
+
+
+def test_more_scene_labels_than_a_table_of_predictions_has_columns(development):
+    with open(development / META, "a", encoding="utf-8") as meta:
+        for number in range(1100):
+            meta.write(f"audio/{number}.wav\tscene{number}\tlyon-1\ta\n")
+    with pytest.raises(InputError, match="1,102 different scene labels; at most 1,022 can be told apart"):
+        check.check(development, None)

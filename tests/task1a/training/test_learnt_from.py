@@ -1,0 +1,70 @@
+"""What the stages of the chain give to its two trainings: clips, classes, seeds and rates."""
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from task1a import model_file, runner
+from task1a.features.audio import read_clip
+from task1a.features.log_mel import log_mel
+from task1a.training import distill, fit
+
+
+@pytest.fixture(scope="module")
+def chain(toy_data, toy_system, tmp_path_factory):
+    """Goes through the stages up to compression; the jobs of the two trainings, and the run folder."""
+    folder, jobs, train, compress = tmp_path_factory.mktemp("chain"), [], fit.train, distill.compress
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setattr(fit, "train", lambda job: jobs.append(job) or train(job))
+        patch.setattr(distill, "compress", lambda job, *arguments: jobs.append(job) or compress(job, *arguments))
+        runner.main(["--system", str(toy_system), "--data-root", str(toy_data[0]), "--device", "cpu", "--seed", "7",
+                     "--stage", "data,features,train,compress", "data.workers=1", "model.front_end=freqnorm",
+                     "training.epochs=2", "compression.epochs=1", "compression.learning_rate=0.02",
+                     "compression.warmup_epochs=0.5"])
+    return jobs, folder / "runs/toy/seed7"
+
+
+@pytest.fixture(scope="module")
+def listed(toy_data, chain):
+    """The training split as its tables list it, and its features as they are stored."""
+    meta, split = (pd.read_csv(toy_data[0] / name, sep="\t") for name in (
+        "meta.csv", "evaluation_setup/fold1_train.csv"))
+    table, settings = meta[meta.filename.isin(split.filename)].reset_index(drop=True), chain[0][0].spec.features
+    features = [log_mel(read_clip(toy_data[0] / name, settings), settings) for name in table.filename]
+    return table, np.stack(features).astype(np.float16).astype(np.float32)
+
+
+def rows_of(examples, features):
+    """Which of all clips, found by their features, the examples are."""
+    clips = examples.read(np.arange(len(examples)))
+    return np.array([np.flatnonzero((features == clip).all(axis=(1, 2))).item() for clip in clips])
+
+
+def test_both_trainings_learn_from_and_validate_on_the_split_by_location(chain, listed):
+    table, features = listed
+    for job in chain[0]:
+        parts = [rows_of(examples, features) for examples in (job.train, job.validation)]
+        assert sorted(np.concatenate(parts)) == list(range(len(table)))
+        places = [set(table.identifier[part]) for part in parts]
+        assert all(places) and not places[0] & places[1]
+        held_out = fit.split_validation(table, 0.25, seed=0)  # whatever the seed of the run
+        assert sorted(parts[1]) == np.flatnonzero(held_out).tolist()
+        for part, examples in zip(parts, (job.train, job.validation), strict=True):
+            assert [job.spec.labels[target] for target in examples.targets] == table.scene_label[part].tolist()
+        assert job.seed == 7
+
+
+def test_both_trainings_have_their_own_epochs_and_rates(chain):
+    train, compress = (job.recipe for job in chain[0])
+    assert (train.epochs, train.learning_rate, train.warmup_epochs) == (2, 0.06, 1)
+    assert compress == replace(train, epochs=1, learning_rate=0.02, warmup_epochs=0.5)
+
+
+def test_the_statistics_of_freqnorm_are_those_of_the_clips_that_are_learnt_from(chain, listed):
+    jobs, folder = chain
+    learnt_from = listed[1][rows_of(jobs[0].train, listed[1])].astype(float)
+    front_end = model_file.load(folder / "train/model.safetensors")[0].front_end
+    np.testing.assert_allclose(front_end.running_mean, learnt_from.mean(axis=(0, 2)), rtol=1e-6)
+    np.testing.assert_allclose(front_end.running_var, learnt_from.var(axis=(0, 2)), rtol=1e-5)
