@@ -24,8 +24,8 @@ from threadpoolctl import threadpool_limits
 from task1a.compat import torchaudio
 from task1a.config import FeatureConfig
 from task1a.errors import CommandParser, InputError, run_command
-from task1a.features import cache
 from task1a.features.audio import read_clip
+from task1a.features.build import build
 from task1a.features.log_mel import LogMel
 
 Pipeline = Callable[[Path], np.ndarray]
@@ -120,7 +120,7 @@ def _scale(clips: Sequence[Path], features: FeatureConfig, scratch: Path, rounds
 
 def _build(root: Path, count: int, features: FeatureConfig, cache_dir: Path, workers: int) -> float:
     started = time.perf_counter()
-    cache.build(root, [f"{number}.wav" for number in range(count)], features, cache_dir, workers)
+    build(root, [f"{number}.wav" for number in range(count)], features, cache_dir, workers)
     seconds = time.perf_counter() - started
     shutil.rmtree(cache_dir)
     return seconds

@@ -15,8 +15,10 @@ import pandas as pd
 from evaluation import intervals, markdown, metrics
 from evaluation.intervals import PairedTest
 from evaluation.per_device import DEMO_NOTE
-from evaluation.runs import METRICS, Run, read_runs, validate
-from task1a.data.tau_layout import clip_key, read_development
+from evaluation.results import METRICS, Result, read_results, validate
+from task1a import predictions as predictions_table
+from task1a.challenge import clip_key
+from task1a.data.tau_layout import read_development
 from task1a.errors import InputError
 
 
@@ -63,7 +65,7 @@ def compare(runs: Path, first: str, second: str, data_root: str) -> Comparison:
     """
     if first == second:
         raise InputError(f"--compare: {first} cannot be compared with itself")
-    by_seed = [{run.seed: run for run in read_runs(runs, system)} for system in (first, second)]
+    by_seed = [{run.seed: run for run in read_results(runs, system)} for system in (first, second)]
     seeds = sorted(set(by_seed[0]) & set(by_seed[1]))
     if not seeds:
         have = [f"{system} has {', '.join(map(str, of_system)) or 'none'}"
@@ -135,7 +137,7 @@ def _notes(comparison: Comparison) -> list[str]:
         *([f"{DEMO_NOTE.capitalize()}."] if comparison.demo else [])]
 
 
-def _paired_clips(first: Run, second: Run, root: Path) -> dict[str, pd.DataFrame]:
+def _paired_clips(first: Result, second: Result, root: Path) -> dict[str, pd.DataFrame]:
     """The table of clips (:mod:`evaluation.intervals`) of the two runs of a seed, by metric."""
     if first.left_out != second.left_out:
         raise InputError(f"{first} and {second}: other damaged test clips were left out of the one than of the other; "
@@ -150,20 +152,20 @@ def _paired_clips(first: Run, second: Run, root: Path) -> dict[str, pd.DataFrame
             for metric in METRICS}
 
 
-def _clip_scores(run: Run, reference: pd.DataFrame, root: Path) -> dict[str, np.ndarray]:
+def _clip_scores(run: Result, reference: pd.DataFrame, root: Path) -> dict[str, np.ndarray]:
     """Accuracy in percent and log loss of every clip of the reference.
 
     Raises:
         InputError: the predictions are not of these clips, or are not those that the run's results are of.
     """
-    predictions = metrics.read_predictions(run.folder.test_predictions)
+    predictions = predictions_table.read(run.run.test_predictions)
     try:
         metrics.validate(reference, predictions)
     except InputError as error:
         raise InputError(f"{run} against {root}: {error} (where seeds are folds, put {{seed}} into --data-root)"
                          ) from None
     matched = predictions.set_index(predictions.filename.map(clip_key)).loc[reference.filename.map(clip_key)]
-    labels = metrics.label_columns(predictions)
+    labels = predictions_table.label_columns(predictions)
     truth = reference.scene_label.to_numpy(object)
     eps = np.finfo(np.float64).eps
     likely = matched[labels].to_numpy(np.float64)[np.arange(len(truth)), pd.Index(labels).get_indexer(truth)]

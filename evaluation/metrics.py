@@ -26,46 +26,16 @@ Sources
 """
 import re
 from collections.abc import Collection, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from task1a.data.tables import read_table
-from task1a.data.tau_layout import clip_key
-from task1a.errors import InputError, shown
+from task1a.challenge import KEY_COLUMNS, clip_key
+from task1a.errors import InputError
+from task1a.predictions import check_probabilities, label_columns
 
-SUM_TOLERANCE = 1e-3
-"""How far from 1 the probabilities of a clip may sum: room for the rounding of printed numbers."""
-
-# float() takes more than decimal numbers: 1_0, the digits of other scripts, spaces around them
-_NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?", re.ASCII)
-
-_DECISION_COLUMNS = ("filename", "scene_label")
-_REFERENCE_COLUMNS = (*_DECISION_COLUMNS, "device")
-
-
-def read_predictions(path: Path) -> pd.DataFrame:
-    """Read a prediction file: tab-separated, ``filename``, ``scene_label``, then one column a scene label.
-
-    Returns:
-        One row a clip in file order; ``filename`` and ``scene_label`` as text, the probabilities as float64.
-
-    Raises:
-        InputError: there is no such table or it is malformed (:func:`task1a.data.tables.read_table`), or a probability
-            is not a decimal number.
-    """
-    path = Path(path)
-    table = read_table(path, _DECISION_COLUMNS, "a prediction file (filename, scene_label, one column a label)")
-    for label in label_columns(table):
-        table[label] = _numbers(path, table[label])
-    return table
-
-
-def label_columns(predictions: pd.DataFrame) -> list[str]:
-    """The scene labels that ``predictions`` has probabilities of, in alphabetical order."""
-    return sorted(column for column in predictions.columns if column not in _DECISION_COLUMNS)
+_REFERENCE_COLUMNS = (*KEY_COLUMNS, "device")
 
 
 def validate(reference: pd.DataFrame, predictions: pd.DataFrame) -> None:
@@ -78,18 +48,17 @@ def validate(reference: pd.DataFrame, predictions: pd.DataFrame) -> None:
     Raises:
         InputError: one of the two is empty, lacks a column or has a clip twice; they do not hold the same clips; a
             label of the reference has no column; a decided label is none of the labels; a probability is not finite or
-            not in [0, 1], or those of a clip do not sum to 1 within ``SUM_TOLERANCE``.
+            not in [0, 1], or those of a clip do not sum to 1.
     """
     _check_clips("reference", reference, _REFERENCE_COLUMNS)
-    _check_clips("predictions", predictions, _DECISION_COLUMNS)
+    _check_clips("predictions", predictions, KEY_COLUMNS)
     _check_same_clips(reference, predictions)
     labels = label_columns(predictions)
     absent = sorted(set(reference.scene_label) - set(labels))
     if absent:
         raise InputError(f"predictions: no column of probabilities for {len(absent)} scene labels of the reference: "
                          f"{_first(absent)}")
-    _check_decisions(predictions, labels)
-    _check_probabilities(predictions, labels)
+    check_probabilities(predictions)
 
 
 def log_loss(labels_true: Sequence[str], probabilities: np.ndarray, labels: Sequence[str]) -> float:
@@ -177,15 +146,6 @@ def _device_groups(devices: Sequence[str], seen_devices: Collection[str] | None)
     }
 
 
-def _numbers(path: Path, column: pd.Series) -> np.ndarray:
-    numbers = np.empty(len(column))
-    for row, text in enumerate(column.tolist()):
-        if not _NUMBER.fullmatch(text):
-            raise InputError(f"{path}: line {row + 2}: column {column.name!r}: {shown(text)} is not a number")
-        numbers[row] = float(text)
-    return numbers
-
-
 def _check_clips(name: str, table: pd.DataFrame, columns: Sequence[str]) -> None:
     missing = [column for column in columns if column not in table.columns]
     if missing:
@@ -209,31 +169,6 @@ def _check_same_clips(reference: pd.DataFrame, predictions: pd.DataFrame) -> Non
         wrong.append(f"{len(extra)} clips are not in the reference: {_first(extra)}")
     if wrong:
         raise InputError(f"predictions: {'; '.join(wrong)}; predict exactly the clips of the reference")
-
-
-def _check_decisions(predictions: pd.DataFrame, labels: Sequence[str]) -> None:
-    unknown = predictions[~predictions.scene_label.isin(labels)]
-    if len(unknown):
-        first = unknown.iloc[0]
-        raise InputError(f"predictions: {first.filename}: scene_label {first.scene_label!r} has no column of "
-                         f"probabilities ({len(unknown)} clips like it); the labels are {', '.join(labels)}")
-
-
-def _check_probabilities(predictions: pd.DataFrame, labels: Sequence[str]) -> None:
-    probabilities = predictions[labels].to_numpy(np.float64)
-    sums = probabilities.sum(axis=1)
-    finite = np.isfinite(probabilities)
-    inside = (probabilities >= 0) & (probabilities <= 1)
-    for wrong, what in ((~finite, "is not a finite number"), (~inside, "is not between 0 and 1")):
-        if wrong.any():
-            row, column = np.argwhere(wrong)[0]
-            raise InputError(f"predictions: {predictions.filename.iloc[row]}: the probability of {labels[column]} "
-                             f"{what}: {probabilities[row, column]:.9g} ({wrong.any(axis=1).sum()} clips like it)")
-    off = np.abs(sums - 1) > SUM_TOLERANCE
-    if off.any():
-        row = off.argmax()
-        raise InputError(f"predictions: {predictions.filename.iloc[row]}: the probabilities sum to {sums[row]:.6g} "
-                         f"instead of 1 ({off.sum()} clips like it)")
 
 
 def _first(names: Sequence[str]) -> str:

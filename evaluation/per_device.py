@@ -8,10 +8,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from evaluation.metrics import evaluate, read_predictions
+from evaluation.metrics import evaluate
+from task1a import predictions
 from task1a.data.tau_layout import is_demo, read_development
 from task1a.errors import CommandParser, run_command
-from task1a.run_folder import write_json
+from task1a.files import write_json
 
 DEMO_NOTE = "demo data: figures say nothing about real recordings"
 
@@ -62,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     clips = read_development(arguments.data_root)
     reference = clips[clips.split == "test"]
-    results = evaluate(reference, read_predictions(arguments.predictions),
+    results = evaluate(reference, predictions.read(arguments.predictions),
                        seen_devices=set(clips.device[clips.split == "train"]))
     demo = is_demo(arguments.data_root)
     if demo:

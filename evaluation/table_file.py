@@ -3,54 +3,75 @@
 A YAML file holds ``title`` and ``rows``; a row names a ``system``, the ``label`` that it has in the paper, and the
 ``published`` figures. ``table3`` is the file of that name in ``system_configs/tables/``; a path is taken as such.
 """
-import math
-import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+import json
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated
 
-from task1a.errors import InputError
-from task1a.run_folder import read_yaml
+from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
+
+from task1a.errors import InputError, shown
+from task1a.files import read_yaml
 
 SYSTEMS = Path(__file__).resolve().parent.parent / "system_configs"
 TABLES = SYSTEMS / "tables"
 
 
-@dataclass(frozen=True)
+def _one_line(text: str) -> str:
+    if not text.strip() or len(text.splitlines()) > 1:
+        raise ValueError("must be one line of text")
+    return text
+
+
+def _without_overall(devices: dict[str, float]) -> dict[str, float]:
+    if "overall" in devices:
+        raise ValueError("the overall accuracy is given beside the devices, as overall")
+    return devices
+
+
+Line = Annotated[str, AfterValidator(_one_line)]
+Number = Annotated[float, Field(allow_inf_nan=False)]
+_strict = ConfigDict(extra="forbid", strict=True)
+
+
+@dataclass(frozen=True, config=_strict)
 class Published:
     """What the paper says of a row; None, or no device, where it says nothing."""
 
-    parameters: str | None = None
-    bits: str | None = None
-    size: str | None = None
-    devices: Mapping[str, float] = field(default_factory=dict)
+    parameters: Line | None = None
+    bits: Line | None = None
+    size: Line | None = None
+    devices: Annotated[dict[Line, Number], AfterValidator(_without_overall)] = Field(default_factory=dict)
     """accuracy in percent"""
-    overall: float | None = None
+    overall: Number | None = None
     """accuracy in percent"""
-    deviation: float | None = None
-    """of the overall accuracy"""
-    seeds: int | None = None
+    deviation: Number | None = None
+    """standard deviation of the overall accuracy"""
+    seeds: Annotated[int, Field(ge=1)] | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=_strict)
 class Row:
     """One row of a table."""
 
-    system: str
-    label: str
-    published: Published
+    system: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-][A-Za-z0-9._-]*$")]
+    label: Line
+    published: Published = Field(default_factory=Published)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=_strict)
 class Table:
     """A published table."""
 
-    name: str
-    title: str
-    rows: tuple[Row, ...]
-    systems: Path
-    """where the configurations of its systems lie: the folder above its own"""
+    title: Line
+    rows: Annotated[list[Row], Field(min_length=1)]
+    name: str = ""
+    systems: Path = SYSTEMS
+    """folder of the configurations of its systems: the one above its own"""
+
+
+_TABLE = TypeAdapter(Table)
 
 
 def read_table(name: str) -> Table:
@@ -64,64 +85,18 @@ def read_table(name: str) -> Table:
         shipped = ", ".join(sorted(known.stem for known in TABLES.glob("*.yaml")))
         raise InputError(f"{name}: no such table; give {shipped}, or the path of a YAML file")
     tree = read_yaml(path)
-    _check_keys(str(path), tree, known=("title", "rows"), required=("title", "rows"))
-    if not isinstance(tree["rows"], list) or not tree["rows"]:
-        raise InputError(f"{path}: rows: must be a list of at least one row")
-    rows = tuple(_read_row(f"{path}: rows: {number}", row) for number, row in enumerate(tree["rows"], start=1))
-    systems = [row.system for row in rows]
+    if not isinstance(tree, dict) or {"name", "systems"} & tree.keys():
+        raise InputError(f"{path}: must hold the keys title and rows, and no others")
+    try:
+        # JSON is where pydantic takes mappings for dataclasses and yet is strict about types
+        table = _TABLE.validate_json(json.dumps(tree, default=str))
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        place = ".".join(str(step + 1) if isinstance(step, int) else str(step) for step in first["loc"])
+        message = first["msg"].removeprefix("Value error, ")
+        raise InputError(f"{path}: {place}: {message} (given {shown(first['input'])})") from None
+    systems = [row.system for row in table.rows]
     twice = [system for system in systems if systems.count(system) > 1]
     if twice:
         raise InputError(f"{path}: rows: two rows are of the system {twice[0]!r}")
-    return Table(path.stem, _text(f"{path}: title", tree["title"]), rows, path.resolve().parent.parent)
-
-
-def number(where: str, value: Any) -> float:
-    """A number that was read from a file.
-
-    Raises:
-        InputError: it is none, or not finite; ``where`` is named.
-    """
-    if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
-        raise InputError(f"{where}: must be a number (given {value!r})")
-    return float(value)
-
-
-def _read_row(where: str, tree: Any) -> Row:
-    _check_keys(where, tree, known=("system", "label", "published"), required=("system", "label"))
-    system = _text(f"{where}: system", tree["system"])
-    if not re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9._-]*", system):
-        raise InputError(f"{where}: system: {system!r} is not the name of a system")
-    return Row(system, _text(f"{where}: label", tree["label"]),
-               _read_published(f"{where}: published", tree.get("published") or {}))
-
-
-def _read_published(where: str, tree: Any) -> Published:
-    _check_keys(where, tree, known=("parameters", "bits", "size", "devices", "overall", "deviation", "seeds"))
-    texts = {key: _text(f"{where}: {key}", tree[key]) for key in ("parameters", "bits", "size") if key in tree}
-    numbers = {key: number(f"{where}: {key}", tree[key]) for key in ("overall", "deviation") if key in tree}
-    seeds = tree.get("seeds")
-    if seeds is not None and (not isinstance(seeds, int) or isinstance(seeds, bool) or seeds < 1):
-        raise InputError(f"{where}: seeds: must be a count (given {seeds!r})")
-    devices = tree.get("devices") or {}
-    if not isinstance(devices, dict) or "overall" in devices:
-        raise InputError(f"{where}: devices: must hold the accuracy of each device, overall is beside it")
-    return Published(**texts, **numbers, seeds=seeds, devices={
-        _text(f"{where}: devices", name): number(f"{where}: devices: {name}", value)
-        for name, value in devices.items()})
-
-
-def _check_keys(where: str, tree: Any, known: Sequence[str], required: Sequence[str] = ()) -> None:
-    if not isinstance(tree, dict):
-        raise InputError(f"{where}: must hold keys ({', '.join(known)})")
-    unknown = [key for key in tree if key not in known]
-    if unknown:
-        raise InputError(f"{where}: unknown key {unknown[0]!r} (known are {', '.join(known)})")
-    missing = [key for key in required if key not in tree]
-    if missing:
-        raise InputError(f"{where}: no key {missing[0]!r}")
-
-
-def _text(where: str, value: Any) -> str:
-    if not isinstance(value, str) or not value.strip() or len(value.splitlines()) > 1:
-        raise InputError(f"{where}: must be one line of text (given {value!r})")
-    return value
+    return replace(table, name=path.stem, systems=path.resolve().parent.parent)

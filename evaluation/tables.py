@@ -2,7 +2,7 @@
 
 ``python -m evaluation.tables TABLE --runs DIR [--out DIR] [--compare A B --data-root DIR]``
 
-* Figures are those of :mod:`evaluation.runs`; ± is the sample deviation (n - 1) over seeds; one seed has none.
+* Figures are those of :mod:`evaluation.results`; ± is the sample deviation (n - 1) over seeds; one seed has none.
 * A row without runs is empty; so is a figure that a run lacks.
 * A table is of one data set. Runs of a row share one recipe; where it is not the one of the system's file, that is
   said, and likewise that figures are of demo data, or of another data set than the published ones.
@@ -14,7 +14,7 @@ import csv
 import io
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +23,11 @@ import numpy as np
 from evaluation import comparison, markdown
 from evaluation.intervals import Spread, spread
 from evaluation.per_device import DEMO_NOTE
-from evaluation.runs import POLICIES, Run, changes, read_runs, recipe, tested_on, unfinished, validate
+from evaluation.results import POLICIES, Result, changes, read_results, recipe, tested_on, unfinished, validate
 from evaluation.table_file import SYSTEMS, Row, Table, read_table
-from submission.rules import TASK1A_2021
+from task1a.challenge import LABELS
 from task1a.errors import CommandParser, InputError, run_command
-from task1a.run_folder import write_json, write_text
+from task1a.files import write_json, write_text
 
 PUBLISHED_ON = "TAU Urban Acoustic Scenes 2020 Mobile"
 _TAU_FOLDER, _TAU_TEST_CLIPS = "tau-urban-acoustic-scenes-2020-mobile-development", 2968
@@ -71,7 +71,7 @@ def evaluate(table: Table, runs: Path) -> Results:
     """
     if not runs.is_dir():
         raise InputError(f"{runs}: no such folder; give the folder of the runs with --runs")
-    by_system = {row.system: read_runs(runs, row.system) for row in table.rows}
+    by_system = {row.system: read_results(runs, row.system) for row in table.rows}
     found = [run for of_row in by_system.values() for run in of_row]
     if not found:
         raise InputError(f"{runs}: no finished run (<system>/seed<N>/evaluation.json) of any row of {table.name}: "
@@ -176,13 +176,13 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _is_tau(run: Run) -> bool:
+def _is_tau(run: Result) -> bool:
     """Whether a run was tested on what the published figures are of."""
     return (not run.demo and run.data.lower() == _TAU_FOLDER and run.clips == _TAU_TEST_CLIPS
-            and set(run.labels) == set(TASK1A_2021.labels))
+            and set(run.labels) == set(LABELS))
 
 
-def _row_result(row: Row, runs: Sequence[Run]) -> RowResult:
+def _row_result(row: Row, runs: Sequence[Result]) -> RowResult:
     if not runs:
         return RowResult(row)
     names = [name for name in runs[0].scores if all(name in run.scores for run in runs)]
@@ -195,7 +195,7 @@ def _row_result(row: Row, runs: Sequence[Run]) -> RowResult:
         spread([run.scores["overall"]["logloss"] for run in runs]))
 
 
-def _notes(by_system: Mapping[str, Sequence[Run]], comparable: bool, left: Sequence[str]) -> Iterator[str]:
+def _notes(by_system: Mapping[str, Sequence[Result]], comparable: bool, left: Sequence[str]) -> Iterator[str]:
     """What has to be said with the figures, one sentence or two each."""
     runs = [run for of_system in by_system.values() for run in of_system]
     clips = [run.clips - len(run.left_out) for run in runs]
@@ -218,7 +218,7 @@ def _notes(by_system: Mapping[str, Sequence[Run]], comparable: bool, left: Seque
         yield f"Not finished, and not in the table: {', '.join(left)}."
 
 
-def _fold_notes(by_system: Mapping[str, Sequence[Run]], runs: Sequence[Run]) -> Iterator[str]:
+def _fold_notes(by_system: Mapping[str, Sequence[Result]], runs: Sequence[Result]) -> Iterator[str]:
     if len(set(tested_on(runs))) == 1:
         return
     yield "Folds: the seeds were tested on different clips, so that ± is over folds, too."
@@ -227,7 +227,7 @@ def _fold_notes(by_system: Mapping[str, Sequence[Run]], runs: Sequence[Run]) -> 
         yield "Rows with different seeds are not over the same test clips."
 
 
-def _recipe_notes(by_system: Mapping[str, Sequence[Run]]) -> Iterator[str]:
+def _recipe_notes(by_system: Mapping[str, Sequence[Result]]) -> Iterator[str]:
     """Where runs were not made with what the system's file says; systems with the same changes share a sentence."""
     from task1a import config  # pydantic takes as long to import as everything else here
     systems_of: dict[str, list[str]] = {}
@@ -235,7 +235,7 @@ def _recipe_notes(by_system: Mapping[str, Sequence[Run]]) -> Iterator[str]:
         path = SYSTEMS / f"{system}.yaml"
         if not path.is_file() or not runs or not runs[0].recipe:
             continue
-        shipped = recipe(asdict(config.load(path)))
+        shipped = recipe(config.load(path))
         changed = changes(shipped, runs[0].recipe)
         if changed:
             said = ", ".join(f"{key}={value} ({shipped[key]})" for key, value in changed.items())

@@ -11,16 +11,16 @@ from pathlib import Path
 from typing import Any
 
 from evaluation import metrics
-from submission import meta_yaml, output_csv
+from submission import meta_yaml
 from submission.check_meta import at
 from submission.findings import Finding, named, shown
 from submission.meta_yaml import Records
 from submission.rules import Rules
-from task1a import complexity
+from task1a import complexity, predictions
+from task1a.challenge import clip_key
 from task1a.data import demo, tau_layout
-from task1a.data.tau_layout import clip_key
 from task1a.errors import InputError
-from task1a.run_folder import RunFolder
+from task1a.run import Run
 
 # libraries of another machine may add up in another order
 _TOLERANCE = 1e-9
@@ -37,10 +37,10 @@ def compare_output(data: bytes, file: str, run: Path) -> Iterator[Finding]:
     Raises:
         InputError: the run has no readable predictions.
     """
-    path = RunFolder(run).evaluation_predictions
+    path = Run(run).evaluation_predictions
     if not path.is_file():
         raise InputError(f"{path}: no such file, so there is nothing to compare {file} with")
-    columns, *rows = _rows(output_csv.to_text(output_csv.read(path)))
+    columns, *rows = _rows(predictions.to_text(predictions.read(path)))
     header, *given = _rows(data.decode("utf-8", "replace"))
     if header != columns:
         yield Finding("error", file, "line 1", shown(" ".join(header)), f"the columns of {path}: {' '.join(columns)}")
@@ -109,7 +109,7 @@ def _same(cell: str, right: str) -> bool:
 def _recomputed(run: Path, file: str, block: str) -> tuple[Records, list[Finding]]:
     """The records of a run with its size and results computed anew, and warnings where they could not be."""
     records, findings = meta_yaml.read_records(run), []
-    models = _models(RunFolder(run), records)
+    models = [part.model for part in Run(run).parts]
     absent = [model for model in models if not model.is_file()]
     if absent:
         findings.append(Finding("warning", file, "system.complexity", f"a size that is compared with {run}'s "
@@ -125,19 +125,6 @@ def _recomputed(run: Path, file: str, block: str) -> tuple[Records, list[Finding
     return records, findings
 
 
-def _models(folder: RunFolder, records: Records) -> list[Path]:
-    """The model files of a system: its own, or those of an ensemble's members beside it."""
-    names = records.config.get("ensemble")
-    if not names:
-        return [_model(folder, records.config)]
-    members = {name: RunFolder(folder.root.parent.parent / name / folder.root.name) for name in names}
-    return [_model(member, records.members.get(name, records.config)) for name, member in members.items()]
-
-
-def _model(folder: RunFolder, config: Mapping[str, Any]) -> Path:
-    return folder.packed if config["compression"]["enabled"] else folder.model
-
-
 def _development_set(records: Records) -> Path | None:
     data = records.config["data"]
     if data["source"] == "demo":
@@ -149,7 +136,7 @@ def _evaluated(run: Path, root: Path, records: Records) -> dict[str, Any]:
     reference = tau_layout.read_reference(root)
     reference = reference[~reference.filename.isin(records.evaluation.get("left_out", ()))]
     try:
-        return metrics.evaluate(reference, metrics.read_predictions(RunFolder(run).test_predictions))
+        return metrics.evaluate(reference, predictions.read(Run(run).test_predictions))
     except InputError as error:
         raise InputError(f"{run}: its predictions of the test split cannot be judged by {root}: {error}") from None
 

@@ -5,7 +5,6 @@ share their bytes, as those of zip bombs do (D. Fifield, "A better zip bomb", WO
 only up to a size, so that neither time nor memory depend on what a file claims.
 """
 import copy
-import io
 import os
 import stat
 import struct
@@ -20,10 +19,9 @@ from typing import BinaryIO
 
 from submission.findings import Finding, shown
 from task1a.errors import InputError
+from task1a.files import BoundedFile
 
 MAX_MEMBERS = 1000
-MAX_CONTENTS_BYTES = 1024 * 1024
-"""of a zip's table of contents"""
 
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 _BROKEN = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, NotImplementedError, RuntimeError, ValueError,
@@ -101,16 +99,6 @@ def opened(path: Path, most_bytes: int) -> Iterator[tuple[dict[str, Member], lis
     else:
         with BoundedFile(path) as file:
             yield _zip_members(file, path.name, most_bytes)
-
-
-class BoundedFile(io.FileIO):
-    """A zip that is read with no more memory than a table of contents may take: zipfile reads that in one piece."""
-
-    def read(self, size: int | None = -1) -> bytes:
-        """Read up to ``size`` bytes (zipfile.BadZipFile: they are more than a table of contents may have)."""
-        if size is not None and size > MAX_CONTENTS_BYTES:
-            raise zipfile.BadZipFile(f"a table of contents of {size:,} bytes; {MAX_CONTENTS_BYTES:,} are the most")
-        return super().read(MAX_CONTENTS_BYTES if size is None or size < 0 else size)
 
 
 def _zip_members(file: BinaryIO, name: str, most_bytes: int) -> tuple[dict[str, Member], list[Finding]]:

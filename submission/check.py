@@ -60,16 +60,16 @@ def missing(authors: Path | None, pdf: Path | None) -> Iterator[str]:
 
 
 def _against(limit: Limit, value: int) -> str:
-    line = f"{value:,} of {limit.greatest:,} {limit.unit}: "
-    if value > limit.greatest:
-        return f"{line}OVER THE LIMIT by {value - limit.greatest:,}"
-    doubt = limit.doubtful_above is not None and value > limit.doubtful_above
-    return f"{line}within, {limit.greatest - value:,} to spare" + (
-        f"; above {limit.doubtful_above:,}, which is how some read the limit" if doubt else "")
+    line = f"{value:,} of {limit.max:,} {limit.unit}: "
+    if value > limit.max:
+        return f"{line}OVER THE LIMIT by {value - limit.max:,}"
+    doubt = limit.warn_above is not None and value > limit.warn_above
+    return f"{line}within, {limit.max - value:,} to spare" + (
+        f"; above {limit.warn_above:,}, which is how some read the limit" if doubt else "")
 
 
 def _unknown(limit: Limit) -> str:
-    return f"not known of {limit.greatest:,} {limit.unit}: the model's architecture is not one of this project's"
+    return f"not known of {limit.max:,} {limit.unit}: the model's architecture is not one of this project's"
 
 
 def _checked(runs: Sequence[Path], authors: Path | None, pdf: Path | None, rules: Rules) -> tuple[Finding, ...]:

@@ -186,10 +186,10 @@ def _check_complexity(meta: Mapping[str, Any], file: str, rules: Rules) -> Itera
             continue
         amount = float(value) * limit.unit_per_field
         found = f"{amount:,.15g} {limit.unit}"
-        if amount > limit.greatest:
-            yield Finding("error", file, limit.path, found, f"at most {limit.greatest:,} {limit.unit}")
-        elif limit.doubtful_above is not None and amount > limit.doubtful_above:
-            yield Finding("warning", file, limit.path, found, f"at most {limit.doubtful_above:,} {limit.unit}, to be "
+        if amount > limit.max:
+            yield Finding("error", file, limit.path, found, f"at most {limit.max:,} {limit.unit}")
+        elif limit.warn_above is not None and amount > limit.warn_above:
+            yield Finding("warning", file, limit.path, found, f"at most {limit.warn_above:,} {limit.unit}, to be "
                           "within the limit however its unit is read")
         elif amount == 0:
             yield Finding("warning", file, limit.path, found, "more than none")

@@ -5,7 +5,7 @@ policy that the limit is counted by (``dcase2021``: everything a layer stores), 
 model-size tool has it; the quotient is not rounded, so that the bytes can be read back from it.
 """
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,7 @@ from submission import blocks
 from submission.findings import Finding
 from submission.rules import META_SUFFIX, Rules
 from task1a.errors import InputError
-from task1a.files import read_json, read_yaml
-from task1a.run_folder import RunFolder
+from task1a.run import Run
 
 METHODS = {"bcresnet_asc": "BC-ResNet-ASC", "bcresnet": "BC-ResNet", "cp_resnet": "CP-ResNet"}
 """names of the architectures"""
@@ -42,17 +41,13 @@ def read_records(run: Path) -> Records:
     Raises:
         InputError: one is missing or unreadable; the message names the stage that makes it.
     """
-    folder = RunFolder(Path(run))
-    config = _read_record(folder.config, "data")
-    beside = {name: RunFolder(folder.root.parent.parent / name / folder.root.name)
-              for name in config.get("ensemble") or ()}
-    return Records(
-        config=config, data=_read_record(folder.data, "data"),
-        complexity=_read_record(folder.complexity, "complexity"),
-        evaluation=_read_record(folder.evaluation, "evaluate"),
-        environment=_read_record(folder.environment, "train") if folder.environment.is_file() else None,
-        members={name: _read_record(member.config, "data") for name, member in beside.items()
-                 if member.config.is_file()})
+    opened = Run(run)
+    members = {}
+    for name, member in zip(opened.config.ensemble, opened.members, strict=True):
+        if member.config_file.is_file():
+            members[name] = asdict(member.config)
+    return Records(asdict(opened.config), opened.read("data"), opened.read("complexity"), opened.read("evaluation"),
+                   opened.read("environment") if opened.environment.is_file() else None, members)
 
 
 def build(label: str, said: Mapping[str, Any], records: Sequence[Records], rules: Rules) -> dict[str, Any]:
@@ -116,19 +111,6 @@ def check_clips(run: Path, config: Mapping[str, Any], rules: Rules) -> None:
 def to_text(meta: Mapping[str, Any], rules: Rules) -> str:
     """The metadata as YAML; a comment stands above every field where it occurs for the first time."""
     return blocks.to_text(meta, {field.path: field.comment for field in rules.fields})
-
-
-def _read_record(path: Path, stage: str) -> Mapping[str, Any]:
-    again = f"python task1a.py --stage {stage}, with the run's --system and --seed"
-    if not path.is_file():
-        raise InputError(f"{path}: no such file; make it with: {again}")
-    try:
-        record = read_yaml(path) if path.suffix == ".yaml" else read_json(path)
-    except (InputError, ValueError, RecursionError):
-        raise InputError(f"{path}: damaged; make it again with: {again}") from None
-    if not isinstance(record, Mapping):
-        raise InputError(f"{path}: damaged; make it again with: {again}")
-    return record
 
 
 def _submission(records: Records, rules: Rules) -> dict[str, Any]:

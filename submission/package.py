@@ -23,13 +23,14 @@ from typing import Any
 import jinja2
 
 from submission import authors as authors_file
-from submission import meta_yaml, output_csv, report
+from submission import meta_yaml, report
 from submission.findings import Finding, of_level, tell
 from submission.rules import EDITIONS, META_SUFFIX, TASK1A_2021, Rules
 from submission.validate import validate
+from task1a import predictions
 from task1a.errors import CommandParser, InputError, run_command
-from task1a.files import remove
-from task1a.run_folder import RunFolder, replacing, write_text
+from task1a.files import remove, replacing, write_text
+from task1a.run import Run
 
 MAX_PDF_BYTES = 32 * 1024 * 1024
 """of a technical report"""
@@ -158,9 +159,9 @@ def _system(label: str, system: Path, said: Mapping[str, Any], rules: Rules) -> 
     for run in runs:
         if not run.is_dir():
             raise InputError(f"{run}: no such run folder")
-        predictions = RunFolder(run).evaluation_predictions
-        if not predictions.is_file():
-            raise InputError(f"{predictions}: no such file; make it with: python task1a.py --stage predict "
+        table = Run(run).evaluation_predictions
+        if not table.is_file():
+            raise InputError(f"{table}: no such file; make it with: python task1a.py --stage predict "
                              "--eval-root DIR, with the run's --system and --seed")
         records.append(meta_yaml.read_records(run))
     try:
@@ -168,7 +169,7 @@ def _system(label: str, system: Path, said: Mapping[str, Any], rules: Rules) -> 
             meta_yaml.check_clips(run, record.config, rules)
         meta = meta_yaml.build(label, said, records, rules)
         return _System(meta_yaml.to_text(meta, rules), report.draft(meta, records, rules),
-                       tuple(RunFolder(run).evaluation_predictions for run in runs),
+                       tuple(Run(run).evaluation_predictions for run in runs),
                        meta_yaml.differing_sizes(label, records, rules))
     except (KeyError, TypeError, jinja2.UndefinedError) as error:
         raise InputError(f"{runs[-1]}: its records are incomplete ({error}); make them again with: "
@@ -189,7 +190,7 @@ def _write(systems: Mapping[str, _System], target: Path, rules: Rules, pdf: Path
         findings += [*system.findings, *_write_draft(out / f"{label}{report.SUFFIX}", system.draft)]
         write_text(out / label / f"{label}{META_SUFFIX}", system.meta)
         for suffix, path in zip(rules.output_suffixes, system.predictions, strict=True):
-            write_text(out / label / f"{label}{suffix}", output_csv.to_text(output_csv.read(path)))
+            write_text(out / label / f"{label}{suffix}", predictions.to_text(predictions.read(path)))
         names += [f"{label}/{label}{suffix}" for suffix in (META_SUFFIX, *rules.output_suffixes)]
     above = "/".join(folder or target.stem for folder in rules.above)
     members = {f"{above}/{name}": out / name for name in names}

@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+from task1a.challenge import DEVICES, KEY_COLUMNS, LABELS, LIMIT_BYTES, WARN_ABOVE_BYTES
+
 META_SUFFIX = ".meta.yaml"
-CLIP_FOLDER = "audio/"
-"""what the name of a clip may begin with, or not"""
 
 Kind = Literal["block", "list", "optional list", "text", "optional text", "count", "optional count", "number",
                "optional number", "percent", "flag"]
@@ -36,13 +36,13 @@ class Limit:
 
     path: str
     """of the field"""
-    greatest: int
+    max: int
     """in ``unit``"""
     unit: str
     unit_per_field: int = 1
     """how many of the unit the field counts by"""
-    doubtful_above: int | None = None
-    """greater values are over the limit for who reads it otherwise"""
+    warn_above: int | None = None
+    """values above are over the limit for who reads its unit otherwise"""
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class Rules:
     @property
     def columns(self) -> tuple[str, ...]:
         """Columns of the system output."""
-        return ("filename", "scene_label", *self.labels)
+        return (*KEY_COLUMNS, *self.labels)
 
     @property
     def folder(self) -> str:
@@ -240,16 +240,16 @@ _SPLITS = tuple(f"split_{percent}" for percent in (5, 10, 25, 50, 100))
 
 TASK1A_2021 = Rules(
     name="DCASE 2021 Task 1A",
-    labels=("airport", "bus", "metro", "metro_station", "park", "public_square", "shopping_mall", "street_pedestrian",
-            "street_traffic", "tram"),
-    devices=("a", "b", "c", "s1", "s2", "s3", "s4", "s5", "s6"),
+    labels=LABELS,
+    devices=DEVICES,
     files=tuple(f"{index}.wav" for index in range(7_920)),
     clip_seconds=10.0,
     task="task1a",
     above=(None, "task1"),
     splits=(),
     systems=4,
-    limits=(Limit("system.complexity.model_size", 131_072, "bytes", unit_per_field=1024, doubtful_above=128_000),),
+    limits=(Limit("system.complexity.model_size", LIMIT_BYTES, "bytes", unit_per_field=1024,
+                  warn_above=WARN_ABOVE_BYTES),),
     abbreviation_length=10,
     demo_suffix=" (demo data)",
     fields=(*_submission("task1a"), *_DESCRIPTION, *_PARAMETERS, _NON_ZERO, _MODEL_SIZE, *_SOURCES, *_results(())),

@@ -20,13 +20,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from submission.rules import TASK1A_2021
+from task1a.challenge import LIMIT_BYTES, WARN_ABOVE_BYTES, size_verdict
 from task1a.errors import CommandParser, run_command
 from task1a.model_file import stated_spec
 from task1a.safetensors_file import printable
 from task1a.tensor_files import TensorSize, stored_tensors
 
-LIMIT = TASK1A_2021.limits[0]
 LIMIT_POLICY = "dcase2021"
 
 
@@ -42,7 +41,8 @@ def totals(tensors: Iterable[TensorSize]) -> dict[str, float]:
 def measure(paths: Sequence[Path]) -> dict[str, Any]:
     """Everything counted over the files of a model, one or those of an ensemble: the content of ``complexity.json``.
 
-    Multiply-accumulates and the shape of the input are known for model files of this project, else None.
+    Multiply-accumulates, trainable parameters and the shape of the input are known for model files of this project,
+    else None.
 
     Raises:
         InputError: a file is none that can be counted, is damaged, or holds a tensor of a type of unknown width.
@@ -58,18 +58,23 @@ def measure(paths: Sequence[Path]) -> dict[str, Any]:
         counted.append(kept)
     tensors = [tensor for kept in counted for tensor in kept]
     policies = {"dcase2021": _by_bits(tensors), "paper": _by_bits(t for t in tensors if not t.statistics)}
-    arithmetic = [file["multiply_accumulates"] for file in files]
     return {
         "models": files,
         "policies": policies,
-        "multiply_accumulates": None if None in arithmetic else sum(arithmetic),
-        "limit_bytes": LIMIT.greatest,
-        "warning_bytes": LIMIT.doubtful_above,
+        "multiply_accumulates": _sum(files, "multiply_accumulates"),
+        "trainable_parameters": _sum(files, "trainable_parameters"),
+        "limit_bytes": LIMIT_BYTES,
+        "warning_bytes": WARN_ABOVE_BYTES,
         "limit_policy": LIMIT_POLICY,
-        "within_limit": policies[LIMIT_POLICY]["bytes"] <= LIMIT.greatest,
+        "within_limit": policies[LIMIT_POLICY]["bytes"] <= LIMIT_BYTES,
         "tensors": [{"model": model, **asdict(t), "shape": list(t.shape), "bytes": t.bytes, "statistics": t.statistics}
                     for model, kept in enumerate(counted) for t in kept],
     }
+
+
+def _sum(files: Iterable[Mapping[str, Any]], key: str) -> int | None:
+    values = [file[key] for file in files]
+    return None if None in values else sum(values)
 
 
 def _by_bits(tensors: Iterable[TensorSize]) -> dict[str, Any]:
@@ -80,23 +85,13 @@ def _by_bits(tensors: Iterable[TensorSize]) -> dict[str, Any]:
 
 
 def _arithmetic(path: Path) -> dict[str, Any]:
-    """Multiply-accumulates of one clip and the shape of the input, where the file tells its architecture."""
+    """What is known of the network and its input, where the file tells its architecture."""
     own = path.name.lower().endswith((".safetensors", ".safetensors.xz"))
     spec = stated_spec(path) if own else None
     if spec is None:
-        return {"multiply_accumulates": None, "input_shape": None}
-    return {"multiply_accumulates": spec.multiply_accumulates(), "input_shape": list(spec.input_shape)}
-
-
-def verdict(complexity: Mapping[str, Any]) -> str:
-    """One line: the size against the limit."""
-    size, limit = complexity["policies"][complexity["limit_policy"]], complexity["limit_bytes"]
-    line = f"{size['bytes']:,} B ({size['kB']:.2f} kB, {size['KiB']:.2f} KiB) of {limit:,} B"
-    if not complexity["within_limit"]:
-        return f"{line}: over the limit by {size['bytes'] - limit:,} B"
-    if size["bytes"] > complexity["warning_bytes"]:
-        return f"{line}: within the limit, but above {complexity['warning_bytes']:,} B, which is how some read 128 KB"
-    return f"{line}: within the limit"
+        return {"multiply_accumulates": None, "trainable_parameters": None, "input_shape": None}
+    return {"multiply_accumulates": spec.multiply_accumulates(), "trainable_parameters": spec.trainable_parameters(),
+            "input_shape": list(spec.input_shape)}
 
 
 def format_report(complexity: Mapping[str, Any]) -> str:
@@ -118,7 +113,7 @@ def format_report(complexity: Mapping[str, Any]) -> str:
         text += _file_line(model, counted)
     if len(complexity["models"]) > 1 and complexity["multiply_accumulates"] is not None:
         text += f"multiply-accumulates together: {complexity['multiply_accumulates']:,}\n"
-    return f"{text}size under {complexity['limit_policy']}: {verdict(complexity)}\n"
+    return f"{text}size under {complexity['limit_policy']}: {size_verdict(complexity)}\n"
 
 
 def _table(tensors: Sequence[Mapping[str, Any]]) -> str:

@@ -215,7 +215,6 @@ def _set_keys(model: Any) -> Any:
 Network = Annotated[BCResNetASCConfig | BCResNetConfig | CPResNetConfig, Field(discriminator="name"),
                     BeforeValidator(_set_keys)]
 """The settings of any network, told apart by its name."""
-ModelConfig = BCResNetASCConfig
 
 
 @dataclass(frozen=True, config=_strict)

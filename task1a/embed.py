@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.manifold import TSNE
@@ -25,13 +24,14 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 
 from evaluation.per_device import DEMO_NOTE
-from task1a import config as configuration
 from task1a import model_file
-from task1a.data.tau_layout import is_demo, read_development
+from task1a.data.dataset import Dataset
+from task1a.data.tau_layout import is_demo
 from task1a.errors import CommandParser, InputError, run_command
 from task1a.features.cache import FeatureCache
+from task1a.files import replacing, write_json
 from task1a.predict import ReadClips
-from task1a.run_folder import RunFolder, read_json, replacing, write_json
+from task1a.run import Run
 
 AXES = {"frequency-wise": (1, 3), "channel-wise": (2, 3)}
 """the axes of [N, C, F, T] that each kind of statistics is taken over"""
@@ -129,12 +129,6 @@ def draw(points: Mapping[str, np.ndarray], devices: Sequence[str], title: str, p
                 figure.savefig(part, format=kind, dpi=150, metadata={"Date": None} if kind == "svg" else None)
 
 
-def _clips(root: Path, run: RunFolder, split: str) -> pd.DataFrame:
-    clips = read_development(root)
-    damaged = read_json(run.features)["damaged"]["development"]
-    return clips[(clips.split == split) & ~clips.filename.isin(set(damaged))].reset_index(drop=True)
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Draw and measure one run; returns 0."""
     parser = CommandParser(prog="python -m task1a.embed", description="How well a network's features tell the device.")
@@ -143,24 +137,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--stage", type=int, default=2, choices=(1, 2, 3, 4), help="whose output (default: 2)")
     parser.add_argument("--out", metavar="DIR", type=Path, help="where to write (default: RUN/embedding)")
     arguments = parser.parse_args(argv)
-    run, out = RunFolder(arguments.run), arguments.out or arguments.run / "embedding"
-    for path in (run.config, run.features, run.model):
-        if not path.is_file():
-            raise InputError(f"{path}: no such file; make it with python task1a.py --stage data,features,train")
-    config = configuration.load(run.config)
-    root = arguments.data_root or config.data.root
+    run, out = Run(arguments.run), arguments.out or arguments.run / "embedding"
+    config = run.config
+    root = arguments.data_root or (Path(config.data.root) if config.data.root else None)
     if root is None:
-        raise InputError(f"{run.config}: names no development set; give its folder with --data-root DIR")
-    model, spec = model_file.load(run.model)
+        raise InputError(f"{run.config_file}: names no development set; give its folder with --data-root DIR")
+    model, spec = model_file.load(run.vanilla)
     stages = getattr(getattr(model, "network", model), "stages", None)
     if not isinstance(stages, nn.ModuleList) or len(stages) < arguments.stage:
-        raise InputError(f"{run.model}: {spec.model.name} has no stages to look into; take a BC-ResNet-ASC")
-    cache = FeatureCache.open(Path(root), config.features, Path(config.data.cache_dir))
-    clips = _clips(Path(root), run, "test")
+        raise InputError(f"{run.vanilla}: {spec.model.name} has no stages to look into; take a BC-ResNet-ASC")
+    cache = FeatureCache.open(root, config.features, Path(config.data.cache_dir))
+    clips = Dataset(root).split("test")
+    damaged = run.read("features")["damaged"]["development"]
+    clips = clips[~clips.filename.isin(set(damaged))].reset_index(drop=True)
     rows = cache.rows(clips.filename)
     found = layer_statistics(model, stages[arguments.stage - 1], lambda indices: cache.read(rows[indices]), len(clips))
     probes = {name: probe(features, clips.device, clips.identifier) for name, features in found.items()}
-    demo = is_demo(Path(root))
+    demo = is_demo(root)
     title = f"{config.system}, stage {arguments.stage}, {len(clips):,} test clips" + (f" ({DEMO_NOTE})" if demo else "")
     points = {name: embed(features) for name, features in found.items()}
     pictures = [out / f"stage{arguments.stage}.{kind}" for kind in ("png", "svg")]

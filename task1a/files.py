@@ -5,9 +5,11 @@ lines can multiply beyond any memory, and repeated keys, of which all but the la
 """
 import errno
 import hashlib
+import io
 import json
 import os
 import shutil
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +21,9 @@ from task1a.errors import InputError, shown
 
 MAX_YAML_BYTES = 1 << 20
 """The largest YAML file that is read; those of the project have a hundredth of that."""
+
+MAX_CONTENTS_BYTES = 1 << 20
+"""The largest table of contents of a zip that is read."""
 
 _MAX_DEPTH = 50
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
@@ -174,6 +179,16 @@ class _StrictLoader(yaml.SafeLoader):
             raise yaml.MarkedYAMLError(problem="an escape that stands for no character",
                                        problem_mark=node.start_mark) from None
         return value
+
+
+class BoundedFile(io.FileIO):
+    """A zip that is read with no more memory than a table of contents may take: zipfile reads that in one piece."""
+
+    def read(self, size: int | None = -1) -> bytes:
+        """Read up to ``size`` bytes (zipfile.BadZipFile: they are more than a table of contents may have)."""
+        if size is not None and size > MAX_CONTENTS_BYTES:
+            raise zipfile.BadZipFile(f"a table of contents of {size:,} bytes; {MAX_CONTENTS_BYTES:,} are the most")
+        return super().read(MAX_CONTENTS_BYTES if size is None or size < 0 else size)
 
 
 def digest(path: Path) -> str:

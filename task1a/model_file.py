@@ -63,6 +63,11 @@ class ModelSpec:
             model = self.build()
         return models.multiply_accumulates(model, self.input_shape)
 
+    def trainable_parameters(self) -> int:
+        """Trainable values, pruned ones included."""
+        with torch.device("meta"):
+            return models.parameter_count(self.build())
+
     @property
     def input_shape(self) -> tuple[int, int, int]:
         """(channels, mel bins, frames) of one clip."""

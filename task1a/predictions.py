@@ -11,13 +11,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from task1a.challenge import KEY_COLUMNS
+from task1a.challenge import KEY_COLUMNS, SUM_TOLERANCE
 from task1a.data.tables import read_table
 from task1a.errors import InputError, shown
 from task1a.files import write_text
-
-SUM_TOLERANCE = 1e-3
-"""How far from 1 the probabilities of a clip may sum: room for the rounding of printed numbers."""
 
 # float() takes more than decimal numbers: 1_0, the digits of other scripts, spaces around them
 _NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?", re.ASCII)
@@ -71,7 +68,7 @@ def read(path: Path) -> pd.DataFrame:
     predictions = read_table(path, KEY_COLUMNS, "a prediction file (filename, scene_label, one column a label)")
     for label in label_columns(predictions):
         numbers = np.empty(len(predictions))
-        for row, text in enumerate(predictions[label]):
+        for row, text in enumerate(predictions[label].tolist()):
             if not _NUMBER.fullmatch(text):
                 raise InputError(f"{path}: line {row + 2}: column {label!r}: {shown(text)} is not a number")
             numbers[row] = float(text)

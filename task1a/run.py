@@ -58,10 +58,13 @@ class Run:
         Raises:
             InputError: the run has no usable ``config.yaml``.
         """
+        advice = "make it with: python task1a.py --stage data, with the run's --system and --seed"
         if not self.config_file.is_file():
-            raise InputError(f"{self.config_file}: no such file; make it with: python task1a.py --stage data, with the "
-                             "run's --system and --seed")
-        return load(self.config_file)
+            raise InputError(f"{self.config_file}: no such file; {advice}")
+        try:
+            return load(self.config_file)
+        except InputError as error:
+            raise InputError(f"{error}; {advice}") from None
 
     @cached_property
     def members(self) -> "tuple[Run, ...]":

@@ -71,8 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_intermixed_args(argv)
     tasks = plan(read_table(arguments.table), arguments)
     if any(task.state == "waiting" for task in tasks):
-        place = on_ray if arguments.ray else on_this_machine
-        with place(arguments) as (submit, room):
+        with (on_ray if arguments.ray else on_this_machine)(arguments) as (submit, room):
             signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C; Ray installs another handler
             work(tasks, submit, room)
     print(*tasks, sep="\n", flush=True)
@@ -140,7 +139,8 @@ def plan(table: Table, arguments: argparse.Namespace) -> list[Task]:
         for option, folder in (("--data-root", arguments.data_root), ("--eval-root", arguments.eval_root)):
             if folder:
                 options += [option, folder.replace("{seed}", str(seed))]
-        run, wanted = runner.asked_for(options)
+        session, wanted = runner.asked_for(options)
+        run = session.run
         data = run.config.data
         if data.source == "tau_layout" and data.root is None:
             raise InputError("no data set: give its folder with --data-root DIR (and --eval-root DIR)")
@@ -148,13 +148,13 @@ def plan(table: Table, arguments: argparse.Namespace) -> list[Task]:
             if folder is not None and not Path(folder).is_dir():
                 raise InputError(f"{folder}: no such folder")
         needs, trainings = {f"{member}/seed{seed}" for member in run.config.ensemble}, set()
-        for config in (part.config for part in run.parts):
+        for config in (part.run.config for part in session.parts):
             trainings.add((config.seed, config.features, config.model, config.training))
             if config.compression.enabled and "compress" in wanted:
                 needs.update(config.compression.teachers)
         name = f"{run.config.system}/seed{seed}"
         tasks.append(Task(run, wanted, name, Path.cwd() / arguments.runs / name / "log.txt", options, needs, trainings))
-        if runner.is_finished(run, wanted):
+        if runner.is_finished(session, wanted):
             finish(tasks[-1])
     return tasks
 
@@ -246,7 +246,8 @@ def work(tasks: Sequence[Task], submit: Callable[..., Future[int]], room: int) -
     """Run the waiting tasks, at most ``room`` at a time, and report their progress."""
     running: dict[Future[int], Task] = {}
     report_due = time.monotonic() + REPORT_EVERY
-    with tqdm(total=len(tasks), unit="run", dynamic_ncols=True, disable=None) as bar:
+    finished = sum(task.state != "waiting" for task in tasks)
+    with tqdm(total=len(tasks), initial=finished, unit="run", dynamic_ncols=True, disable=None) as bar:
         while unfinished := [task for task in tasks if task.state in ("waiting", "running")]:
             trained = set().union(*(task.trainings for task in tasks if task.state in ("done", "falls short")))
             waiting = [task for task in unfinished if task.state == "waiting"]
@@ -261,7 +262,6 @@ def work(tasks: Sequence[Task], submit: Callable[..., Future[int]], room: int) -
                     bar.write(str(task), file=sys.stderr)
 
             bar.set_postfix(Counter(task.state for task in tasks))
-            bar.update(len(tasks) - len(unfinished) - bar.n)
             if time.monotonic() > report_due:
                 report_due += REPORT_EVERY
                 for task in running.values():
@@ -276,6 +276,7 @@ def work(tasks: Sequence[Task], submit: Callable[..., Future[int]], room: int) -
                 else:
                     finish(task, said.removeprefix("falls short: ") if future.result() == 1 else "")
                 bar.write(str(task), file=sys.stderr)
+                bar.update()
 
 
 def finish(task: Task, finding: str = "") -> None:

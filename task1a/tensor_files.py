@@ -5,7 +5,6 @@ time and memory have bounds that no file can move. Widths come from the stored t
 error and never a guess. A value counts as it is stored: the zero of a type with a zero point is a value.
 """
 import math
-import pickletools
 import re
 import warnings
 import zipfile
@@ -15,14 +14,15 @@ from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from submission.archive import BoundedFile
 from task1a.errors import InputError, shown
+from task1a.files import BoundedFile
+from task1a.load_cost import MOST_MEMORY, TEXT_MEMORY, check_pickle, check_protobuf
 from task1a.model_file import FORMAT, verified
 from task1a.safetensors_file import opened, printable
 
@@ -45,16 +45,8 @@ _TORCH_BITS = {
 }
 _BITS = {**_TORCH_BITS, "int4": 4}
 _SAVE = "save one with torch.save(model.state_dict(), FILE)"
-# what the pickle of a state dictionary names; torch allows more, some of which makes large objects of a few bytes
-_TORCH_GLOBALS = re.compile(
-    r"collections OrderedDict|torch \w+|torch\.(storage|serialization|nn\.parameter|_tensor) \w+|torch\._utils "
-    r"_rebuild_(tensor|tensor_v2|tensor_v3|parameter|parameter_with_state|qtensor|sparse_tensor|meta_tensor_no_storage)")
-_OPERATIONS = 400_000
 # before its archives, torch wrote one pickle after another: two marks, the machine, the content and the storages' names
 _PICKLES = 5
-# bytes that a model of ONNX has room for, and what each part of one takes as an object
-_ONNX_MEMORY = 1 << 26
-_FIELD_MEMORY, _NUMBER_MEMORY, _TEXT_MEMORY = 200, 16, 2
 _TFLITE_MARK = b"TFL3"
 # lists of a TFLite file, of which several references may share one
 _TFLITE_ENTRIES = 50_000
@@ -72,7 +64,7 @@ class TensorSize:
     bits: int
     """of one value"""
     values: int
-    """explicitly stored values (of a sparse tensor, those that differ from its default)"""
+    """explicitly stored values (sparse tensors: non-default entries only)"""
     non_zero: int
 
     @property
@@ -95,8 +87,8 @@ def stored_tensors(path: Path) -> list[TensorSize]:
     """Every tensor of a model file, step counters included. Values that several tensors share are listed once.
 
     Raises:
-        InputError: there is no such file, its kind is unknown or needs a package that is not installed, it is damaged
-            or not what its suffix says, or a tensor has a type of unknown width.
+        InputError: there is no such file, its kind is unknown or needs a package that is not installed, it is damaged,
+            not what its suffix says or too large to be counted, or a tensor has a type of unknown width.
     """
     path, sizes, stored_bytes = Path(path), [], 0
     try:
@@ -177,7 +169,7 @@ def _check_torch_file(path: Path) -> None:
         if file.read(4) != b"PK\x03\x04":
             file.seek(0)
             for _ in range(_PICKLES):
-                _check_pickle(path, file)
+                check_pickle(file)
             return
     with BoundedFile(path) as file, zipfile.ZipFile(file) as archive:
         if sum(entry.file_size for entry in archive.infolist()) > path.stat().st_size:
@@ -188,39 +180,7 @@ def _check_torch_file(path: Path) -> None:
         for entry in archive.infolist():
             if entry.orig_filename.lower().endswith("data.pkl"):  # torch takes either case, and any of several
                 with archive.open(entry) as content:
-                    _check_pickle(path, content)
-
-
-def _check_pickle(path: Path, file: BinaryIO) -> None:
-    """Go through the operations of a pickle without carrying them out, and refuse one that is too long.
-
-    Tuples can be made of tuples over and over, so that a few bytes stand for more values than can ever be gone through
-    (which happens where they are keys). A value that is fetched again counts with all the values in it.
-    """
-    operations, stack, fetched = 0, [], {}  # the stack has the number of values in each object, and None for a mark
-    for operation, argument, _ in pickletools.genops(file):
-        if operation.name == "GLOBAL" and not _TORCH_GLOBALS.fullmatch(argument):
-            name = printable(argument.replace(" ", "."))
-            raise InputError(f"{path}: holds {name}, which is no part of a state dictionary; {_SAVE}")
-        taken, inputs = 0, operation.stack_before
-        if pickletools.markobject in inputs:
-            inputs = inputs[:inputs.index(pickletools.markobject)]
-            while (values := stack.pop()) is not None:
-                taken += values
-        for _ in inputs:
-            taken += stack.pop()
-        for output in operation.stack_after:
-            made = 1 + taken if "TUPLE" in operation.name else 1
-            stack.append(None if output is pickletools.markobject else made)
-        if "PUT" in operation.name:
-            fetched[argument] = stack[-1]
-        elif "GET" in operation.name:
-            stack[-1] = fetched[argument]
-            operations += stack[-1]
-        operations += 1
-        if operations > _OPERATIONS:
-            raise InputError(f"{path}: a pickle of more than {_OPERATIONS:,} operations; {MOST_TENSORS:,} tensors take "
-                             "fewer")
+                    check_pickle(content)
 
 
 def _state_dict(content: Any) -> dict[str, Tensor] | None:
@@ -288,7 +248,7 @@ def _read_onnx(path: Path) -> Iterator[TensorSize]:
     onnx = _package("onnx", path)
     with _readable(path, "ONNX model"):
         content = path.read_bytes()
-        _check_protobuf(path, content, onnx.ModelProto.DESCRIPTOR)
+        check_protobuf(content, onnx.ModelProto.DESCRIPTOR)
         model = onnx.load_model_from_string(content)
         del content
         # protobuf takes many other bytes for a model with nothing in it
@@ -303,48 +263,6 @@ def _read_onnx(path: Path) -> Iterator[TensorSize]:
         for function in model.functions:
             for name, tensor in _node_tensors(onnx, function.node):
                 yield _onnx_size(onnx, path, name, tensor)
-
-
-def _check_protobuf(path: Path, content: bytes, message: Any) -> None:
-    """Go through the fields of a message of protobuf and refuse one that would take much memory once it is read.
-
-    Args:
-        path: of the file.
-        content: the message.
-        message: descriptor of its type.
-    """
-    memory, parts = 0, [(0, len(content), message)]
-    while parts:
-        place, end, message = parts.pop()
-        while place < end:
-            tag, place = _varint(content, place)
-            field, wire_type = message.fields_by_number.get(tag >> 3), tag & 7
-            memory += _FIELD_MEMORY
-            if wire_type == 0:
-                _, place = _varint(content, place)
-            elif wire_type in (1, 5):
-                place += 8 if wire_type == 1 else 4
-            elif wire_type == 2:
-                length, place = _varint(content, place)
-                if field is not None and field.message_type:
-                    parts.append((place, min(place + length, end), field.message_type))
-                else:  # text and bytes, or numbers packed together
-                    text = field is None or field.type in (field.TYPE_STRING, field.TYPE_BYTES)
-                    memory += (_TEXT_MEMORY if text else _NUMBER_MEMORY) * length
-                place += length
-            if memory > _ONNX_MEMORY:
-                raise InputError(f"{path}: an ONNX model that takes more than {_ONNX_MEMORY:,} B of memory")
-
-
-def _varint(content: bytes, place: int) -> tuple[int, int]:
-    """A number of protobuf, seven bits in a byte, and the place behind it."""
-    number = shift = 0
-    while True:
-        byte = content[place]
-        number |= (byte & 0x7F) << shift
-        place, shift = place + 1, shift + 7
-        if byte < 0x80 or shift > 63:
-            return number, place
 
 
 def _graph_tensors(onnx: ModuleType, graph: Any) -> Iterator[tuple[str, Any]]:
@@ -397,7 +315,7 @@ def _onnx_size(onnx: ModuleType, path: Path, name: str | bytes, tensor: Any) -> 
 def _with_length(tensor: Any, size: int) -> Any:
     """A copy of a TensorProto that says how much of another file it takes (ValueError: too much, or another size)."""
     said = [entry.value for entry in tensor.external_data if entry.key == "length"]
-    most = _ONNX_MEMORY // _TEXT_MEMORY
+    most = MOST_MEMORY // TEXT_MEMORY
     if size > most or (said and int(said[-1]) != size):
         raise ValueError(f"a shape of {size:,} bytes, of {most:,} at most, and a length of {shown(said)}")
     own = type(tensor)()

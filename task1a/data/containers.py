@@ -1,8 +1,8 @@
 """Whether the file of a recording is whole, by the published layout of its container.
 
 libsndfile reads a file that was cut off as a shorter recording without a word. The containers that are taken declare
-how many bytes or samples of audio there should be, or which of their pages is the last one; others, such as MP3, are
-not taken. Sources:
+how many bytes or samples of audio there should be, or which of their pages is the last one; of MP3 alone, which has no
+container, that cannot be told. Sources:
 
 - WAV: Microsoft, *Multimedia Programming Interface and Data Specifications 1.0*; its big-endian twin RIFX likewise;
   RF64: EBU Tech 3306
@@ -79,7 +79,18 @@ def fault(file: BinaryIO) -> str:
         return _shortfall(size - start, 0 if declared == 0xFFFFFFFF else declared)
     if (form, kind) in _LAYOUTS:
         return _fault_of_chunks(file, size, _LAYOUTS[form, kind])
-    return "neither WAV, AIFF, Wave64, AU, CAF, FLAC nor Ogg audio; convert it to WAV"
+    if _is_mp3(file, head):
+        return ""  # a row of frames that stand by themselves: a part of it is a shorter recording
+    return "neither WAV, AIFF, Wave64, AU, CAF, FLAC, Ogg nor MP3 audio; convert it to WAV"
+
+
+def _is_mp3(file: BinaryIO, head: bytes) -> bool:
+    """Whether the file begins with an MPEG frame, or with one behind an ID3v2 tag, whose size has 7 bits a byte."""
+    start = 0
+    if head[:3] == b"ID3":
+        start = 10 + (head[6] << 21 | head[7] << 14 | head[8] << 7 | head[9])
+    frame = _read(file, start, 2)
+    return len(frame) == 2 and frame[0] == 0xFF and frame[1] >= 0xE0
 
 
 def _fault_of_chunks(file: BinaryIO, size: int, layout: _Layout) -> str:

@@ -28,8 +28,8 @@ from filelock import FileLock
 from scipy.signal import lfilter
 
 from task1a.data import tau_layout
+from task1a.files import write_text
 from task1a.machine import cores
-from task1a.run_folder import write_text
 
 VERSION = 1
 """Of the synthesis; to be raised with every change of what is written, so that sets on disk are built anew."""

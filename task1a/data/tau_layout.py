@@ -7,10 +7,11 @@ and devices are whatever the files say: the official ones are a matter of the su
 Torch-free, so that the evaluation and submission commands start at once.
 """
 from collections.abc import Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import pandas as pd
 
+from task1a.challenge import CLIP_FOLDER, KEY_COLUMNS, clip_name
 from task1a.data.tables import MAX_COLUMNS, read_table
 from task1a.errors import InputError
 
@@ -19,8 +20,7 @@ SETUP = "evaluation_setup"
 DEMO_MARK = "DEMO_DATA.txt"
 """a file of this name stands in the folder of every synthesised data set"""
 
-_FOLDER = "audio/"
-_RESERVED = {"scene_label": ("filename", "scene_label"), "device": ("overall",)}
+_RESERVED = {"scene_label": KEY_COLUMNS, "device": ("overall",)}
 """names that stand for something else in the tables of predictions and of results"""
 
 
@@ -32,8 +32,8 @@ def read_development(root: Path, allow_overlap: bool = False) -> pd.DataFrame:
         allow_overlap: return clips that are in both splits, marked ``both``, so that a check can name all of them.
 
     Returns:
-        Columns ``filename`` (:func:`clip_name`), ``scene_label``, ``identifier`` (the recording location, e.g.
-        ``lisbon-1000``), ``device``, and ``split``: ``train``, ``test`` or ``unused``.
+        Columns ``filename`` (:func:`task1a.challenge.clip_name`), ``scene_label``, ``identifier`` (the recording
+        location, e.g. ``lisbon-1000``), ``device``, and ``split``: ``train``, ``test`` or ``unused``.
 
     Raises:
         InputError: a table is missing or malformed, lists a clip twice or one that ``meta.csv`` does not have, the
@@ -51,10 +51,7 @@ def read_development(root: Path, allow_overlap: bool = False) -> pd.DataFrame:
         other = sorted(set(test.filename) ^ set(evaluate.filename))
         raise InputError(f"{root / SETUP}: fold1_test.csv and fold1_evaluate.csv list different clips "
                          f"({len(other)} in one only, first {other[0]}); restore both from the data set's archive")
-    both = sorted(set(train.filename) & set(test.filename))
-    if both and not allow_overlap:
-        raise InputError(f"{root / SETUP}: {len(both)} clips are in both the train and the test split, first "
-                         f"{both[0]}; a model would be tested on what it has learnt, restore the split files")
+    both = set(train.filename) & set(test.filename)
     labels = dict(zip(meta.filename, meta.scene_label, strict=True))
     for name, table in (("fold1_train.csv", train), ("fold1_evaluate.csv", evaluate)):
         missing = [f for f in table.filename if f not in labels]
@@ -69,7 +66,10 @@ def read_development(root: Path, allow_overlap: bool = False) -> pd.DataFrame:
     split[meta.filename.isin(set(train.filename))] = "train"
     split[meta.filename.isin(set(test.filename))] = "test"
     split[meta.filename.isin(both)] = "both"
-    return meta.assign(split=split)
+    clips = meta.assign(split=split)
+    if not allow_overlap:
+        check_overlap(root, clips)
+    return clips
 
 
 def read_evaluation(root: Path) -> pd.DataFrame:
@@ -93,21 +93,16 @@ def is_demo(root: Path) -> bool:
     return (Path(root) / DEMO_MARK).is_file()
 
 
-def clip_name(filename: str) -> str:
-    """The normal form of a clip's path: forward slashes, without ``.`` and empty parts.
+def check_overlap(root: Path, clips: pd.DataFrame) -> None:
+    """Refuse a development set with clips in both splits.
 
-    ``audio/x.wav``, ``./audio//x.wav`` and ``audio\\x.wav`` are one clip, which all tables, results and submissions
-    name ``audio/x.wav``.
+    Raises:
+        InputError: there are some.
     """
-    return PurePosixPath(filename.replace("\\", "/")).as_posix()
-
-
-def clip_key(filename: str) -> str:
-    """The name that clips are compared by.
-
-    It is the normal form without the ``audio/`` folder, which the official files may or may not name.
-    """
-    return clip_name(filename).removeprefix(_FOLDER)
+    both = clips.filename[clips.split == "both"]
+    if len(both):
+        raise InputError(f"{root / SETUP}: {len(both)} clips are in both the train and the test split, first "
+                         f"{min(both)}; a model would be tested on what it was trained on, restore the split files")
 
 
 def older_copy(train: int, test: int) -> str:
@@ -137,7 +132,7 @@ def _read_table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
     for line, filename in enumerate(table.filename.tolist(), start=2):
         name = _inside(f"{path}: line {line}", filename)
         names.append(name)
-        key = name.removeprefix(_FOLDER)
+        key = name.removeprefix(CLIP_FOLDER)
         if key in line_of:
             twice.append(f"{name} (lines {line_of[key]} and {line})")
         line_of.setdefault(key, line)

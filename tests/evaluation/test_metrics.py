@@ -7,8 +7,10 @@ import pandas as pd
 import pytest
 from sklearn.metrics import log_loss as sklearn_log_loss
 
-from evaluation.metrics import accuracy, evaluate, label_columns, log_loss, read_predictions, validate
+from evaluation.metrics import accuracy, evaluate, log_loss, validate
 from task1a.errors import InputError
+from task1a.predictions import label_columns
+from task1a.predictions import read as read_predictions
 
 LN2 = log(2)
 CERTAIN_MISS = 52 * LN2  # the smallest probability is float64's eps, 2 ** -52

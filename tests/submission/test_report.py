@@ -69,7 +69,7 @@ def test_the_configuration_is_in_it_as_it_was(tmp_path, make_run, said):
      ["at most 65,536 bytes", "the smallest of every layer, a little before every epoch",
       "from the model before compression, a_vanilla/seed1"], ["89 %"]),
     ("model", {"front_end": "pcen"}, ["PCEN"], ["is added before the natural logarithm"]),
-    ("model", {"front_end": "freqnorm", "tau": 8}, ["Each mel bin is normalised", "`tau` 8."], ["width"]),
+    ("model", {"front_end": "freqnorm", "tau": 8}, ["Each mel bin is normalised", "`tau` 8"], ["width"]),
 ])
 def test_the_recipe_is_told_from_the_configuration(tmp_path, make_run, said, section_key, changes, told, not_told):
     config = said.config | {section_key: said.config[section_key] | changes}

@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import save_file
 
 from task1a import complexity, model_file, models
-from task1a.config import FeatureConfig, ModelConfig
+from task1a.config import BCResNetASCConfig, FeatureConfig
 from task1a.errors import InputError, run_command
 from task1a.model_file import ModelSpec
 from task1a.tensor_files import TensorSize, stored_tensors
@@ -18,7 +18,7 @@ HALF, BYTE = torch.float16, torch.int8
 
 def stored(path, tau=1.0, **zeroed):
     """A model file in which nothing is zero, as after training, but the first ``zeroed`` values of some tensors."""
-    spec = ModelSpec(ModelConfig(tau=tau), FeatureConfig(), LABELS)
+    spec = ModelSpec(BCResNetASCConfig(tau=tau), FeatureConfig(), LABELS)
     tensors = {name: torch.rand(value.shape) + 0.5 for name, value in spec.build().state_dict().items()
                if value.is_floating_point()}
     for name, count in zeroed.items():
@@ -155,7 +155,7 @@ def test_the_small_encoding_counts_the_same(tmp_path):
 
 
 def test_a_width_that_a_model_file_only_says_it_has(tmp_path):
-    spec = ModelSpec(ModelConfig(tau=100.0), FeatureConfig(), LABELS)  # gigabytes of weights and values
+    spec = ModelSpec(BCResNetASCConfig(tau=100.0), FeatureConfig(), LABELS)  # gigabytes of weights and values
     model_file.save(tmp_path / "m.safetensors", {"w": torch.ones(3)}, spec)
     with pytest.raises(InputError, match="the file was made for another model"):
         complexity.measure([tmp_path / "m.safetensors"])

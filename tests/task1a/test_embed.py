@@ -67,5 +67,5 @@ def test_the_pictures_are_the_same_every_time(tmp_path):
 
 
 def test_a_folder_that_is_no_run_is_named(tmp_path):
-    with pytest.raises(InputError, match="config.yaml: no such file; make it with python task1a.py"):
+    with pytest.raises(InputError, match="config.yaml: no such file; make it with: python task1a.py"):
         embed.main([str(tmp_path)])

@@ -1,6 +1,7 @@
 """Files that appear whole or not at all, and the strict reader of YAML."""
 import datetime
 import hashlib
+import os
 import resource
 import time
 
@@ -83,3 +84,23 @@ def test_a_folder_in_the_place_of_a_file_is_named(write, tmp_path):
     with pytest.raises(InputError, match="a.txt: is a folder where a file belongs; remove it"):
         write(tmp_path / "a.txt")
     files.remove(tmp_path / "missing.txt")
+
+
+def test_line_ends_and_letters_are_kept(tmp_path):
+    files.write_text(tmp_path / "a", "ä\r\nb\n")
+    assert (tmp_path / "a").read_bytes() == "ä\r\nb\n".encode()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="POSIX permissions")
+def test_files_are_readable_for_whom_the_umask_lets(tmp_path):
+    files.write_text(tmp_path / "new", "")
+    (tmp_path / "plain").write_text("")
+    assert (tmp_path / "new").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+def test_json_round_trip_refuses_what_json_has_not(tmp_path):
+    files.write_json(tmp_path / "a.json", {"ä": [1, 2.5, None]})
+    assert files.read_json(tmp_path / "a.json") == {"ä": [1, 2.5, None]}
+    with pytest.raises(ValueError):
+        files.write_json(tmp_path / "b.json", float("nan"))
+    assert not (tmp_path / "b.json").exists()

@@ -16,11 +16,11 @@ from task1a import model_file, safetensors_file
 from task1a.complexity import measure
 from task1a.compression import packed
 from task1a.compression.packed import Packing, stored_state
-from task1a.config import FeatureConfig, ModelConfig
+from task1a.config import BCResNetASCConfig, FeatureConfig
 from task1a.errors import InputError
 from task1a.model_file import ModelSpec
 
-SPEC = ModelSpec(ModelConfig(tau=0.2), FeatureConfig(n_mels=32), ("bus", "metro", "tram"))
+SPEC = ModelSpec(BCResNetASCConfig(tau=0.2), FeatureConfig(n_mels=32), ("bus", "metro", "tram"))
 PACKED = replace(SPEC, packing=Packing("channel", True))
 
 
@@ -154,7 +154,7 @@ def test_the_small_encoding_is_read_like_the_file_itself(tmp_path, stored):
     (lambda path: retensor(path, head__bias=torch.zeros(3).half()), "head.bias is float16"),
     (lambda path: retensor(path, head__bias=torch.zeros(3).int()), "head.bias is int32"),
     (lambda path: retensor(path, head__bias=torch.zeros(())), r"head.bias is float32 \[\]"),
-    (lambda path: respecify(path, model=ModelConfig(tau=0.4)), "the architecture needs"),
+    (lambda path: respecify(path, model=BCResNetASCConfig(tau=0.4)), "the architecture needs"),
     (lambda path: respecify(path, labels=("bus", "tram")), "head.weight is .*, the architecture needs"),
     (lambda path: respecify(path, packing=Packing("tensor", False)), "head.weight_scale is missing"),
     (lambda path: respecify(path, packing=Packing("tensor", True)), "the file was made for another model"),

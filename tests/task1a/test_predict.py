@@ -4,8 +4,9 @@ import torch
 from dcase_util.containers import ProbabilityContainer
 from scipy.special import softmax
 
+from task1a import predictions
 from task1a.models import BCResNetASC
-from task1a.predict import logits, predictions, write_predictions
+from task1a.predict import logits
 
 NAMES = ["audio/b.wav", "audio/a.wav", "audio/c.wav"]
 LABELS = ("bus", "metro", "tram")
@@ -20,20 +21,23 @@ def test_every_clip_once_in_order_and_the_mode_is_kept():
         torch.testing.assert_close(outputs, model.eval()(torch.from_numpy(clips)[:, None]), atol=1e-5, rtol=1e-5)
 
 
-def test_table_is_the_softmax_with_its_greatest_label():
-    outputs = torch.tensor([[0.0, 1.0, -2.0], [30.0, 0.0, 0.0], [-1.0, -1.0, 2.0]])
-    table = predictions(NAMES, outputs, LABELS)
-    np.testing.assert_allclose(table[list(LABELS)], softmax(outputs.double().numpy(), axis=1), rtol=1e-12)
+def test_table_has_the_most_probable_label():
+    probabilities = softmax([[0.0, 1.0, -2.0], [30.0, 0.0, 0.0], [-1.0, -1.0, 2.0]], axis=1)
+    table = predictions.table(NAMES, probabilities, LABELS)
+    np.testing.assert_array_equal(table[list(LABELS)], probabilities)
     assert list(table.scene_label) == ["metro", "bus", "tram"] and list(table.filename) == NAMES
 
 
 def test_file_has_the_official_columns_and_is_read_by_others(tmp_path):
-    outputs = torch.tensor([[0.0, 1.0, -2.0], [50.0, 0.0, 0.0], [-1.0, -1.0, 2.0]])
-    table = predictions(NAMES, outputs, LABELS)
-    write_predictions(tmp_path / "p.csv", table)
+    probabilities = softmax([[0.0, 1.0, -2.0], [50.0, 0.0, 0.0], [-1.0, -1.0, 2.0]], axis=1)
+    table = predictions.table(NAMES, probabilities, LABELS)
+    predictions.write(tmp_path / "p.csv", table)
     lines = (tmp_path / "p.csv").read_bytes().split(b"\n")
     assert lines[0] == b"filename\tscene_label\tbus\tmetro\ttram" and lines[-1] == b"" and len(lines) == 5
     again = pd.read_csv(tmp_path / "p.csv", sep="\t")
-    np.testing.assert_allclose(again[list(LABELS)], table[list(LABELS)], rtol=1e-8)
+    np.testing.assert_allclose(again[list(LABELS)], probabilities, rtol=1e-8)
     assert (again[list(LABELS)].to_numpy() > 0).all()  # small probabilities are not rounded to nothing
     assert len(ProbabilityContainer(filename=str(tmp_path / "p.csv")).load()) > 0
+    read = predictions.read(tmp_path / "p.csv")
+    pd.testing.assert_frame_equal(read, again, check_dtype=False)
+    assert predictions.to_text(read) == (tmp_path / "p.csv").read_text(encoding="utf-8")

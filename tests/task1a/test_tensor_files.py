@@ -775,7 +775,7 @@ LARGE = {
     "bytes.pt": (lambda path: torch.save({"w": torch.zeros(60_000_000, dtype=BYTE)}, path), None),
     "floats.pth": (lambda path: torch.save({"w": torch.zeros(15_000_000)}, path, _use_new_zipfile_serialization=False),
                    None),
-    "views.pt": (lambda path: state_dict_of_views(path, 30_000), "10,000 tensors"),
+    "views.pt": (lambda path: state_dict_of_views(path, 30_000), "400,000 operations"),
     "zeros.onnx": (write_zeros, "too large to be counted"),
     "bytes.onnx": (lambda path: write_onnx(path, TensorProto(
         name="w", data_type=TensorProto.INT8, dims=[30_000_000], raw_data=bytes(30_000_000))), None),

@@ -11,14 +11,14 @@ from task1a import model_file
 from task1a.compression import packed
 from task1a.compression.packed import Packing
 from task1a.compression.prune import ratio_for_bytes
-from task1a.config import CompressionConfig, FeatureConfig, ModelConfig
+from task1a.config import BCResNetASCConfig, CompressionConfig, FeatureConfig
 from task1a.errors import InputError
 from task1a.model_file import ModelSpec
-from task1a.training import distill
+from task1a.training import compress
 
 LABELS = tuple("abcdefghij")
-SMALL = ModelSpec(ModelConfig(tau=0.4), FeatureConfig(n_mels=32), LABELS)
-ASC_8 = ModelSpec(ModelConfig(tau=8.0), FeatureConfig(), LABELS)
+SMALL = ModelSpec(BCResNetASCConfig(tau=0.4), FeatureConfig(n_mels=32), LABELS)
+ASC_8 = ModelSpec(BCResNetASCConfig(tau=8.0), FeatureConfig(), LABELS)
 ALL_PACKINGS = [Packing(scales, folded) for scales in ("tensor", "channel") for folded in (False, True)]
 LIMIT = 131_072
 
@@ -44,8 +44,8 @@ def vanilla(path, spec=SMALL, spread=None):
 
 
 def compressed(tmp_path, packing, ratio=0.6, scope="global", **settings):
-    model, spec = distill.prepared(vanilla(tmp_path / "vanilla.safetensors", **settings), packing)
-    distill.prune_to(model, ratio, scope)
+    model, spec = compress.prepared(vanilla(tmp_path / "vanilla.safetensors", **settings), packing)
+    compress.prune_to(model, ratio, scope)
     return model, spec
 
 
@@ -104,14 +104,14 @@ def test_asc_8_with_scales_a_channel_and_folded_norms_by_hand(tmp_path):
 def test_pruned_for_a_size_the_file_counts_that_many_bytes(tmp_path, scope, packing):
     source = vanilla(tmp_path / "vanilla.safetensors", spread=0.5)
     for room in (300, 301, 1_234):
-        model, spec = distill.prepared(source, packing)
+        model, spec = compress.prepared(source, packing)
         tensors = packed.pack(model, packing)
         weights = sum(value.numel() for value in tensors.values() if value.dtype == torch.int8)
         others = sum(value.numel() * value.element_size() for value in tensors.values()) - weights
         target = others + room
         ratio = ratio_for_bytes(target, weights, others)
-        assert ratio == distill.wanted_ratio(model, packing, CompressionConfig(target_bytes=target))
-        distill.prune_to(model, ratio, scope)
+        assert ratio == compress.wanted_ratio(model, packing, CompressionConfig(target_bytes=target))
+        compress.prune_to(model, ratio, scope)
         model_file.save(tmp_path / "packed.safetensors", packed.pack(model, packing), spec)
         tensors = load_file(tmp_path / "packed.safetensors")
         layers = sum(value.dtype == torch.int8 for value in tensors.values())
@@ -132,7 +132,7 @@ def test_a_model_read_back_computes_the_same_bit_for_bit(tmp_path, packing):
     assert all(value.dtype == torch.float32 for value in packed.stored_state(again).values())
     x = torch.randn(4, *SMALL.input_shape)
     outputs = again(x)
-    assert torch.equal(outputs, distill.unpacked(model, spec)(x))
+    assert torch.equal(outputs, compress.unpacked(model, spec)(x))
     by_hand = copy.deepcopy(model).eval()  # what was trained, with all but the convolutions' weights at half precision
     for name, value in by_hand.state_dict().items():
         if "parametrizations" not in name and value.is_floating_point():
@@ -209,7 +209,7 @@ def test_a_file_is_the_same_byte_for_byte_whoever_writes_it(tmp_path):
 
 @pytest.mark.parametrize("packing", ALL_PACKINGS[1:3])
 def test_the_small_encoding_holds_the_same_tensors_in_fewer_bytes(tmp_path, packing):
-    tensors = stored(tmp_path, packing, 0.89, spec=replace(SMALL, model=ModelConfig(tau=1.0)))
+    tensors = stored(tmp_path, packing, 0.89, spec=replace(SMALL, model=BCResNetASCConfig(tau=1.0)))
     path = tmp_path / "packed.safetensors"
     small = model_file.save_xz(path)
     assert small == tmp_path / "packed.safetensors.xz" and small.stat().st_size < path.stat().st_size

@@ -10,6 +10,7 @@ import pytest
 import soundfile
 
 from task1a.data import check
+from task1a.data.dataset import Dataset
 from task1a.errors import InputError
 
 NOT_AUDIO = "neither WAV, AIFF, Wave64, AU, CAF, FLAC nor Ogg audio; convert it to WAV"
@@ -17,7 +18,7 @@ A_CLIP = "audio/bus-lyon-1-10-a.wav"
 
 
 def test_facts_of_a_sound_data_set(development, evaluation):
-    report = check.check(development, evaluation)
+    report = check.check(Dataset(development, evaluation))
     assert report.facts == {
         "name": "small-development", "demo": False, "labels": ["bus", "park"], "devices": ["a", "b", "s4"],
         "clips": {"meta": 8, "train": 4, "test": 3, "unused": 1, "evaluation": 2},
@@ -32,7 +33,7 @@ def test_facts_of_a_sound_data_set(development, evaluation):
 
 
 def test_printed_report(development, evaluation):
-    lines = check.format_report(check.check(development, evaluation)).splitlines()
+    lines = check.format_report(check.check(Dataset(development, evaluation))).splitlines()
     assert lines[:9] == [
         "small-development: 8 clips of 2 scenes, 6 locations in 2 cities",
         "  split   clips  a  b  s4",
@@ -46,7 +47,7 @@ def test_printed_report(development, evaluation):
 
 
 def test_without_an_evaluation_set(development):
-    report = check.check(development, None)
+    report = check.check(Dataset(development))
     assert report.problems == [] and report.facts["clips"]["evaluation"] == 0
     assert any("nothing to submit" in note for note in report.notes)
 
@@ -55,7 +56,7 @@ def test_every_missing_file_is_counted_and_ten_are_named(development, evaluation
     (development / A_CLIP).unlink()
     names = [f"audio/{n}.wav" for n in range(2, 14)]
     edit(evaluation / "evaluation_setup" / "fold1_test.csv", "audio/1.wav\n", "audio/1.wav\n" + "\n".join(names) + "\n")
-    own, others = check.check(development, evaluation, skip_damaged=True).problems
+    own, others = check.check(Dataset(development, evaluation), skip_damaged=True).problems
     assert own.startswith("missing audio files: 1;") and own.endswith(f"\n    {A_CLIP}")
     first, *cases = others.splitlines()
     assert first.startswith("missing evaluation audio files: 12;")
@@ -99,7 +100,7 @@ def test_damaged_files_stop_or_are_left_out_and_listed(development, evaluation):
     os.truncate(development / A_CLIP, 5000)
     (development / "audio/bus-porto-4-13-s4.wav").write_text("not audio")
     (evaluation / "audio/1.wav").write_bytes(b"")
-    report = check.check(development, evaluation)
+    report = check.check(Dataset(development, evaluation))
     own, others = report.problems
     assert own.startswith("damaged audio files: 2;") and "--skip-damaged" in own
     assert f"{A_CLIP} (truncated: 4,956 of 13,230 bytes of audio)" in own  # the header takes 44 bytes
@@ -107,7 +108,7 @@ def test_damaged_files_stop_or_are_left_out_and_listed(development, evaluation):
     assert report.facts["damaged"] == []
     assert report.facts["formats"]["development"] == {"44.1 kHz, 24 bit, mono, 0.1 s": 6}
 
-    report = check.check(development, evaluation, skip_damaged=True)
+    report = check.check(Dataset(development, evaluation), skip_damaged=True)
     assert report.problems == []
     assert report.facts["damaged"] == [A_CLIP, "audio/bus-porto-4-13-s4.wav", "audio/1.wav"]
     assert sum("left out" in note for note in report.notes) == 2
@@ -115,7 +116,7 @@ def test_damaged_files_stop_or_are_left_out_and_listed(development, evaluation):
 
 def test_unused_clips_are_needed_by_nobody(development, evaluation):
     (development / "audio/park-lyon-6-15-a.wav").unlink()
-    report = check.check(development, evaluation)
+    report = check.check(Dataset(development, evaluation))
     assert report.problems == [] and report.facts["damaged"] == []
     assert any("missing or damaged among the unused clips: 1;" in note and "park-lyon-6-15-a.wav (no such file)" in note
                for note in report.notes)
@@ -125,7 +126,7 @@ def test_overlap_by_file_and_by_location(development, evaluation, edit):
     setup = development / "evaluation_setup"
     edit(setup / "fold1_test.csv", "filename\n", f"filename\n{A_CLIP}\n")
     edit(setup / "fold1_evaluate.csv", "scene_label\n", f"scene_label\n{A_CLIP}\tbus\n")
-    report = check.check(development, evaluation)
+    report = check.check(Dataset(development, evaluation))
     by_file, by_location = report.problems
     assert by_file == f"clips in both the train and the test split: 1\n    {A_CLIP}"
     assert by_location.startswith("locations in both the train and the test split: 1;")
@@ -140,30 +141,30 @@ def test_overlap_by_location_alone(development, evaluation, edit):
             edit(path, "porto-4", "lyon-2")
     for clip in ("13-a", "13-s4"):
         os.rename(development / f"audio/bus-porto-4-{clip}.wav", development / f"audio/bus-lyon-2-{clip}.wav")
-    (problem,) = check.check(development, evaluation).problems
+    (problem,) = check.check(Dataset(development, evaluation)).problems
     assert problem.endswith("\n    lyon-2 (1 train clips, 2 test clips)")
 
 
 def test_a_scene_that_only_one_split_has(development, evaluation, edit):
     for name in ("meta.csv", "evaluation_setup/fold1_train.csv"):
         edit(development / name, "12-a.wav\tpark", "12-a.wav\ttram")
-    assert check.check(development, evaluation).problems == [
+    assert check.check(Dataset(development, evaluation)).problems == [
         "scenes without a readable clip in the test split, which cannot be tested: tram"]
 
 
 def test_withdrawn_copy_of_the_split_is_a_problem_even_where_all_its_files_are_listed(development, monkeypatch):
     monkeypatch.setattr(check.tau_layout, "older_copy", lambda train, test: f"; older copy {train} {test}")
-    assert check.check(development, None).problems == ["older copy 4 3"]
+    assert check.check(Dataset(development)).problems == ["older copy 4 3"]
 
 
 def test_tables_that_cannot_be_read(development, evaluation):
     (evaluation / "evaluation_setup" / "fold1_test.csv").unlink()
     (development / A_CLIP).unlink()
-    missing, table = check.check(development, evaluation).problems
+    missing, table = check.check(Dataset(development, evaluation)).problems
     assert "missing audio files" in missing and "fold1_test.csv: no such file" in table
     (development / "meta.csv").unlink()
     with pytest.raises(InputError, match="meta.csv: no such file"):
-        check.check(development, evaluation)
+        check.check(Dataset(development, evaluation))
 
 
 def test_differing_formats_are_counted_and_noted(development):
@@ -172,7 +173,7 @@ def test_differing_formats_are_counted_and_noted(development):
     soundfile.write(development / "audio/park-lyon-2-11-a.wav", noise[:24000], 48000, subtype="PCM_16")
     soundfile.write(development / "audio/park-porto-3-12-a.wav", noise[:, 0], 16000, subtype="FLOAT")
     soundfile.write(development / "audio/park-lyon-5-14-a.wav", noise[:16000, 0], 16000, "PCM_24", format="FLAC")
-    report = check.check(development, None)
+    report = check.check(Dataset(development))
     assert report.problems == []
     assert list(report.facts["formats"]["development"].items()) == [
         ("44.1 kHz, 24 bit, mono, 0.1 s", 4), ("48 kHz, 16 bit, stereo, 0.5 to 1.0 s", 2),
@@ -188,24 +189,24 @@ def test_many_files_in_several_tasks_keep_their_names(tmp_path):
 
 
 def test_digest_follows_every_table_and_clip(development, evaluation, tmp_path):
-    digests = [check.content_digest(development, evaluation)]
-    assert check.content_digest(development, evaluation) == digests[0]
+    digests = [check.content_digest(Dataset(development, evaluation))]
+    assert check.content_digest(Dataset(development, evaluation)) == digests[0]
     shutil.copytree(development, tmp_path / "moved")  # copies the modification times, too
-    assert check.content_digest(tmp_path / "moved", evaluation) == digests[0]
+    assert check.content_digest(Dataset(tmp_path / "moved", evaluation)) == digests[0]
 
     clip = (development / A_CLIP).stat()
     os.utime(development / A_CLIP, ns=(clip.st_atime_ns, clip.st_mtime_ns + 1000))
-    digests.append(check.content_digest(development, evaluation))
+    digests.append(check.content_digest(Dataset(development, evaluation)))
     with open(development / A_CLIP, "ab") as file:
         file.write(b"\0")
     os.utime(development / A_CLIP, ns=(clip.st_atime_ns, clip.st_mtime_ns))
-    digests.append(check.content_digest(development, evaluation))
+    digests.append(check.content_digest(Dataset(development, evaluation)))
     (evaluation / "audio/1.wav").unlink()
-    digests.append(check.content_digest(development, evaluation))
+    digests.append(check.content_digest(Dataset(development, evaluation)))
     with open(development / "evaluation_setup" / "fold1_train.csv", "a") as file:
         file.write("audio/park-lyon-6-15-a.wav\tpark\n")
-    digests.append(check.content_digest(development, evaluation))
-    digests.append(check.content_digest(development, None))
+    digests.append(check.content_digest(Dataset(development, evaluation)))
+    digests.append(check.content_digest(Dataset(development)))
     assert len(set(digests)) == len(digests)
 
 

@@ -11,6 +11,7 @@ import soundfile
 from scipy.signal import welch
 
 from task1a.data import check, demo, tau_layout
+from task1a.data.dataset import Dataset
 
 LABELS = ["airport", "bus", "metro", "metro_station", "park", "public_square", "shopping_mall", "street_pedestrian",
           "street_traffic", "tram"]
@@ -103,7 +104,7 @@ def test_audio_is_real_and_neither_silent_nor_clipped(tiny):
 
 
 def test_passes_the_check_and_is_marked_as_demo_data(tiny):
-    report = check.check(tiny / "demo-development", tiny / "demo-evaluation")
+    report = check.check(Dataset(tiny / "demo-development", tiny / "demo-evaluation"))
     assert report.problems == [] and report.facts["demo"] is True
     assert report.facts["clips"] == {"meta": 134, "train": 40, "test": 90, "unused": 4, "evaluation": 30}
     assert "(synthesised demo data)" in check.format_report(report)

@@ -13,7 +13,7 @@ from task1a.errors import InputError
 from task1a.features.audio import read_clip
 
 FEATURES = FeatureConfig(sample_rate=8000, n_mels=10, window=200, hop=80, n_fft=256, clip_seconds=2.0)
-NOT_AUDIO = "neither WAV, AIFF, Wave64, AU, CAF, FLAC nor Ogg audio; convert it to WAV"
+NOT_AUDIO = "neither WAV, AIFF, Wave64, AU, CAF, FLAC, Ogg nor MP3 audio; convert it to WAV"
 SAMPLES = np.random.default_rng(0).uniform(-0.5, 0.5, 24000)
 
 # container, encoding, byte order
@@ -25,7 +25,7 @@ CHECKED = [
     ("CAF", "PCM_24", "LITTLE"), ("FLAC", "PCM_16", "FILE"), ("FLAC", "PCM_24", "FILE"), ("OGG", "VORBIS", "FILE"),
     ("OGG", "OPUS", "FILE")]
 UNCHECKED = [
-    ("CAF", "ALAC_16"), ("MP3", "MPEG_LAYER_III"), ("NIST", "PCM_16"), ("VOC", "PCM_16"), ("SVX", "PCM_16"),
+    ("CAF", "ALAC_16"), ("NIST", "PCM_16"), ("VOC", "PCM_16"), ("SVX", "PCM_16"),
     ("MAT4", "PCM_16"), ("MAT5", "PCM_16"), ("PAF", "PCM_16"), ("PVF", "PCM_16"), ("AVR", "PCM_16"),
     ("IRCAM", "PCM_16"), ("MPC2K", "PCM_16"), ("SDS", "PCM_16"), ("WVE", "ALAW")]
 
@@ -73,6 +73,10 @@ def test_cut_anywhere(tmp_path, container, encoding, byte_order):
 def test_what_follows_the_audio_need_not_be_whole(tmp_path, container, encoding, byte_order):
     whole = encoded(container, encoding, byte_order)
     assert fault(whole + b"LIST\xff\xff", tmp_path / "clip") == ""
+
+
+def test_mp3_is_read(tmp_path):
+    assert fault(encoded("MP3", "MPEG_LAYER_III"), tmp_path / "clip") == ""
 
 
 @pytest.mark.parametrize(("container", "encoding"), UNCHECKED)

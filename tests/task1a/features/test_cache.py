@@ -6,6 +6,7 @@ import sys
 import threading
 import time
 import tracemalloc
+import zlib
 from collections import namedtuple
 from pathlib import Path
 
@@ -16,9 +17,11 @@ from filelock import FileLock
 
 from task1a.config import FeatureConfig
 from task1a.errors import InputError
+from task1a.features import build as build_module
 from task1a.features import cache
 from task1a.features.audio import read_clip
-from task1a.features.cache import FeatureCache, build
+from task1a.features.build import build
+from task1a.features.cache import FeatureCache
 from task1a.features.log_mel import log_mel
 
 TINY = FeatureConfig(sample_rate=8000, n_mels=8, window=200, hop=80, n_fft=256, clip_seconds=0.2)
@@ -58,12 +61,12 @@ def contents(folder: Path) -> dict[str, bytes]:
 @pytest.fixture
 def computed(monkeypatch):
     """Names of the clips that a build in this process computes."""
-    seen, extract = [], cache._extract
+    seen, extract = [], build_module._extract
 
     def note(root, features, array, task):
         seen.append(task[0])
         return extract(root, features, array, task)
-    monkeypatch.setattr(cache, "_extract", note)
+    monkeypatch.setattr(build_module, "_extract", note)
     return seen
 
 
@@ -86,10 +89,29 @@ def test_files(root, cache_dir):
     stored = np.fromfile(folder / "log_mel.float16", "<f2").reshape(6, 8, 21)
     np.testing.assert_array_equal(stored[3].astype(np.float32), expected(root / "audio/3.wav"))
     lines = (folder / "index.csv").read_bytes().decode().split("\n")
-    assert lines[0] == "filename\tsize\tmtime_ns\tblake2b\trow" and lines[-1] == ""
+    assert lines[0] == "filename\tsize\tmtime_ns\tblake2b\trow\tcrc32\tline_crc32" and lines[-1] == ""
     stat = (root / "audio/3.wav").stat()
     assert lines[4].split("\t")[:3] == ["audio/3.wav", str(stat.st_size), str(stat.st_mtime_ns)]
-    assert lines[4].endswith("\t3")
+    line, checksum = lines[4].rsplit("\t", 1)
+    assert line.endswith(f"\t3\t{zlib.crc32(stored[3].tobytes()):08x}")
+    assert checksum == f"{zlib.crc32(line.encode()):08x}"
+
+
+def test_a_changed_line_does_not_count_and_a_changed_row_is_refused(root, cache_dir, computed):
+    folder = build(root, names(root), TINY, cache_dir).folder
+    before = contents(folder)
+    index = folder / "index.csv"
+    index.write_text(index.read_text(encoding="utf-8").replace("\t3\t", "\t2\t", 1), encoding="utf-8")
+    computed.clear()
+    build(root, names(root), TINY, cache_dir)
+    assert computed == ["audio/3.wav"] and contents(folder) == before
+    with open(folder / "log_mel.float16", "rb+") as array:
+        array.seek(2 * 8 * 21 * 3 + 5)
+        array.write(b"\x7f")
+    opened = FeatureCache.open(root, TINY, cache_dir)
+    opened.read(["audio/2.wav"])
+    with pytest.raises(InputError, match="log_mel.float16: the features of audio/3.wav are not what was stored"):
+        opened.read(["audio/3.wav"])
 
 
 def test_nothing_is_done_twice(root, cache_dir, computed):
@@ -253,17 +275,17 @@ def test_lines_beyond_the_end_of_the_array_do_not_count(root, cache_dir):
 
 def test_interrupt_keeps_what_is_done(root, cache_dir, monkeypatch):
     undisturbed = contents(build(root, names(root), TINY, cache_dir / "undisturbed").folder)
-    extract = cache._extract
+    extract = build_module._extract
 
     def interrupted(root, features, array, task):
         if task[0] == "audio/3.wav":
             raise KeyboardInterrupt
         return extract(root, features, array, task)
-    monkeypatch.setattr(cache, "_extract", interrupted)
+    monkeypatch.setattr(build_module, "_extract", interrupted)
     with pytest.raises(KeyboardInterrupt):
         build(root, names(root), TINY, cache_dir)
     assert list(FeatureCache.open(root, TINY, cache_dir).clips) == names(root)[:3]
-    monkeypatch.setattr(cache, "_extract", extract)
+    monkeypatch.setattr(build_module, "_extract", extract)
     assert contents(build(root, names(root), TINY, cache_dir).folder) == undisturbed
 
 
@@ -275,7 +297,7 @@ def test_interrupted_update_goes_on_to_the_same_files(root, cache_dir, monkeypat
         write_clip(root / "audio" / f"{new}.wav", seed=50)
     shutil.copytree(cache_dir, cache_dir.with_name("copy"))
     undisturbed = contents(build(root, names(root), TINY, cache_dir.with_name("copy")).folder)
-    extract = cache._extract
+    extract = build_module._extract
 
     def interrupted(root, features, array, task):
         clips = FeatureCache.open(root, TINY, cache_dir).clips
@@ -283,17 +305,17 @@ def test_interrupted_update_goes_on_to_the_same_files(root, cache_dir, monkeypat
         if task[0] == "audio/7.wav":
             raise KeyboardInterrupt
         return extract(root, features, array, task)
-    monkeypatch.setattr(cache, "_extract", interrupted)
+    monkeypatch.setattr(build_module, "_extract", interrupted)
     with pytest.raises(KeyboardInterrupt):
         build(root, names(root), TINY, cache_dir)
-    monkeypatch.setattr(cache, "_extract", extract)
+    monkeypatch.setattr(build_module, "_extract", extract)
     assert contents(build(root, names(root), TINY, cache_dir).folder) == undisturbed
 
 
 WAITING = """
 import time
-from task1a.features import cache
-extract = cache._extract
+from task1a.features import build as build_module
+extract = build_module._extract
 
 def wait_and_extract(root, features, array, task):
     while task[0] == "audio/30.wav" and (root / "wait").exists():
@@ -303,13 +325,13 @@ def wait_and_extract(root, features, array, task):
 BUILD = """
 import sys
 from pathlib import Path
-from task1a.features import cache
+from task1a.features import build as build_module
 from tests_tiny import TINY
 from tests_waiting import wait_and_extract
-cache._extract = wait_and_extract
-cache._FEW_CLIPS, cache._SAVE_CLIPS, cache._SAVE_SECONDS = 2, 4, 1000.0
+build_module._extract = wait_and_extract
+build_module._FEW_CLIPS, build_module._SAVE_CLIPS, build_module._SAVE_SECONDS = 2, 4, 1000.0
 root = Path(sys.argv[1])
-cache.build(root, [f"audio/{p.name}" for p in (root / "audio").iterdir()], TINY, Path(sys.argv[2]), workers=2)
+build_module.build(root, [f"audio/{p.name}" for p in (root / "audio").iterdir()], TINY, Path(sys.argv[2]), workers=2)
 """
 
 
@@ -369,7 +391,7 @@ def test_second_build_waits_for_the_first(root, cache_dir, capfd):
 
 
 def test_full_disk_is_told_beforehand(root, cache_dir, monkeypatch):
-    monkeypatch.setattr(cache.shutil, "disk_usage", lambda path: namedtuple("usage", "free")(100))
+    monkeypatch.setattr(build_module.shutil, "disk_usage", lambda path: namedtuple("usage", "free")(100))
     with pytest.raises(InputError, match=r"are needed and .* are free; make room there"):
         build(root, names(root), TINY, cache_dir)
 
@@ -377,7 +399,7 @@ def test_full_disk_is_told_beforehand(root, cache_dir, monkeypatch):
 def test_write_error_is_one_line(root, cache_dir, monkeypatch):
     def full(*args):
         raise OSError(28, "No space left on device")
-    monkeypatch.setattr(cache, "_extract", full)
+    monkeypatch.setattr(build_module, "_extract", full)
     with pytest.raises(InputError, match=r"cannot be written \(No space left on device\).*data.cache_dir"):
         build(root, names(root), TINY, cache_dir)
     (cache_dir.parent / "a file").write_text("")
@@ -398,8 +420,8 @@ def test_reading_needs_no_torch(root, cache_dir):
 
 def test_progress_lines_where_there_is_no_terminal(capsys, monkeypatch):
     clock = iter(range(1000))
-    monkeypatch.setattr(cache.time, "monotonic", lambda: 2.0 * next(clock))
-    assert list(cache._progress(iter(range(20)), 20, "log-mel")) == list(range(20))
+    monkeypatch.setattr(build_module.time, "monotonic", lambda: 2.0 * next(clock))
+    assert list(build_module._progress(iter(range(20)), 20, "log-mel")) == list(range(20))
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 10
     assert lines[4] == "log-mel: 10 of 20 clips, 0 clips/s, 20 s left"

@@ -4,10 +4,11 @@ import pytest
 import torch
 
 from task1a import model_file
-from task1a.config import FeatureConfig, ModelConfig, TrainingConfig
+from task1a.config import BCResNetASCConfig, FeatureConfig, TrainingConfig
 from task1a.model_file import ModelSpec
 from task1a.models.front_end import PCEN, FreqNorm, pcen, smooth, smoothing_weight
 from task1a.training import fit
+from task1a.training import train as training
 
 FLOOR, RATE = 1e-8, 16000 / 480
 # float32 against float64; the energies of a clip lie within 12 orders of magnitude
@@ -106,7 +107,7 @@ def test_freqnorm_loses_nothing_over_many_clips_far_from_zero():
     assert front_end.running_mean.item() == 1000 and front_end.running_var.item() == pytest.approx(0.25, abs=1e-7)
 
 
-SPEC = ModelSpec(ModelConfig(tau=0.4, residual_norm="none", front_end="freqnorm"),
+SPEC = ModelSpec(BCResNetASCConfig(tau=0.4, residual_norm="none", front_end="freqnorm"),
                  FeatureConfig(n_mels=32, n_fft=1024, window=1024, hop=800, clip_seconds=1.0), ("bus", "park", "tram"))
 RECIPE = TrainingConfig(epochs=3, batch_size=8, warmup_epochs=1, roll_seconds=0.1)
 STORED = np.random.default_rng(1).normal(-5, 3, (45, 32, 21)).astype(np.float32)
@@ -121,7 +122,7 @@ def trained(folder, report=lambda text: None):
     clips = STORED + np.where(np.arange(45) < 30, 0, 50).astype(np.float32)[:, None, None]
     train, validation = (fit.Examples(lambda indices, start=start: clips[start + indices], np.arange(count) % 3)
                          for start, count in ((0, 30), (30, 15)))
-    fit.train(fit.Job(SPEC, RECIPE, 0, train, validation, folder, "x", "cpu", report=report))
+    training.train(fit.Job(SPEC, RECIPE, 0, train, validation, folder, "x", "cpu", report=report))
     return folder / "model.safetensors"
 
 

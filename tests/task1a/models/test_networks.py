@@ -1,5 +1,6 @@
 """What every network behind every front end can do: be counted, folded, packed, stored, calibrated."""
 import copy
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,22 +11,23 @@ from task1a import model_file, models
 from task1a.compression import packed
 from task1a.compression.fold import fold_batch_norms
 from task1a.compression.packed import Packing
-from task1a.config import FeatureConfig, ModelConfig, TrainingConfig
+from task1a.config import BCResNetASCConfig, BCResNetConfig, CPResNetConfig, FeatureConfig, TrainingConfig
 from task1a.model_file import ModelSpec
 from task1a.predict import logits
-from task1a.training import distill, fit
+from task1a.training import compress, fit
+from task1a.training.calibrate import calibrate
 
 NETWORKS = {
-    "bcresnet_asc": {"tau": 0.4},
-    "bcresnet": {"tau": 0.5},
-    "cp_resnet": {"width": 4},
+    "bcresnet_asc": BCResNetASCConfig(tau=0.4),
+    "bcresnet": BCResNetConfig(tau=0.5),
+    "cp_resnet": CPResNetConfig(width=4),
 }
 FEATURES = FeatureConfig(n_mels=64, hop=2000, clip_seconds=2.5)
 CASES = [(name, front_end) for name in NETWORKS for front_end in ("log_mel", "freqnorm", "pcen")]
 
 
 def spec_of(name, front_end="log_mel"):
-    return ModelSpec(ModelConfig(name=name, front_end=front_end, **NETWORKS[name]), FEATURES, ("bus", "park", "tram"))
+    return ModelSpec(replace(NETWORKS[name], front_end=front_end), FEATURES, ("bus", "park", "tram"))
 
 
 def as_trained(spec):
@@ -75,8 +77,8 @@ def test_a_front_end_changes_no_count(name, front_end):
 def test_compressed_and_read_back_it_computes_what_was_trained(tmp_path, name, front_end, folded):
     path, packing = tmp_path / "m.safetensors", Packing("tensor", folded)
     model_file.save(path, packed.stored_state(as_trained(spec_of(name, front_end))), spec_of(name, front_end))
-    model, spec = distill.prepared(path, packing)
-    distill.prune_to(model, 0.5, "global")
+    model, spec = compress.prepared(path, packing)
+    compress.prune_to(model, 0.5, "global")
     model_file.save(path, packed.pack(model, packing), spec)
     again, said = model_file.load(path)
     assert said == spec and said.model.front_end == front_end
@@ -98,7 +100,7 @@ def test_calibration_divides_the_logits_and_changes_nothing_else(name, state):
     before = logits(model, judged.read, 12, 12, torch.device("cpu"))
     names = {key for key, value in model.named_parameters()}
     shared = copy.deepcopy(model.state_dict())
-    temperature = fit.calibrate(model, job, torch.device("cpu"))
+    temperature = calibrate(model, job, fit.launch("cpu", "32-true"))
     assert temperature != pytest.approx(1, abs=0.05)
     after = logits(model, judged.read, 12, 12, torch.device("cpu"))
     torch.testing.assert_close(after, before / temperature, atol=1e-4, rtol=1e-4)

@@ -3,7 +3,7 @@ import pytest
 import torch
 from torch import nn
 
-from task1a.config import FeatureConfig, ModelConfig, TrainingConfig
+from task1a.config import BCResNetASCConfig, FeatureConfig, TrainingConfig
 from task1a.errors import InputError
 from task1a.model_file import ModelSpec
 from task1a.models import BCResNetASC, training_bytes
@@ -31,7 +31,7 @@ def test_training_bytes_are_what_autograd_keeps():
 
 
 def test_a_training_that_does_not_fit_is_refused_beforehand():
-    wide, narrow = (ModelSpec(ModelConfig(tau=tau), FeatureConfig(), tuple("abcdefghij")) for tau in (100, 1))
+    wide, narrow = (ModelSpec(BCResNetASCConfig(tau=tau), FeatureConfig(), tuple("abcdefghij")) for tau in (100, 1))
     with pytest.raises(InputError, match=r"takes [\d,.]+ GB or more, .* lower training.batch_size=100000"):
         fit.check_memory(wide, TrainingConfig(batch_size=100_000), "cpu")
     fit.check_memory(narrow, TrainingConfig(batch_size=2), "cpu")

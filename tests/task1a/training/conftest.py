@@ -4,14 +4,14 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from task1a.config import FeatureConfig, ModelConfig
+from task1a.config import BCResNetASCConfig, FeatureConfig
 from task1a.model_file import ModelSpec
 from task1a.training import fit
 
 
 @pytest.fixture(scope="session")
 def toy_spec() -> ModelSpec:
-    return ModelSpec(ModelConfig(tau=0.4, residual_norm="none"),
+    return ModelSpec(BCResNetASCConfig(tau=0.4, residual_norm="none"),
                      FeatureConfig(n_mels=32, n_fft=1024, window=1024, hop=800, clip_seconds=1.0),
                      ("bus", "park", "tram"))
 

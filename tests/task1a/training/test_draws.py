@@ -5,12 +5,14 @@ from itertools import combinations
 import numpy as np
 import pytest
 import torch
+from lightning_fabric import Fabric
 from scipy import stats
 from torch import nn
 
 from task1a.config import FeatureConfig, TrainingConfig
 from task1a.training import fit
 from task1a.training.augment import augment
+from task1a.training.train import cross_entropy
 
 CLIPS, BATCH, EPOCHS = 256, 32, 4
 # 20 frames a second: 1.5 s are 30 frames
@@ -27,7 +29,7 @@ def heard(tmp_path, toy_spec):
     Returns:
         The numbers of the clips that the network heard and their shifts in frames, each [epochs, clips].
     """
-    group = fit.join_processes("cpu", "32-true")
+    group = fit.launch("cpu", "32-true")
 
     def train(seed=0):
         stored = np.empty((CLIPS, 2, FRAMES), np.float32)
@@ -69,10 +71,10 @@ def test_every_clip_is_rolled_by_its_own_shift_within_the_seconds_of_the_recipe(
 
 def test_processes_share_the_batches_and_draw_for_themselves(heard, monkeypatch):
     batches = heard()[0].reshape(EPOCHS, -1, BATCH)
-    monkeypatch.setattr(fit, "processes", lambda: 2)
+    monkeypatch.setattr(Fabric, "world_size", 2)
     shares, shifts = [], []
     for rank in range(2):
-        monkeypatch.setattr(fit, "rank", lambda rank=rank: rank)
+        monkeypatch.setattr(Fabric, "global_rank", rank)
         numbers, of_rank = heard()
         shares.append(numbers.reshape(EPOCHS, -1, BATCH // 2))
         shifts.append(of_rank.flatten())
@@ -127,7 +129,7 @@ def test_channels_are_dropped_in_training_at_the_rate_of_the_configuration_and_n
             layer.register_forward_hook(watch)
     job = fit.Job(spec, TrainingConfig(epochs=5, batch_size=16), 0, examples(64), examples(16, 1), tmp_path, "x", "cpu",
                   report=lambda text: None)
-    fit.fit(job, fit.join_processes("cpu", "32-true"), model, fit.cross_entropy)
+    fit.fit(job, fit.launch("cpu", "32-true"), model, cross_entropy)
     dropped = []
     for x, y in of_training:
         gone = ~y.any(dim=3)

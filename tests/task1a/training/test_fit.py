@@ -13,6 +13,8 @@ from task1a.config import TrainingConfig
 from task1a.errors import InputError
 from task1a.predict import logits
 from task1a.training import fit
+from task1a.training import train as training
+from task1a.training.calibrate import calibrate
 
 RECIPE = TrainingConfig(epochs=4, batch_size=8, warmup_epochs=1, learning_rate=0.05, frequency_mask_bins=4,
                         time_mask_frames=3, roll_seconds=0.1)
@@ -31,7 +33,7 @@ def job(toy_spec, examples):
 def run(job):
     """Trains; the tensors of the file."""
     def train(folder, *arguments, **settings):
-        fit.train(job(folder, *arguments, **settings))
+        training.train(job(folder, *arguments, **settings))
         return model_file.read_tensors(folder / "model.safetensors")
     return train
 
@@ -70,13 +72,13 @@ def test_validation_shares_no_location_and_covers_the_scenes():
     rng = np.random.default_rng(0)
     clips = pd.DataFrame([(scene, f"{scene}-{place}") for scene in ("bus", "park", "tram") for place in range(20)
                           for _ in range(rng.integers(3, 9))], columns=["scene_label", "identifier"])
-    held_out = fit.split_validation(clips, 0.1, seed=0)
+    held_out = training.split_validation(clips, 0.1, seed=0)
     assert not set(clips.identifier[held_out]) & set(clips.identifier[~held_out])
     assert held_out.mean() == pytest.approx(0.1, abs=0.02)
     assert set(clips.scene_label[held_out]) == {"bus", "park", "tram"}
-    assert (held_out == fit.split_validation(clips, 0.1, seed=0)).all()
-    assert (held_out != fit.split_validation(clips, 0.1, seed=1)).any()
-    assert not fit.split_validation(clips, 0, seed=0).any()
+    assert (held_out == training.split_validation(clips, 0.1, seed=0)).all()
+    assert (held_out != training.split_validation(clips, 0.1, seed=1)).any()
+    assert not training.split_validation(clips, 0, seed=0).any()
 
 
 @pytest.mark.parametrize("places, scenes", [(list("xy") * 3, ["bus"] * 6),
@@ -84,7 +86,7 @@ def test_validation_shares_no_location_and_covers_the_scenes():
 def test_too_little_to_hold_out(places, scenes):
     clips = pd.DataFrame({"scene_label": scenes, "identifier": places})
     with pytest.raises(InputError, match="does not divide into 10 parts"):
-        fit.split_validation(clips, 0.1, 0)
+        training.split_validation(clips, 0.1, 0)
 
 
 def test_training_repeats_bit_for_bit(tmp_path, run):
@@ -148,8 +150,8 @@ def test_calibration_finds_the_temperature_that_was_put_in(job, examples):
     before = logits(model, clips.read, len(clips), 500, torch.device("cpu"))
     drawn = torch.multinomial(torch.softmax(before / 3, 1), 1).flatten().numpy()
     judged = fit.Examples(clips.read, drawn)
-    temperature = fit.calibrate(model, job(None, TrainingConfig(batch_size=500), validation=judged),
-                                torch.device("cpu"))
+    temperature = calibrate(model, job(None, TrainingConfig(batch_size=500), validation=judged),
+                            fit.launch("cpu", "32-true"))
     assert temperature == pytest.approx(3, rel=0.1)
     after = logits(model, clips.read, len(clips), 500, torch.device("cpu"))
     torch.testing.assert_close(after, before / temperature, atol=1e-4, rtol=1e-4)

@@ -17,7 +17,9 @@ from torch.nn import functional as F
 
 from task1a import model_file, models
 from task1a.config import CompressionConfig, TrainingConfig
-from task1a.training import distill, fit
+from task1a.training import fit
+from task1a.training.compress import compress
+from task1a.training.train import train as train_model
 
 SEED, CLIPS, BATCH, EPOCHS, WARMUP, PEAK = 3, 30, 8, 3, 1, 0.06
 BINS, FRAMES, CLASSES = 32, 21, 3
@@ -126,7 +128,7 @@ def history_of(folder):
 def test_the_training_is_that_of_the_recipe(tmp_path, spec, examples):
     spec = replace(spec, model=replace(spec.model, front_end="freqnorm"))
     train, validation = examples(CLIPS), examples(12, 1)
-    fit.train(fit.Job(spec, RECIPE, SEED, train, validation, tmp_path, "x", "cpu", report=lambda text: None))
+    train_model(fit.Job(spec, RECIPE, SEED, train, validation, tmp_path, "x", "cpu", report=lambda text: None))
 
     torch.manual_seed(SEED)  # of the weights
     model = spec.build().double()
@@ -159,7 +161,7 @@ def test_the_compression_is_that_of_the_recipe(tmp_path, spec, examples):
                                if "num_batches" not in name}, spec)
     settings = CompressionConfig(ratio=0.5, temperature=3.0, cross_entropy_weight=0.3, distillation_weight=0.7)
     job = fit.Job(spec, RECIPE, SEED, train, validation, tmp_path, "x", "cpu", report=lambda text: None)
-    distill.compress(job, settings, paths[0], paths[1:])
+    compress(job, settings, paths[0], paths[1:])
 
     model, *teachers = (model_file.load(path)[0].double().eval() for path in paths)
     weights = {name: value for name, value in model.named_parameters() if value.dim() == 4}

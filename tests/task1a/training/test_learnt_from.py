@@ -8,17 +8,18 @@ import pytest
 from task1a import model_file, runner
 from task1a.features.audio import read_clip
 from task1a.features.log_mel import log_mel
-from task1a.training import distill, fit
+from task1a.training import compress as compressing
+from task1a.training import train as training
 
 
 @pytest.fixture(scope="module")
 def chain(toy_data, toy_system, tmp_path_factory):
     """Goes through the stages up to compression; the jobs of the two trainings, and the run folder."""
-    folder, jobs, train, compress = tmp_path_factory.mktemp("chain"), [], fit.train, distill.compress
+    folder, jobs, train, compress = tmp_path_factory.mktemp("chain"), [], training.train, compressing.compress
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        patch.setattr(fit, "train", lambda job: jobs.append(job) or train(job))
-        patch.setattr(distill, "compress", lambda job, *arguments: jobs.append(job) or compress(job, *arguments))
+        patch.setattr(training, "train", lambda job: jobs.append(job) or train(job))
+        patch.setattr(compressing, "compress", lambda job, *arguments: jobs.append(job) or compress(job, *arguments))
         runner.main(["--system", str(toy_system), "--data-root", str(toy_data[0]), "--device", "cpu", "--seed", "7",
                      "--stage", "data,features,train,compress", "data.workers=1", "model.front_end=freqnorm",
                      "training.epochs=2", "compression.epochs=1", "compression.learning_rate=0.02",
@@ -49,7 +50,7 @@ def test_both_trainings_learn_from_and_validate_on_the_split_by_location(chain, 
         assert sorted(np.concatenate(parts)) == list(range(len(table)))
         places = [set(table.identifier[part]) for part in parts]
         assert all(places) and not places[0] & places[1]
-        held_out = fit.split_validation(table, 0.25, seed=0)  # whatever the seed of the run
+        held_out = training.split_validation(table, 0.25, seed=0)  # whatever the seed of the run
         assert sorted(parts[1]) == np.flatnonzero(held_out).tolist()
         for part, examples in zip(parts, (job.train, job.validation), strict=True):
             assert [job.spec.labels[target] for target in examples.targets] == table.scene_label[part].tolist()

@@ -14,9 +14,10 @@ from torch import nn
 
 from task1a import model_file
 from task1a.compression import packed
-from task1a.config import CompressionConfig, ModelConfig, TrainingConfig
+from task1a.config import BCResNetASCConfig, CompressionConfig, TrainingConfig
 from task1a.errors import InputError
-from task1a.training import distill, fit
+from task1a.training import compress as compressing
+from task1a.training import fit
 
 RECIPE = TrainingConfig(epochs=2, batch_size=8, warmup_epochs=0, learning_rate=0.05, frequency_mask_bins=4,
                         time_mask_frames=3, roll_seconds=0.1)
@@ -42,7 +43,7 @@ def run(toy_spec, examples):
                  validation=None, report=lambda text: None):
         validated = examples(8, 1) if validation is None else validation
         job = fit.Job(toy_spec, recipe, 0, examples(16), validated, folder, identity, "cpu", resume, report)
-        distill.compress(job, settings, vanilla, teachers)
+        compressing.compress(job, settings, vanilla, teachers)
         return load_file(folder / "packed.safetensors")
     return compress
 
@@ -110,14 +111,14 @@ def test_the_loss_is_the_formula(temperature, weights):
     probabilities = softmax(teacher.astype(float) / temperature, axis=1)
     entropy = -(targets * log_softmax(outputs.astype(float), axis=1)).sum(axis=1).mean()
     divergence = rel_entr(probabilities, softmax(outputs.astype(float) / temperature, axis=1)).sum(axis=1).mean()
-    loss = distill.distillation_loss(torch.tensor(outputs), torch.tensor(targets),
+    loss = compressing.distillation_loss(torch.tensor(outputs), torch.tensor(targets),
                                      torch.tensor(np.log(probabilities)).float(), temperature, weights)
     assert loss.item() == pytest.approx(weights[0] * entropy + weights[1] * temperature ** 2 * divergence, rel=SINGLE)
 
 
 def test_the_loss_of_a_student_that_is_its_teacher_is_that_of_the_labels():
     outputs, _, targets = map(torch.tensor, drawn())
-    loss = distill.distillation_loss(outputs, targets, torch.log_softmax(outputs / 3, dim=1), 3.0, (0.5, 9.0))
+    loss = compressing.distillation_loss(outputs, targets, torch.log_softmax(outputs / 3, dim=1), 3.0, (0.5, 9.0))
     assert loss.item() == pytest.approx(0.5 * nn.functional.cross_entropy(outputs, targets).item(), rel=SINGLE)
 
 
@@ -128,7 +129,7 @@ def test_the_gradient_is_t_times_the_difference_of_the_softened_probabilities():
     for temperature in (1.0, 4.0, 1_000.0):
         z = torch.tensor(outputs, dtype=torch.float64, requires_grad=True)
         said = torch.log_softmax(torch.tensor(teacher, dtype=torch.float64) / temperature, dim=1)
-        distill.distillation_loss(z, torch.tensor(targets), said, temperature, (0.0, 1.0)).backward()
+        compressing.distillation_loss(z, torch.tensor(targets), said, temperature, (0.0, 1.0)).backward()
         difference = softmax(outputs.astype(float) / temperature, 1) - softmax(teacher.astype(float) / temperature, 1)
         np.testing.assert_allclose(z.grad.numpy(), temperature * difference / clips, rtol=1e-9, atol=1e-12)
     centred = [values - values.mean(axis=1, keepdims=True) for values in (outputs.astype(float), teacher.astype(float))]
@@ -139,7 +140,7 @@ def test_several_teachers_say_the_mean_of_their_softened_probabilities():
     clips = np.random.default_rng(0).normal(0, 1, (6, 1, 4, 1)).astype(np.float32)
     logits = clips[:, 0, :, 0].astype(float)
     for factors in ((2.0,), (1.0, -3.0, 0.5)):
-        teacher = distill.Teacher([Scaled(factor) for factor in factors], 2.5)
+        teacher = compressing.Teacher([Scaled(factor) for factor in factors], 2.5)
         mean = np.mean([softmax(factor * logits / 2.5, axis=1) for factor in factors], axis=0)
         np.testing.assert_allclose(teacher(torch.tensor(clips)).exp().numpy(), mean, rtol=SINGLE)
     assert not teacher(torch.tensor(clips, requires_grad=True)).requires_grad
@@ -147,7 +148,7 @@ def test_several_teachers_say_the_mean_of_their_softened_probabilities():
 
 def test_the_teacher_hears_the_augmented_clips_of_the_student(tmp_path, vanilla, monkeypatch, run):
     heard, learnt, original = [], [], []
-    prepared, ask, augment = distill.prepared, distill.Teacher.__call__, fit.augment
+    prepared, ask, augment = compressing.prepared, compressing.Teacher.__call__, fit.augment
 
     def watched_model(*arguments):
         model, spec = prepared(*arguments)
@@ -163,8 +164,8 @@ def test_the_teacher_hears_the_augmented_clips_of_the_student(tmp_path, vanilla,
         original.append(x.clone())
         return augment(x, *arguments)
 
-    monkeypatch.setattr(distill, "prepared", watched_model)
-    monkeypatch.setattr(distill.Teacher, "__call__", watched_teacher)
+    monkeypatch.setattr(compressing, "prepared", watched_model)
+    monkeypatch.setattr(compressing.Teacher, "__call__", watched_teacher)
     monkeypatch.setattr(fit, "augment", watched_augment)
     run(tmp_path, vanilla, teachers=[vanilla, vanilla])
     assert len(heard) == len(learnt) == 2 * 2
@@ -264,12 +265,12 @@ def test_a_teacher_of_another_task_is_refused(tmp_path, vanilla, name, change, r
     spec = replace(toy_spec, **{name: change(getattr(toy_spec, name))})
     path = tmp_path / "teacher.safetensors"
     model_file.save(path, packed.stored_state(spec.build()), spec)
-    with pytest.raises(InputError, match=f"teacher.safetensors: a teacher of other {name} than the model has"):
+    with pytest.raises(InputError, match=f"teacher.safetensors: the teacher was trained on different {name};"):
         run(tmp_path, vanilla, teachers=[vanilla, path])
 
 
 def test_a_teacher_may_be_of_another_width_or_packed_itself(tmp_path, vanilla, undisturbed, run, toy_spec):
-    spec = replace(toy_spec, model=ModelConfig(tau=0.8))
+    spec = replace(toy_spec, model=BCResNetASCConfig(tau=0.8))
     wide = tmp_path / "wide.safetensors"
     model_file.save(wide, packed.stored_state(spec.build()), spec)
     run(tmp_path, vanilla, teachers=[wide, undisturbed("gradual")[0] / "packed.safetensors"], recipe=QUICK)

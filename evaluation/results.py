@@ -1,4 +1,4 @@
-"""The finished runs of a system, as tables and comparisons read them.
+"""Results of the finished runs of a system, as tables and comparisons read them.
 
 A run is ``DIR/<system>/seed<N>/evaluation.json``, with ``complexity.json``, ``config.yaml`` and
 ``predictions/test.csv`` beside it where they are there. Seeds may have test splits of their own (folds of the data
@@ -8,16 +8,18 @@ set), the same for all systems.
 *Parameters* are trainable values, pruned ones included: all that is stored but running statistics and scales. *KiB* are
 non-zero values times the bytes of their type.
 """
+import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from evaluation.table_file import number
-from task1a.data.tau_layout import clip_key
+from task1a import predictions
+from task1a.challenge import clip_key
+from task1a.config import Config
 from task1a.errors import InputError
-from task1a.run_folder import RunFolder, read_json, read_yaml
+from task1a.run import Run
 
 METRICS = ("accuracy", "logloss")
 """what a run is judged by, named as in ``evaluation.json``"""
@@ -26,15 +28,14 @@ POLICIES = ("dcase2021", "paper")
 """ways to count the size: with all that is stored, which the limit is judged by, and without running statistics, which
 the published size is counted by"""
 
-_RECIPE = ("features", "model", "training", "compression", "ensemble")
 _OF_THE_MACHINE = ("training.precision", "training.channels_last")
 
 
 @dataclass(frozen=True)
-class Run:
+class Result:
     """The results of one run."""
 
-    folder: RunFolder
+    run: Run
     system: str
     seed: int
     data: str
@@ -64,21 +65,21 @@ class Run:
         return f"{self.data} (demo data)" if self.demo else self.data
 
 
-def read_runs(runs: Path, system: str) -> list[Run]:
+def read_results(runs: Path, system: str) -> list[Result]:
     """The finished runs of a system below ``runs``, by seed; see :func:`unfinished` for the others.
 
     Raises:
         InputError: a record of a run is not what it should be.
     """
-    return [_read_run(folder, system, seed) for seed, folder in _seeds(runs, system) if folder.evaluation.is_file()]
+    return [_read_result(run, system, seed) for seed, run in _seeds(runs, system) if run.evaluation.is_file()]
 
 
 def unfinished(runs: Path, system: str) -> list[str]:
     """The runs of a system that have no results yet."""
-    return [f"{system}/seed{seed}" for seed, folder in _seeds(runs, system) if not folder.evaluation.is_file()]
+    return [f"{system}/seed{seed}" for seed, run in _seeds(runs, system) if not run.evaluation.is_file()]
 
 
-def validate(runs: Sequence[Run]) -> None:
+def validate(runs: Sequence[Result]) -> None:
     """Check that runs belong together.
 
     Raises:
@@ -86,8 +87,8 @@ def validate(runs: Sequence[Run]) -> None:
             runs of the same system were trained differently.
     """
     first = runs[0]
-    seeds: dict[int, tuple[Run, Any]] = {}
-    systems: dict[str, Run] = {}
+    seeds: dict[int, tuple[Result, Any]] = {}
+    systems: dict[str, Result] = {}
     for run, split in zip(runs, tested_on(runs), strict=True):
         if (run.data, run.demo) != (first.data, first.demo):
             raise InputError(f"runs of different data sets are not for one table: {first} is of {first.data_name}, "
@@ -100,26 +101,28 @@ def validate(runs: Sequence[Run]) -> None:
         for key, value in changes(twin.recipe, run.recipe).items():
             if key not in _OF_THE_MACHINE:
                 raise InputError(f"{twin} and {run} were trained differently ({key}: {twin.recipe[key]} and {value}), "
-                                 "so that a mean would be of nothing; run one of the two again")
+                                 "and have no common mean; run one of the two again")
 
 
-def tested_on(runs: Sequence[Run]) -> list[Any]:
+def tested_on(runs: Sequence[Result]) -> list[Any]:
     """What tells the test splits of runs apart: the names of the clips where all runs have them, else their number."""
     named = all(run.names is not None for run in runs)
     return [run.names if named else run.clips for run in runs]
 
 
-def recipe(config: Mapping[str, Any]) -> dict[str, Any]:
-    """What of a configuration decides the trained model, by ``section.key``."""
-    sections = {name: config[name] for name in _RECIPE if config.get(name)}
-    compression = sections.get("compression")
-    if isinstance(compression, dict) and not compression.get("enabled"):
-        sections["compression"] = {"enabled": False}  # the rest of it has no effect
-    flat = {}
-    for name, section in sections.items():
-        flat |= {f"{name}.{key}": value for key, value in section.items()} if isinstance(section, dict) else {
-            name: section}
-    return {key: list(value) if isinstance(value, tuple) else value for key, value in flat.items()}
+def recipe(config: Config) -> dict[str, Any]:
+    """The part of a configuration that decides the trained model, by ``section.key``."""
+    values = {}
+    for section in ("features", "model", "training", "compression"):
+        for key, value in asdict(getattr(config, section)).items():
+            values[f"{section}.{key}"] = list(value) if isinstance(value, tuple) else value
+    if not config.compression.enabled:
+        # the rest of the section has no effect then
+        values = {key: value for key, value in values.items() if not key.startswith("compression.")}
+        values["compression.enabled"] = False
+    if config.ensemble:
+        values["ensemble"] = list(config.ensemble)
+    return values
 
 
 def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
@@ -127,65 +130,48 @@ def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in new.items() if key in old and old[key] != value}
 
 
-def _seeds(runs: Path, system: str) -> list[tuple[int, RunFolder]]:
-    """The run folders of a system, by seed."""
-    folders = [path for path in (runs / system).glob("seed*")
-               if path.is_dir() and re.fullmatch(r"seed(0|[1-9]\d*)", path.name, re.ASCII)]
-    return sorted((int(path.name[4:]), RunFolder(path)) for path in folders)
+def _seeds(runs: Path, system: str) -> list[tuple[int, Run]]:
+    """The runs of a system, by seed."""
+    found = []
+    for folder in (runs / system).glob("seed*"):
+        if folder.is_dir() and re.fullmatch(r"seed(0|[1-9]\d*)", folder.name, re.ASCII):
+            found.append((int(folder.name[4:]), Run(folder)))
+    return sorted(found, key=lambda pair: pair[0])
 
 
-def _read_run(folder: RunFolder, system: str, seed: int) -> Run:
-    record = _read_record(folder.evaluation, "evaluate")
+def _read_result(run: Run, system: str, seed: int) -> Result:
+    record = run.read("evaluation")
     try:
         data, labels = record["data"], tuple(record["labels"])
         left_out = frozenset(map(clip_key, record.get("left_out", ())))
         of_devices = {name: score for name, score in record["device_wise"].items() if score is not None}
-        scores = {name: {metric: number(f"{folder.evaluation}: {name}: {metric}", score[metric]) for metric in METRICS}
+        scores = {name: {metric: _number(f"{run.evaluation}: {name}: {metric}", score[metric]) for metric in METRICS}
                   for name, score in {**of_devices, "overall": record["overall"]}.items()}
         name, demo, clips = str(data["name"]), bool(data["demo"]), int(data["clips"])
     except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise InputError(f"{folder.evaluation}: not the results of a run ({error!r}); run the stage again: --stage "
+        raise InputError(f"{run.evaluation}: not the results of a run ({error!r}); run the stage again: --stage "
                          "evaluate --force") from None
-    return Run(folder, system, seed, name, demo, labels, scores, left_out, clips + len(left_out),
-               _tested(folder.test_predictions, left_out), *_size(folder.complexity), _recipe(folder.config))
+    names = None
+    if run.test_predictions.is_file():
+        names = left_out | set(predictions.read(run.test_predictions).filename.map(clip_key))
+    return Result(run, system, seed, name, demo, labels, scores, left_out, clips + len(left_out), names, *_size(run),
+                  recipe(run.config) if run.config_file.is_file() else {})
 
 
-def _read_record(path: Path, stage: str) -> Any:
-    try:
-        return read_json(path)
-    except ValueError:  # no JSON, or no UTF-8
-        raise InputError(f"{path}: damaged; run the stage again: --stage {stage} --force") from None
+def _number(where: str, value: Any) -> float:
+    if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
+        raise InputError(f"{where}: must be a number (given {value!r})")
+    return float(value)
 
 
-def _tested(predictions: Path, left_out: frozenset[str]) -> frozenset[str] | None:
-    if not predictions.is_file():
-        return None
-    try:
-        lines = predictions.read_text(encoding="utf-8-sig").splitlines()
-    except UnicodeDecodeError:
-        raise InputError(f"{predictions}: not a table: not UTF-8 text") from None
-    return left_out | {clip_key(line.split("\t", 1)[0]) for line in lines[1:]}
-
-
-def _size(path: Path) -> tuple[int | None, dict[str, float]]:
+def _size(run: Run) -> tuple[int | None, dict[str, float]]:
     """Trainable parameters, and KiB by policy."""
-    if not path.is_file():
+    if not run.complexity.is_file():
         return None, {}
-    record = _read_record(path, "complexity")
+    record = run.read("complexity")
     try:
-        parameters = sum(tensor["values"] for tensor in record["tensors"]
-                         if not tensor["statistics"] and not tensor["name"].endswith(".weight_scale"))
-        return parameters, {policy: number(f"{path}: {policy}", record["policies"][policy]["KiB"])
-                            for policy in POLICIES}
+        kib = {policy: _number(f"{run.complexity}: {policy}", record["policies"][policy]["KiB"]) for policy in POLICIES}
+        return int(record["trainable_parameters"]), kib
     except (KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"{path}: not the size of a run ({error!r}); run the stage again: --stage complexity "
-                         "--force") from None
-
-
-def _recipe(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        return {}
-    tree = read_yaml(path)
-    if not isinstance(tree, dict):
-        raise InputError(f"{path}: not the configuration of a run")
-    return recipe(tree)
+        raise InputError(f"{run.complexity}: not the size of a run ({error!r}); run the stage again: --stage "
+                         "complexity --force") from None

@@ -22,7 +22,9 @@ from task1a.compression.prune import kept_by_magnitude, ratio_at, ratio_for_byte
 from task1a.config import CompressionConfig
 from task1a.errors import InputError
 from task1a.model_file import ModelSpec
-from task1a.training.fit import Job, Loss, cross_entropy, fit, join_processes, rank
+from task1a.training.calibrate import calibrate
+from task1a.training.fit import Job, Loss, fit, launch
+from task1a.training.train import cross_entropy
 
 
 def compress(job: Job, settings: CompressionConfig, vanilla: Path, teachers: Sequence[Path]) -> None:
@@ -39,9 +41,9 @@ def compress(job: Job, settings: CompressionConfig, vanilla: Path, teachers: Seq
 
     Raises:
         InputError: a model file is unusable or a teacher of another task, the wanted size cannot be reached, or what
-            :func:`task1a.training.fit.train` names.
+            :func:`task1a.training.fit.fit` names.
     """
-    group = join_processes(job.device, job.recipe.precision)
+    fabric = launch(job.device, job.recipe.precision)
     packing = Packing(settings.weight_scales, settings.fold_batch_norms)
     model, spec = prepared(vanilla, packing)
     ratio = wanted_ratio(model, packing, settings)
@@ -50,14 +52,16 @@ def compress(job: Job, settings: CompressionConfig, vanilla: Path, teachers: Seq
         prune_to(model, ratio_at(epoch, ratio, settings.schedule, settings.pruning_spread,
                                  settings.pruning_steps), settings.scope)
 
-    fit(job, group, model, _loss(settings, teachers, job, group.device), prune,
-        lambda trained: unpacked(trained, spec).to(group.device))
-    if rank() == 0:
+    fit(job, fabric, model, _loss(settings, teachers, job, fabric.device), prune,
+        lambda trained: unpacked(trained, spec).to(fabric.device))
+    if job.recipe.calibrate and len(job.validation):
+        calibrate(model, job, fabric)
+    if fabric.global_rank == 0:
         path = job.folder / "packed.safetensors"
         model_file.save(path, packed.pack(model, packing), spec)
         small = model_file.save_xz(path)
         job.report(f"{summary(model)}; {path.stat().st_size:,} B on disk, {small.stat().st_size:,} B as {small.name}")
-    group.barrier()
+    fabric.barrier()
 
 
 def prepared(vanilla: Path, packing: Packing) -> tuple[nn.Module, ModelSpec]:
@@ -165,5 +169,5 @@ def _load_teacher(path: Path, student: ModelSpec) -> nn.Module:
     model, spec = model_file.load(path)
     for name in ("labels", "features"):
         if getattr(spec, name) != getattr(student, name):
-            raise InputError(f"{path}: a teacher of other {name} than the model has cannot teach it")
+            raise InputError(f"{path}: the teacher was trained on different {name}; use one with the same {name}")
     return model

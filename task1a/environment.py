@@ -1,0 +1,36 @@
+"""What a run was made with."""
+import platform
+import subprocess
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from task1a.training.fit import device_of
+
+
+def environment(device: str) -> dict[str, Any]:
+    """What a run was made with: versions, commit, machine."""
+    packages = ("torch", "torchaudio", "lightning-fabric", "numpy", "pandas", "scikit-learn", "soundfile", "soxr")
+    used = device_of(device)
+    return {
+        "python": platform.python_version(),
+        "packages": {name: metadata.version(name) for name in packages},
+        "git_commit": _git_commit(),
+        "platform": platform.platform(),
+        "processor": platform.processor() or platform.machine(),
+        "threads": torch.get_num_threads(),
+        "device": torch.cuda.get_device_name() if used == "cuda" else used,
+    }
+
+
+def _git_commit() -> str | None:
+    """The commit that is checked out where this code lies, ``+changes`` where files differ from it."""
+    try:
+        described = subprocess.run(
+            ["git", "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty=+changes"], text=True,
+            cwd=Path(__file__).parent, capture_output=True, check=True, timeout=10)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return described.stdout.strip()

@@ -1,0 +1,80 @@
+"""The vanilla recipe: from cached log-mel energies to ``model.safetensors``."""
+import warnings
+from collections.abc import Iterator
+
+import numpy as np
+import pandas as pd
+import torch
+from sklearn.model_selection import StratifiedGroupKFold
+from torch import Tensor
+from torch.nn import functional as F
+
+from task1a import model_file, models
+from task1a.compression.packed import stored_state
+from task1a.errors import InputError
+from task1a.training.calibrate import calibrate
+from task1a.training.fit import Examples, Job, fit, launch
+
+
+def train(job: Job) -> None:
+    """Train a model and write ``model.safetensors``, ``history.csv`` and ``checkpoint.pt`` into the job's folder.
+
+    Raises:
+        InputError: what :func:`task1a.training.fit.fit` names.
+    """
+    fabric = launch(job.device, job.recipe.precision)
+    torch.manual_seed(job.seed)
+    model = job.spec.build()
+
+    def learn_statistics(epoch: int) -> None:
+        if epoch == 0:  # a checkpoint has them
+            models.learn_statistics(model, _clips(job.train, job.recipe.batch_size, fabric.device))
+
+    fit(job, fabric, model, cross_entropy, learn_statistics)
+    if job.recipe.calibrate and len(job.validation):
+        calibrate(model, job, fabric)
+    if fabric.global_rank == 0:
+        model_file.save(job.folder / "model.safetensors", stored_state(model), job.spec)
+    fabric.barrier()
+
+
+def cross_entropy(_: Tensor, outputs: Tensor, targets: Tensor) -> Tensor:
+    """The loss of a training without a teacher."""
+    return F.cross_entropy(outputs, targets)
+
+
+def split_validation(clips: pd.DataFrame, fraction: float, seed: int) -> np.ndarray:
+    """Choose the validation clips: whole locations, about ``fraction`` of the clips, scenes in proportion.
+
+    Args:
+        clips: ``scene_label`` and ``identifier`` (the location) of the training split.
+        fraction: 0 for no validation.
+        seed: of the draw.
+
+    Returns:
+        bool [clips]: True for validation.
+
+    Raises:
+        InputError: there are too few locations to hold any out.
+    """
+    held_out = np.zeros(len(clips), dtype=bool)
+    if fraction == 0:
+        return held_out
+    parts = round(1 / fraction)
+    locations, largest_scene = clips.identifier.nunique(), clips.scene_label.value_counts().max()
+    if min(locations, largest_scene) < parts:
+        raise InputError(f"training.validation_fraction={fraction:g}: the training split ({locations} locations, at "
+                         f"most {largest_scene} clips a scene) does not divide into {parts} parts; raise it, or give "
+                         "0 for no validation")
+    folds = StratifiedGroupKFold(parts, shuffle=True, random_state=seed)
+    with warnings.catch_warnings():
+        # a scene with fewer clips than parts is missing from some folds, which is as good as it gets
+        warnings.filterwarnings("ignore", message="The least populated class")
+        held_out[next(folds.split(clips, clips.scene_label, clips.identifier))[1]] = True
+    return held_out
+
+
+def _clips(examples: Examples, batch_size: int, device: torch.device) -> Iterator[Tensor]:
+    """All clips in their order, in batches."""
+    for start in range(0, len(examples), batch_size):
+        yield examples.batch(np.arange(start, min(start + batch_size, len(examples))), device)[0]

@@ -1,0 +1,101 @@
+"""Which module may import which: the arrows between the rooms of the project, as a table."""
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+BOTTOM = {"challenge", "errors", "files", "machine"}
+"""modules of task1a that import nothing but each other"""
+
+ARROWS = {
+    # a room: the rooms of the project that it may import, besides itself and the bottom
+    "challenge": set(),
+    "machine": set(),
+    "errors": set(),
+    "files": set(),
+    "compat": set(),
+    "models": set(),
+    "compression": set(),
+    "config": set(),
+    "run": {"config"},
+    "data": set(),
+    "predictions": {"data"},
+    "features": {"config", "data", "compat"},
+    "model_file": {"config", "models", "compression", "safetensors_file"},
+    "safetensors_file": set(),
+    "load_cost": {"safetensors_file"},
+    "tensor_files": {"load_cost", "model_file", "safetensors_file"},
+    "complexity": {"model_file", "safetensors_file", "tensor_files"},
+    "predict": {"model_file", "predictions"},
+    "training": {"config", "models", "compression", "model_file", "predict"},
+    "environment": {"training"},
+    "embed": {"evaluation", "model_file", "data", "features", "predict", "run"},
+    "stages": {"config", "run", "data", "features", "training", "model_file", "complexity", "predict", "predictions",
+               "environment", "evaluation", "submission"},
+    "runner": {"config", "run", "stages", "model_file", "training", "evaluation"},
+    "sweep": {"run", "runner", "evaluation"},
+    "evaluation": {"config", "run", "data", "predictions"},
+    "submission": {"evaluation", "run", "predictions", "submission.against_run"},
+    # compares a package with the run that it was made of, and so lies above both
+    "submission.against_run": {"submission", "evaluation", "run", "predictions", "data", "complexity"},
+}
+
+
+def room(module: str) -> str:
+    """The room of a module: the part of its name that has a row in the table."""
+    name = module.removeprefix("task1a.")
+    if name in ARROWS:
+        return name
+    return name.split(".")[0]
+
+
+def imports(path: Path) -> set[str]:
+    """Modules of the project that a file imports, also within its functions."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            for alias in node.names:
+                module = f"{node.module}.{alias.name}"
+                is_module = (REPOSITORY / module.replace(".", "/")).with_suffix(".py").is_file()
+                is_package = (REPOSITORY / module.replace(".", "/")).is_dir()
+                found.add(module if is_module or is_package else node.module)
+    return {name for name in found if name.split(".")[0] in ("task1a", "evaluation", "submission")}
+
+
+FILES = [path for folder in ("task1a", "evaluation", "submission") for path in (REPOSITORY / folder).rglob("*.py")]
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(REPOSITORY).as_posix())
+def test_arrows_run_one_way(path):
+    module = ".".join(path.relative_to(REPOSITORY).with_suffix("").parts).removesuffix(".__init__")
+    own = room(module)
+    if module in ("task1a", "evaluation", "submission"):
+        allowed = set()
+    else:
+        allowed = ARROWS[own] | {own} | (BOTTOM if own != "challenge" else set())
+    for imported in imports(path):
+        assert room(imported) in allowed, f"{module} must not import {imported}"
+
+
+def test_the_table_has_no_circles():
+    def above(name: str, path: tuple[str, ...]) -> None:
+        assert name not in path, " -> ".join((*path, name))
+        for lower in ARROWS[name]:
+            if {name, lower} != {"submission", "submission.against_run"}:  # imported where --run asks for it
+                above(lower, (*path, name))
+
+    for name in ARROWS:
+        above(name, ())
+
+
+@pytest.mark.parametrize("command", ["task1a.runner", "task1a.sweep", "evaluation.per_device", "evaluation.tables",
+                                     "submission.package", "submission.validate", "submission.check"])
+def test_commands_start_without_torch(command):
+    code = f"import sys, {command}; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY).returncode == 0
