@@ -91,6 +91,7 @@ def disk(toy: Toy, rounds: int, draw: random.Random) -> Cases:
             problems += toy.run(folder).problems() + differences(folder, toy.undisturbed)
             told = (ended.told if ended.status else "not an error").splitlines()[-1]
             yield f"{room} B left {seconds:.2f} s into {stage}: {told}", problems, folder
+            shutil.rmtree(folder, ignore_errors=True)  # it takes room
     finally:
         subprocess.run(["umount", "--lazy", mount], check=True)
 
