@@ -13,7 +13,7 @@ from task1a.data import check
 from task1a.data.dataset import Dataset
 from task1a.errors import InputError
 
-NOT_AUDIO = "neither WAV, AIFF, Wave64, AU, CAF, FLAC nor Ogg audio; convert it to WAV"
+NOT_AUDIO = "neither WAV, AIFF, Wave64, AU, CAF, FLAC, Ogg nor MP3 audio; convert it to WAV"
 A_CLIP = "audio/bus-lyon-1-10-a.wav"
 
 
