@@ -292,6 +292,53 @@ def test_an_ensemble_of_ensembles_is_refused(system, arguments):
             runner.main(["--system", system(name, ensemble=members), *arguments[2:]])
 
 
+def test_a_data_root_is_used_also_by_the_demo_system(toy_data, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    runner.main(["--data-root", str(toy_data[0]), "--stage", "data"])
+    said = capsys.readouterr().out
+    assert said.startswith("note: this is the small demo system, on the data set that was given")
+    assert read_json(Path("runs/demo/seed0/data.json"))["clips"]["test"] == 90
+    with pytest.raises(InputError, match="no data set: give its folder with --data-root DIR"):
+        runner.main(["--eval-root", str(toy_data[1]), "--stage", "data"])
+    assert not Path("cache").exists()  # the demo set was not synthesised
+
+
+def test_what_would_fail_at_the_end_is_told_at_the_beginning(arguments, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for override, message in (("submission.authors=nobody.yaml", "submission.authors: nobody.yaml: no such file"),
+                              ("training.batch_size=100000", r"a training step of this network takes [\d.,]+ GB")):
+        with pytest.raises(InputError, match=message):
+            runner.main([*arguments, override, "features.clip_seconds=300.0", "features.hop=16"])
+    assert "[data]" not in capsys.readouterr().out
+
+
+def test_evaluation_needs_no_cache(again, arguments, capsys):
+    shutil.rmtree("cache")
+    assert said_by(capsys, *arguments, "--stage", "evaluate", "--force") == {"evaluate": "forced"}
+    assert not Path("cache").exists()
+    with pytest.raises(InputError, match="stage features comes first: its cache is gone"):
+        runner.main([*arguments, "--stage", "predict", "--force"])
+
+
+@pytest.mark.parametrize("damage", [Path.unlink, lambda path: path.write_text("system: [", encoding="utf-8"),
+                                    lambda path: path.write_text("system: other\n", encoding="utf-8")])
+def test_a_damaged_configuration_of_a_finished_run_is_written_anew(again, arguments, damage, capsys):
+    path = RUN / "config.yaml"
+    before = path.read_bytes()
+    damage(path)
+    assert set(said_by(capsys, *arguments).values()) == {"up to date"}
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"inputs": 1, "outputs": {}}'])
+def test_a_damaged_record_of_a_stage_is_named_and_made_anew(again, arguments, content, capsys):
+    record = RUN / "stages" / "complexity.json"
+    before = record.read_bytes()
+    record.write_text(content, encoding="utf-8")
+    assert said_by(capsys, *arguments)["complexity"] == "stages/complexity.json is damaged"
+    assert record.read_bytes() == before
+
+
 def test_a_run_that_is_worked_on_is_left_alone(again, arguments):
     from filelock import FileLock
 

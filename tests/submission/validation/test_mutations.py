@@ -145,6 +145,8 @@ ERRORS = {
     "python object": (meta(lambda data: b"a: !!python/object/apply:os.getcwd []\n"), YAML, "line 1", "constructor"),
     "metadata not UTF-8": (meta(lambda data: data.decode().encode("latin-1")), YAML, "", "UTF-8"),
     "metadata with NUL": (meta(lambda data: data + b"#\0"), YAML, "", "#x0000"),
+    "lines that end with NEL": (meta(lambda data: data.replace(b"\n", b"\xc2\x85")), YAML, "line 1", "line separator"),
+    "a line that ends with LS": (written("  name:", "\u2028  name:"), YAML, "line ", "line separator"),
     "two documents": (meta(lambda data: data + b"---\na: 1\n"), YAML, "line ", "another document"),
     "a key twice": (written("  name: BC-ResNet", "  name: BC-ResNet\n  name: X"), YAML, "line 4", "'name' again"),
     "a reference": (written("    embeddings: null", "    embeddings: &a x\n    more: *a"), YAML, "line ", "reference"),
