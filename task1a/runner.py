@@ -106,18 +106,6 @@ def is_finished(session: Session, wanted: Sequence[str]) -> bool:
         return False
 
 
-def is_busy(session: Session) -> bool:
-    """Whether another process is working on a run or on one of its members."""
-    for part in (*session.members, session):
-        try:
-            if part.run.folder.is_dir():
-                with _only_one(part.run):
-                    pass
-        except Busy:
-            return True
-    return False
-
-
 def over_limit(run: Run, wanted: Collection[str]) -> str | None:
     """The message where the wanted stages judge the size of the run's model, and it is over the limit."""
     if not _JUDGE_THE_SIZE & set(wanted) or not run.complexity.is_file():
