@@ -214,7 +214,9 @@ def _check_identities(clips: pd.DataFrame, headers: dict[str, Header], report: D
             names_of.setdefault(header.identity, []).append(name)
     across, within = [], []
     for names in names_of.values():
-        case = " = ".join(f"{name} ({split_of[name]})" for name in names)
+        case = " = ".join(f"{name} ({split_of[name]})" for name in names[:3])
+        if len(names) > 3:
+            case += f" = ... ({len(names):,} names)"
         if len({split_of[name] for name in names}) > 1:
             across.append(case)
         elif len(names) > 1:

@@ -153,6 +153,18 @@ def test_a_recording_twice_in_one_split_is_noted(development):
             in report.notes)
 
 
+def test_a_set_of_links_to_one_recording_is_noted_in_a_few_lines(development):
+    names = []
+    for table in (TRAIN, TEST):
+        names += [line.split("\t")[0] for line in (development / table).read_text().splitlines()[1:]]
+    for name in names[1:]:
+        (development / name).unlink()
+        os.link(development / names[0], development / name)
+    report = check.check(Dataset(development))
+    [note] = [note for note in report.notes if "under different names" in note]
+    assert report.problems == [] and note.endswith(f" = ... ({len(names)} names)") and note.count(" = ") == 3
+
+
 @pytest.mark.parametrize(("table", "problem"), [
     (TRAIN, "scenes without a readable clip in the train split, which cannot be learnt: bus, park"),
     (TEST, "scenes without a readable clip in the test split, which cannot be tested: bus, park")])
