@@ -1,4 +1,5 @@
 """What the stages of the chain give to its two trainings: clips, classes, seeds and rates."""
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -13,14 +14,24 @@ from task1a.training import train as training
 
 
 @pytest.fixture(scope="module")
-def chain(toy_data, toy_system, tmp_path_factory):
+def development_set(toy_data, tmp_path_factory):
+    """A data set whose tables list the clips in an order that is neither that of their names nor of their scenes."""
+    root = shutil.copytree(toy_data[0], tmp_path_factory.mktemp("set") / "development")
+    for seed, name in enumerate(("meta.csv", "evaluation_setup/fold1_train.csv")):
+        table = pd.read_csv(root / name, sep="\t").sample(frac=1, random_state=seed)
+        table.to_csv(root / name, sep="\t", index=False)
+    return root
+
+
+@pytest.fixture(scope="module")
+def chain(development_set, toy_system, tmp_path_factory):
     """Goes through the stages up to compression; the jobs of the two trainings, and the run folder."""
     folder, jobs, train, compress = tmp_path_factory.mktemp("chain"), [], training.train, compressing.compress
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setattr(training, "train", lambda job: jobs.append(job) or train(job))
         patch.setattr(compressing, "compress", lambda job, *arguments: jobs.append(job) or compress(job, *arguments))
-        runner.main(["--system", str(toy_system), "--data-root", str(toy_data[0]), "--device", "cpu", "--seed", "7",
+        runner.main(["--system", str(toy_system), "--data-root", str(development_set), "--device", "cpu", "--seed", "7",
                      "--stage", "data,features,train,compress", "data.workers=1", "model.front_end=freqnorm",
                      "training.epochs=2", "compression.epochs=1", "compression.learning_rate=0.02",
                      "compression.warmup_epochs=0.5"])
@@ -28,12 +39,12 @@ def chain(toy_data, toy_system, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def listed(toy_data, chain):
+def listed(development_set, chain):
     """The training split as its tables list it, and its features as they are stored."""
-    meta, split = (pd.read_csv(toy_data[0] / name, sep="\t") for name in (
+    meta, split = (pd.read_csv(development_set / name, sep="\t") for name in (
         "meta.csv", "evaluation_setup/fold1_train.csv"))
     table, settings = meta[meta.filename.isin(split.filename)].reset_index(drop=True), chain[0][0].spec.features
-    features = [log_mel(read_clip(toy_data[0] / name, settings), settings) for name in table.filename]
+    features = [log_mel(read_clip(development_set / name, settings), settings) for name in table.filename]
     return table, np.stack(features).astype(np.float16).astype(np.float32)
 
 
