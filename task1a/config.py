@@ -1,7 +1,7 @@
-"""A system configuration: frozen dataclasses, read from YAML, overridden by ``section.key=value``.
+"""System configurations: frozen dataclasses, read from YAML, with overrides written ``section.key=value``.
 
-A YAML file may name another one of the same folder as its ``base`` and then states only what differs. The defaults
-below are the paper's recipe where it is published, else what the line under each field says.
+A YAML file may name another file of its folder as its ``base`` and then states only the differences. Defaults are those
+of the paper where it states them.
 """
 import difflib
 import hashlib
@@ -18,12 +18,12 @@ from pydantic.dataclasses import dataclass
 from task1a.errors import InputError, shown
 from task1a.files import YAMLError, parse_yaml, read_yaml
 
-MOST_BASES = 10
-"""How many configurations one may build on, one upon another."""
+MAX_BASES = 10
+"""Maximum length of a chain of base configurations."""
 
 
 def _number(value: Any) -> Any:
-    # PyYAML reads 1e-3 (no dot) as text; who writes it means the number
+    # PyYAML reads 1e-3, without a dot, as text
     if isinstance(value, str):
         try:
             return float(value)
@@ -32,14 +32,14 @@ def _number(value: Any) -> Any:
     return value
 
 
-def _unlike(names: tuple[str, ...]) -> tuple[str, ...]:
+def _distinct(names: tuple[str, ...]) -> tuple[str, ...]:
     twice = [name for name in names if names.count(name) > 1]
     if twice:
         raise ValueError(f"{twice[0]} is named twice")
     return names
 
 
-# every number is finite and bounded, so that a slip of the pen is told here and not by an exhausted memory
+# every number is finite and bounded, so that a typing error is reported here and does not exhaust the memory
 Real = Annotated[float, BeforeValidator(_number), Field(allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1, le=100_000)]
 Natural = Annotated[int, Field(ge=0, le=100_000)]
@@ -58,22 +58,22 @@ _strict = ConfigDict(extra="forbid", strict=True)
 
 @dataclass(frozen=True, config=_strict)
 class DataConfig:
-    """Which recordings, and how they are gone through."""
+    """Recordings and how they are read."""
 
     source: Literal["tau_layout", "demo"] = "tau_layout"
-    """a folder in the layout of the TAU sets, or the demo set that is synthesised on first use"""
+    """a folder in the layout of the TAU data sets, or the demo set, which is synthesised on first use"""
     root: Folder | None = None
     """folder of the development set (``--data-root``)"""
     evaluation_root: Folder | None = None
-    """folder of the evaluation set (``--eval-root``); without one there is nothing to submit"""
+    """folder of the evaluation set (``--eval-root``); needed for a submission"""
     cache_dir: Folder = "cache"
-    """folder of the feature caches and of the demo set, shared by all runs"""
+    """folder of the feature caches and the demo set, shared by all runs"""
     demo_clip_seconds: Annotated[Real, Field(ge=0.1, le=60)] = 5.0
     """length of the clips of the demo set"""
     workers: Annotated[int, Field(ge=1, le=1024)] | None = None
-    """processes of the features stage; one a core when not given"""
+    """number of processes that compute features; default: one per core"""
     skip_damaged: bool = False
-    """leave unreadable clips out, and list them, instead of stopping (``--skip-damaged``)"""
+    """leave out and list unreadable clips instead of stopping (``--skip-damaged``)"""
 
     def __post_init__(self) -> None:
         given = [key for key in ("root", "evaluation_root") if getattr(self, key) is not None]
@@ -87,66 +87,66 @@ class FeatureConfig:
     """Log-mel energies of a clip."""
 
     sample_rate: Annotated[int, Field(ge=4000, le=192_000)] = 16000
-    """Hz, after resampling"""
+    """sampling rate after resampling in Hz"""
     n_mels: Annotated[int, Field(ge=1, le=1024)] = 256
-    """mel bins"""
+    """number of mel bins"""
     window: Annotated[int, Field(ge=16)] = 2080
-    """samples of the Hann window: 130 ms"""
+    """length of the Hann window in samples; the default is 130 ms"""
     hop: Annotated[int, Field(ge=16)] = 480
-    """samples between frames: 30 ms; at most the window, so that every sample is heard"""
+    """samples between frames, at most the window; the default is 30 ms"""
     n_fft: Annotated[int, Field(ge=16, le=65_536)] = 4096
-    """FFT size; large enough that no mel filter is empty"""
+    """length of the FFT, large enough that no mel filter is empty"""
     f_min: Annotated[Real, Field(ge=0)] = 0.0
-    """Hz, lower edge of the lowest filter"""
+    """lower edge of the lowest mel filter in Hz"""
     f_max: Real | None = None
-    """Hz, upper edge of the highest filter; half the sampling rate when not given"""
+    """upper edge of the highest mel filter in Hz; default: half the sampling rate"""
     log_floor: Annotated[Real, Field(ge=1e-30, le=1)] = 1e-8
     """added to the mel power before the natural logarithm"""
     clip_seconds: Annotated[Real, Field(ge=0.1, le=300)] = 10.0
-    """length every clip is brought to: a longer one is cut, a shorter one repeated"""
+    """length of a clip; longer recordings are cut, shorter ones repeated"""
 
     def __post_init__(self) -> None:
         if self.window > self.n_fft:
             raise ValueError(f"features.window={self.window} is longer than features.n_fft={self.n_fft}")
         if self.hop > self.window:
             raise ValueError(f"features.hop={self.hop} is longer than features.window={self.window}: samples between "
-                             "the frames would not be heard")
+                             "the frames would be lost")
         if not self.f_min < self.highest_frequency <= self.sample_rate / 2:
             raise ValueError(f"features.f_max={self.highest_frequency:g} must lie between features.f_min="
                              f"{self.f_min:g} and half of features.sample_rate={self.sample_rate}")
 
     @property
     def highest_frequency(self) -> float:
-        """Hz, upper edge of the highest filter."""
+        """Upper edge of the highest mel filter in Hz."""
         return self.sample_rate / 2 if self.f_max is None else self.f_max
 
     @property
     def clip_samples(self) -> int:
-        """Samples of a clip after resampling."""
+        """Number of samples of a clip after resampling."""
         return round(self.clip_seconds * self.sample_rate)
 
     @property
     def frames(self) -> int:
-        """Frames of a clip: centred frames, so one more than whole hops fit."""
+        """Number of frames of a clip; frames are centred, so there is one more than whole hops."""
         return 1 + self.clip_samples // self.hop
 
 
 @dataclass(frozen=True, config=_strict)
 class NetworkConfig:
-    """A network and the front end before it; the number of classes comes from the data."""
+    """Settings that all networks share."""
 
     name: str
     """architecture"""
     front_end: Literal["log_mel", "freqnorm", "pcen"] = "log_mel"
-    """what is done to the log-mel energies before the network: nothing; each mel bin is normalised by its mean and
-    standard deviation over the training clips; per-channel energy normalization replaces the logarithm"""
+    """input of the network: log-mel energies; the same, normalised per mel bin over the training clips; mel energies
+    under per-channel energy normalization instead of the logarithm"""
 
     smallest_input: ClassVar[tuple[int, int]] = (1, 1)
-    """mel bins and frames below which a layer of the architecture has nothing to work on"""
+    """smallest number of mel bins and frames that every layer can process"""
 
     @property
     def settings(self) -> dict[str, Any]:
-        """Settings of the architecture: the arguments of its class."""
+        """Arguments of the network's class, apart from the number of classes."""
         return {key: value for key, value in asdict(self).items() if key not in ("name", "front_end")}
 
 
@@ -157,15 +157,15 @@ class BCResNetASCConfig(NetworkConfig):
     name: Literal["bcresnet_asc"] = "bcresnet_asc"
     """architecture"""
     tau: Width = 1.0
-    """width factor; the base width is c = 10 tau"""
+    """width factor; the base number of channels is c = 10 tau"""
     sub_bands: Count = 4
-    """sub-bands of the sub-spectral norm"""
+    """number of sub-bands of the sub-spectral norm"""
     dropout: Fraction = 0.1
-    """channel dropout in every block"""
+    """probability of the channel dropout in every block"""
     residual_norm: Literal["all", "input", "none"] = "all"
-    """where ResNorm is applied: at the input and after every stage, at the input only, or nowhere"""
+    """position of ResNorm: at the input and after every stage, at the input only, or nowhere"""
     residual_norm_shortcut: Weight = 0.1
-    """lambda of ResNorm; 0 is plain frequency-wise instance norm"""
+    """lambda of ResNorm; 0 gives frequency-wise instance normalization"""
     residual_norm_eps: Annotated[Real, Field(ge=1e-30, le=1)] = 1e-5
     """added to the variance in ResNorm"""
 
@@ -179,11 +179,11 @@ class BCResNetConfig(NetworkConfig):
     name: Literal["bcresnet"] = "bcresnet"
     """architecture"""
     tau: Width = 8.0
-    """width factor; the base width is c = 8 tau"""
+    """width factor; the base number of channels is c = 8 tau"""
     sub_bands: Count = 4
-    """sub-bands of the sub-spectral norm"""
+    """number of sub-bands of the sub-spectral norm"""
     dropout: Fraction = 0.1
-    """channel dropout in every block"""
+    """probability of the channel dropout in every block"""
 
     smallest_input: ClassVar[tuple[int, int]] = (40, 1)
 
@@ -195,26 +195,28 @@ class CPResNetConfig(NetworkConfig):
     name: Literal["cp_resnet"] = "cp_resnet"
     """architecture"""
     width: Annotated[int, Field(ge=1, le=4096)] = 64
-    """channels of the first stage"""
+    """number of channels of the first stage"""
     rho: Annotated[int, Field(ge=0, le=22)] = 5
-    """number of 3x3 convolutions, with which the receptive field grows; 22 are all that there are"""
+    """number of 3x3 convolutions, which sets the receptive field; the other ones are 1x1"""
 
     smallest_input: ClassVar[tuple[int, int]] = (17, 17)
 
 
-NETWORKS = (BCResNetASCConfig, BCResNetConfig, CPResNetConfig)
+NETWORKS = {"bcresnet_asc": BCResNetASCConfig, "bcresnet": BCResNetConfig, "cp_resnet": CPResNetConfig}
+"""Settings of each architecture."""
 
 
-def _set_keys(model: Any) -> Any:
-    # null takes back what a base says; files of models name the settings of all architectures, the others' as null
+def _without_nulls(model: Any) -> Any:
+    # null removes a setting of the base; older model files have the settings of all architectures, the others as null
     if not isinstance(model, dict):
         return model
-    return {"name": "bcresnet_asc", **{key: value for key, value in model.items() if value is not None}}
+    given = {key: value for key, value in model.items() if value is not None or key not in KEYS["model"]}
+    return {"name": "bcresnet_asc", **given}
 
 
 Network = Annotated[BCResNetASCConfig | BCResNetConfig | CPResNetConfig, Field(discriminator="name"),
-                    BeforeValidator(_set_keys)]
-"""The settings of any network, told apart by its name."""
+                    BeforeValidator(_without_nulls)]
+"""Settings of any network; ``name`` decides which."""
 
 
 @dataclass(frozen=True, config=_strict)
@@ -222,41 +224,41 @@ class TrainingConfig:
     """Stochastic gradient descent with warm-up and cosine decay, mixup, SpecAugment and time roll."""
 
     epochs: Count = 100
-    """passes over the training part"""
+    """number of passes over the training clips"""
     batch_size: Annotated[int, Field(ge=2, le=100_000)] = 64
-    """clips a step, over all processes"""
+    """clips per step, over all processes"""
     learning_rate: LearningRate = 0.06
-    """peak, reached after the warm-up; decays to 0 along a cosine, step by step"""
+    """peak learning rate, reached after the warm-up; then cosine decay to 0, step by step"""
     warmup_epochs: Epochs = 5
-    """linear rise from 0"""
+    """length of the linear warm-up from 0"""
     momentum: Fraction = 0.9
-    """of SGD"""
+    """momentum of SGD"""
     weight_decay: Annotated[Real, Field(ge=0, le=1)] = 1e-3
     """L2 penalty on all parameters"""
     mixup_alpha: Weight = 0.3
-    """of the Beta distribution; 0 is no mixup"""
+    """both parameters of mixup's Beta distribution; 0 disables mixup"""
     frequency_masks: Annotated[int, Field(ge=0, le=100)] = 2
-    """SpecAugment: masks along frequency"""
+    """number of SpecAugment masks along frequency"""
     frequency_mask_bins: Natural = 40
-    """their greatest width in mel bins"""
+    """maximum width of a frequency mask in mel bins"""
     time_masks: Annotated[int, Field(ge=0, le=100)] = 2
-    """SpecAugment: masks along time"""
+    """number of SpecAugment masks along time"""
     time_mask_frames: Natural = 80
-    """their greatest width in frames"""
+    """maximum width of a time mask in frames"""
     mask_value: Literal["mean", "zero"] = "mean"
-    """what a mask puts in: the clip's own mean, or 0"""
+    """value of masked bins: the mean of the clip, or 0"""
     roll_seconds: Annotated[Real, Field(ge=0, le=300)] = 1.5
-    """time roll: greatest shift to either side"""
+    """maximum shift of the time roll in either direction"""
     validation_fraction: Annotated[Real, Field(ge=0, le=0.5)] = 0.1
-    """part of the training split, by location, that is held out for history.csv; 0 trains on all of it"""
+    """fraction of the training split, by location, that is held out for validation; 0 trains on all clips"""
     validation_seed: Seed = 0
-    """draws the validation locations, so that runs of different seeds share them"""
+    """random seed of the validation split, which runs of different seeds share"""
     calibrate: bool = False
-    """divide the logits by the temperature of least validation log loss; accuracy and size stay as they are"""
+    """scale the logits by the temperature with the lowest validation log loss; accuracy and size do not change"""
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
-    """number format of the forward and backward pass, as lightning-fabric names it"""
+    """precision of the forward and backward pass, as lightning-fabric names it"""
     channels_last: bool = False
-    """memory layout of the convolutions"""
+    """use the channels-last memory format in convolutions"""
 
     def __post_init__(self) -> None:
         if self.warmup_epochs > self.epochs:
@@ -265,42 +267,42 @@ class TrainingConfig:
 
 @dataclass(frozen=True, config=_strict)
 class CompressionConfig:
-    """Pruning, 8-bit quantization and distillation; the augmentation and the batches are those of the training."""
+    """Pruning, 8-bit quantization and knowledge distillation; augmentation and batches are those of the training."""
 
     enabled: bool = False
-    """make the compressed model the system; without, it is the vanilla model"""
+    """whether the system is the compressed model instead of the vanilla model"""
     epochs: Count = 100
-    """passes over the training part after the vanilla training"""
+    """number of passes over the training clips, after the vanilla training"""
     learning_rate: LearningRate = 0.03
-    """peak; decays to 0 along a cosine"""
+    """peak learning rate; then cosine decay to 0"""
     warmup_epochs: Epochs = 1
-    """linear rise from 0"""
+    """length of the linear warm-up from 0"""
     ratio: Fraction = 0.89
-    """part of the convolution weights that is pruned"""
+    """fraction of the convolution weights that is pruned"""
     target_bytes: Annotated[int, Field(ge=1, le=2 ** 31)] | None = None
-    """prune as much as it takes to count at most this (policy dcase2021), in place of the ratio"""
+    """size limit to prune to (policy dcase2021), instead of a fixed ratio"""
     scope: Literal["global", "layer", "lamp"] = "global"
-    """the smallest weights of all layers together go, the smallest of every layer, or the smallest of all together
-    relative to those of their own layer (layer-adaptive magnitude pruning)"""
+    """how weights are ranked for pruning: by magnitude over all layers, by magnitude within each layer, or by the
+    layer-adaptive score of LAMP over all layers"""
     schedule: Literal["one_shot", "iterative", "gradual"] = "one_shot"
-    """prune at once, in a few equal steps, or a little before every epoch"""
+    """prune once at the start, in a few equal steps, or before every epoch"""
     pruning_epochs: Count | None = None
-    """epochs that an iterative or gradual schedule spreads over; half of all when not given"""
+    """length of an iterative or gradual schedule in epochs; default: half of ``epochs``"""
     pruning_steps: Count = 5
-    """prunings of the iterative schedule"""
+    """number of steps of the iterative schedule"""
     weight_scales: Literal["tensor", "channel"] = "tensor"
-    """one scale of the 8-bit weights a layer, or one an output channel"""
+    """one scale of the 8-bit weights per layer, or one per output channel"""
     fold_batch_norms: bool = False
-    """fold the batch norms after convolutions into them first; sub-spectral norms stay"""
-    teachers: Annotated[tuple[Teacher, ...], Field(max_length=100), AfterValidator(_unlike)] = ("vanilla",)
-    """whose averaged probabilities teach: ``vanilla``, the model before compression, and other runs beside this one, as
-    <system>/seed<N>; none is training on the labels alone"""
+    """fold batch norms into the preceding convolutions first; sub-spectral norms stay"""
+    teachers: Annotated[tuple[Teacher, ...], Field(max_length=100), AfterValidator(_distinct)] = ("vanilla",)
+    """models whose averaged probabilities are distilled: ``vanilla``, the model before compression, and other runs of the
+    same folder, as <system>/seed<N>; empty: train on the labels alone"""
     temperature: Annotated[Real, Field(ge=0.01, le=1000)] = 2.0
-    """of the softmax in distillation"""
+    """softmax temperature of the distillation"""
     cross_entropy_weight: Weight = 0.5
-    """of the labels' part of the loss, where there is a teacher"""
+    """weight of the cross entropy with the labels, if there is a teacher"""
     distillation_weight: Weight = 0.5
-    """of the teacher's part of the loss"""
+    """weight of the distillation loss"""
 
     def __post_init__(self) -> None:
         for key in ("warmup_epochs", "pruning_epochs"):
@@ -311,44 +313,44 @@ class CompressionConfig:
 
     @property
     def pruning_spread(self) -> int:
-        """Epochs that an iterative or gradual schedule spreads over."""
+        """Length of an iterative or gradual schedule in epochs."""
         return self.pruning_epochs or max(1, self.epochs // 2)
 
 
 @dataclass(frozen=True, config=_strict)
 class EvaluationConfig:
-    """Prediction over the test split and the evaluation set."""
+    """Prediction of the test split and the evaluation set."""
 
     batch_size: Count = 64
-    """clips a forward pass"""
+    """clips per forward pass"""
 
 
 @dataclass(frozen=True, config=_strict)
 class SubmissionConfig:
-    """What the metadata file says beyond what the run knows by itself."""
+    """Statements of the metadata file that cannot be derived from the run."""
 
     name: str = "BC-ResNet-ASC with Residual Normalization"
     """full name of the system"""
     abbreviation: Annotated[str, Field(min_length=1, max_length=10)] = "BCResNet"
-    """at most ten characters, for the result tables"""
+    """abbreviation for the result tables, at most ten characters"""
     authors: Folder | None = None
-    """YAML file with the authors; the filled example that comes with the project when not given"""
+    """YAML file with the authors; default: the example of the project"""
     source_code: str | None = None
-    """address of published source code"""
+    """URL of published source code"""
 
 
 @dataclass(frozen=True, config=_strict)
 class Config:
-    """One system: everything that decides what a run computes."""
+    """One system: everything that the result of a run depends on."""
 
     system: Name
-    """the name of the YAML file, and of the folder of its runs"""
+    """name of the system, its YAML file and the folder of its runs"""
     description: str = ""
-    """one line: which row of which table this is"""
+    """the system in one line"""
     seed: Seed = 0
-    """of the initialisation, the order of the clips, the augmentation and the dropout (``--seed``)"""
-    ensemble: Annotated[tuple[Name, ...], Field(max_length=100), AfterValidator(_unlike)] = ()
-    """names of the systems beside this one whose runs of the same seed are averaged; this one trains nothing then"""
+    """random seed of initialisation, order of the clips, augmentation and dropout (``--seed``)"""
+    ensemble: Annotated[tuple[Name, ...], Field(max_length=100), AfterValidator(_distinct)] = ()
+    """systems whose probabilities are averaged; an ensemble trains nothing itself"""
     data: DataConfig = field(default_factory=DataConfig)
     features: FeatureConfig = field(default_factory=FeatureConfig)
     model: Network = field(default_factory=BCResNetASCConfig)
@@ -360,7 +362,7 @@ class Config:
     def __post_init__(self) -> None:
         bins, frames = self.features.n_mels, self.features.frames
         sub_bands = self.model.settings.get("sub_bands")
-        # frequency is halved three times, and every stage has the sub-bands
+        # frequency is halved three times, and every stage divides it into the sub-bands
         if sub_bands and bins % (8 * sub_bands):
             raise ValueError(f"features.n_mels={bins} must be a multiple of 8 model.sub_bands = {8 * sub_bands}")
         least_bins, least_frames = self.model.smallest_input
@@ -370,70 +372,80 @@ class Config:
 
 
 def load(path: Path, overrides: Sequence[str] = (), options: Mapping[str, Any] | None = None) -> Config:
-    """Read a system configuration and apply what was given on the command line.
+    """Read a system configuration and apply overrides.
 
     Args:
-        path: of the YAML file.
-        overrides: ``section.key=value``, the value in YAML.
-        options: values by ``section.key``, which stand above the overrides.
+        path: YAML file.
+        overrides: ``section.key=value`` each, the value in YAML.
+        options: values by ``section.key``, with precedence over the overrides.
 
     Raises:
-        InputError: the file or an override is malformed, names an unknown key (the nearest valid one is offered) or
-            has a value of the wrong type or range.
+        InputError: the file or an override is malformed, has an unknown key (the message suggests the most similar
+            one), or a value of the wrong type or out of range.
     """
     path = Path(path)
-    tree = _read_tree(path)
+    tree = {"system": path.stem, **_read_tree(path)}
     given = [_parsed(override) for override in overrides]
-    for key, value in (*given, *(options or {}).items()):
-        *sections, name = key.split(".")
-        nested = {name: value}
-        for section in reversed(sections):
-            nested = {section: nested}
-        _check_keys(nested, "command line")
-        tree = _merge(tree, nested)
-    return from_tree({"system": path.stem, **tree}, source=str(path))
+    given += (options or {}).items()
+    for key, value in given:
+        section, _, name = key.rpartition(".")
+        tree = _merge(tree, {section: {name: value}} if section else {name: value})
+    return from_tree(tree, str(path), [key for key, _ in given])
 
 
-def from_tree(tree: Mapping[str, Any], source: str) -> Config:
-    """Build a configuration from nested mappings, e.g. a run's own ``config.yaml``; ``source`` is named in errors."""
-    _check_keys(tree, source)
+def from_tree(tree: Mapping[str, Any], source: str, overridden: Sequence[str] = ()) -> Config:
+    """Build a configuration from nested mappings, e.g. the content of ``config.yaml``.
+
+    Args:
+        tree: values by section and key.
+        source: name of the file in error messages.
+        overridden: keys that were given on the command line, which error messages name as their source.
+
+    Raises:
+        InputError: a key is unknown, or a value is of the wrong type or out of range.
+    """
     try:
-        # JSON is where pydantic takes mappings for sections and yet is strict about types
+        # in JSON mode pydantic takes mappings for sections and is strict about types all the same
         return TypeAdapter(Config).validate_json(json.dumps(tree, default=str))
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        # the name of a network's kind is a step on the way to its settings
-        steps = [step for step in first["loc"] if isinstance(step, str) and step.islower()]
-        key = ".".join(step for step in steps if step not in [kind.name for kind in NETWORKS])
-        message = first["msg"].removeprefix("Value error, ")
-        if first["type"] == "value_error" and message.startswith(tuple(f"{section}." for section in KEYS)):
-            raise InputError(f"{source}: {message}") from None  # of a check that names the keys itself
-        if first["type"] == "union_tag_invalid":
-            raise InputError(f"{source}: model.name: Input should be {first['ctx']['expected_tags']} (given "
-                             f"{shown(tree['model']['name'])})") from None
-        if first["type"] == "unexpected_keyword_argument":
-            own = next(kind for kind in NETWORKS if kind.name == steps[1])
-            raise InputError(f"{source}: {key}: {own.name} has no such setting, only {', '.join(own().settings)}; set "
-                             "it to null") from None
-        raise InputError(f"{source}: {key}: {message} (given {shown(first['input'])})") from None
-    except ValueError:
-        raise InputError(f"{source}: a number has too many digits") from None
+    except (TypeError, ValueError):
+        raise InputError(f"{source}: a key is not text, or a number has too many digits") from None
+
+    steps = [str(step) for step in first["loc"] if not isinstance(step, int)]
+    network = steps.pop(1) if steps[:1] == ["model"] and len(steps) > 1 else None
+    key, message, value = ".".join(steps), first["msg"].removeprefix("Value error, "), shown(first["input"])
+    if any(name == key or name.startswith(f"{key}.") for name in overridden):
+        source = "command line"
+    if first["type"] == "value_error" and message.startswith(tuple(f"{section}." for section in KEYS)):
+        raise InputError(f"{source}: {message}")  # the check of a whole section names its keys
+    if first["type"] == "union_tag_invalid":
+        raise InputError(f"{source}: model.name: must be one of {', '.join(NETWORKS)}, not "
+                         f"{shown(first['input']['name'])}")
+    if first["type"] == "unexpected_keyword_argument":
+        if network and steps[1] in KEYS["model"]:
+            settings = ", ".join(NETWORKS[network]().settings)
+            raise InputError(f"{source}: {key}: {network} has no such setting, only {settings}; set it to null")
+        raise InputError(f"{source}: unknown key {shown(key)}{_suggestion(key)}")
+    if first["type"] in ("dataclass_type", "model_attributes_type"):
+        raise InputError(f"{source}: {key}: must hold keys ({', '.join(KEYS[key])}), not {value}")
+    raise InputError(f"{source}: {key}: {message} (given {value})")
 
 
 def to_yaml(config: Config) -> str:
-    """The whole configuration, defaults included, as the text of a YAML file that :func:`load` reads back."""
+    """The whole configuration with its defaults, as YAML that :func:`load` reads back."""
     return yaml.safe_dump(asdict(config), sort_keys=False, allow_unicode=True)
 
 
 def fingerprint(value: Any) -> str:
-    """A short digest of plain data or of a configuration section: equal exactly where the values are equal."""
+    """A short digest of plain data or a configuration section, equal if and only if the values are equal."""
     plain = asdict(value) if is_dataclass(value) else value
     text = json.dumps(plain, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _read_tree(path: Path) -> dict[str, Any]:
-    """The sections of a configuration, merged with those of the configurations that it builds on."""
+    """Read the sections of a configuration and of the configurations that it is based on."""
     tree: dict[str, Any] = {}
     seen: list[Path] = []
     while True:
@@ -450,9 +462,9 @@ def _read_tree(path: Path) -> dict[str, Any]:
             raise InputError(f"{path}: base: must be the name of a file in the same folder (given {shown(base)})")
         seen.append(path)
         if path.parent / base in seen:
-            raise InputError(f"{path}: base: {base} builds on this file itself")
-        if len(seen) > MOST_BASES:
-            raise InputError(f"{seen[0]}: builds on more than {MOST_BASES} configurations, one upon another")
+            raise InputError(f"{path}: base: {base} is based on this file itself")
+        if len(seen) > MAX_BASES:
+            raise InputError(f"{seen[0]}: is based on a chain of more than {MAX_BASES} configurations")
         path = path.parent / base
 
 
@@ -473,7 +485,7 @@ def _merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
 def _parsed(override: str) -> tuple[str, Any]:
     """Key and value of an override."""
     key, equals, text = override.partition("=")
-    if not equals or not all(key.split(".")):
+    if not equals or not all(key.split(".")) or key.count(".") > 1:
         raise InputError(f"{shown(override)}: an override is written section.key=value, e.g. training.epochs=60")
     try:
         return key, parse_yaml(text)
@@ -481,43 +493,29 @@ def _parsed(override: str) -> tuple[str, Any]:
         raise InputError(f"{shown(override)}: {error}") from None
 
 
-def _check_keys(tree: Any, source: str) -> None:
-    """Refuse keys that there are not, and values where keys are expected."""
-    if not isinstance(tree, Mapping):
-        raise InputError(f"{source}: must hold keys ({', '.join(KEYS)})")
-    for section, values in tree.items():
-        if section not in KEYS:
-            raise _unknown_key(source, str(section))
-        if not KEYS[section]:
-            continue
-        if not isinstance(values, Mapping):
-            raise InputError(f"{source}: {section}: must hold keys ({', '.join(KEYS[section])})")
-        for key in values:
-            if key not in KEYS[section]:
-                raise _unknown_key(source, f"{section}.{key}")
-
-
-def _unknown_key(source: str, name: str) -> InputError:
-    """Offers the valid key closest to ``name``: the one of that name in another section, else by its spelling."""
+def _suggestion(name: str) -> str:
+    """The valid key most similar to ``name``: one of the same name in another section, else one of similar spelling."""
     name = name[:200]
     names = []
     for section, keys in KEYS.items():
         names += [f"{section}.{key}" for key in keys] or [section]
-    last = name.rsplit(".", 1)[-1]
-    near = [known for known in names if known.rsplit(".", 1)[-1] == last]
+    last = name.rpartition(".")[2]
+    similar = [known for known in names if known.rpartition(".")[2] == last]
     for spelling in (name, last):
-        near = near or difflib.get_close_matches(spelling, names, n=1, cutoff=0.5)
-    return InputError(f"{source}: unknown key {shown(name)}" + (f"; did you mean {near[0]!r}?" if near else ""))
+        similar = similar or difflib.get_close_matches(spelling, names, n=1, cutoff=0.5)
+    return f"; did you mean {similar[0]!r}?" if similar else ""
 
 
-def _keys() -> dict[str, tuple[str, ...]]:
-    keys = {}
+def _keys() -> dict[str, list[str]]:
+    keys: dict[str, list[str]] = {}
     for section in fields(Config):
-        kinds = NETWORKS if section.name == "model" else (section.type,)
-        names = [key.name for kind in kinds if is_dataclass(kind) for key in fields(kind)]
-        keys[section.name] = tuple(dict.fromkeys(names))
+        keys[section.name] = []
+        for kind in NETWORKS.values() if section.name == "model" else [section.type]:
+            for key in fields(kind) if is_dataclass(kind) else ():
+                if key.name not in keys[section.name]:
+                    keys[section.name].append(key.name)
     return keys
 
 
 KEYS = _keys()
-"""Keys of each section; none for the values that stand beside the sections."""
+"""Keys of each section; empty for single values such as ``seed``."""

@@ -85,7 +85,7 @@ def test_the_rows_of_tables_2_and_3_differ_in_their_networks_alone(name):
     assert row == same and row.training.epochs == 100 and not row.compression.enabled
 
 
-@pytest.mark.parametrize("kind", config.NETWORKS, ids=lambda kind: kind.name)
+@pytest.mark.parametrize("kind", config.NETWORKS.values(), ids=lambda kind: kind.name)
 def test_every_architecture_has_its_own_settings_and_no_others(kind):
     settings = kind().settings
     others = {"tau": 1, "sub_bands": 4, "dropout": 0.1, "residual_norm": "all", "width": 64, "rho": 5}
@@ -96,8 +96,8 @@ def test_every_architecture_has_its_own_settings_and_no_others(kind):
 
 
 def test_the_settings_are_those_of_the_networks_with_their_defaults():
-    assert [kind.name for kind in config.NETWORKS] == list(ARCHITECTURES)
-    for kind in config.NETWORKS:
+    assert list(config.NETWORKS) == list(ARCHITECTURES)
+    for kind in config.NETWORKS.values():
         arguments = inspect.signature(ARCHITECTURES[kind.name]).parameters.values()
         assert kind().settings == {argument.name: argument.default for argument in arguments
                                    if argument.name not in ("classes", "in_channels")}
@@ -132,7 +132,7 @@ def test_a_base_gives_what_is_not_said(tmp_path):
     ("model.tau=-1", "model.tau: Input should be greater than or equal to 0.1"),
     ("model.rho=5", "model.rho: bcresnet_asc has no such setting, only tau, sub_bands, dropout, residual_norm"),
     ("model.name=cp_resnet", "model.tau: cp_resnet has no such setting, only width, rho; set it to null"),
-    ("model.name=cpresnet", "model.name: Input should be 'bcresnet_asc', 'bcresnet', 'cp_resnet' (given 'cpres"),
+    ("model.name=cpresnet", "model.name: must be one of bcresnet_asc, bcresnet, cp_resnet, not 'cpres"),
     ("model.front_end=mfcc", "model.front_end: Input should be 'log_mel', 'freqnorm' or 'pcen' (given 'mfcc')"),
     ("training.mixup_alpha=2020-01-01", "training.mixup_alpha: "),
     ("features.n_mels=80", "features.n_mels=80 must be a multiple of 8 model.sub_bands = 32"),
@@ -180,7 +180,7 @@ def test_a_base_gives_what_is_not_said(tmp_path):
     ("data={source: demo, root: x}", "data.root is given, but data.source=demo"),
     ("system=" + "a" * 101, "system: String should have at most 100 characters"),
     ("x" * 100_000 + "=1", "unknown key 'xxx"),
-    ("training." + ".".join("a" * 10_000) + "=1", "unknown key 'training.a'"),
+    ("training." + ".".join("a" * 10_000) + "=1", "section.key=value"),
     ("training.epochs: 3", "an override is written section.key=value"),
 ])
 def test_a_wrong_override_is_named(override, message):
@@ -194,7 +194,7 @@ def test_a_wrong_override_is_named(override, message):
     ("a: [", "not valid YAML"),
     ("base: ../base.yaml", "must be the name of a file in the same folder"),
     ("base: other.yaml", "no such configuration"),
-    ("base: wrong.yaml", "builds on this file itself"),
+    ("base: wrong.yaml", "is based on this file itself"),
     ("trainign: {}", "did you mean 'training"),
     ("model: !!python/object/apply:os.system [ls]", "not valid YAML"),
     ("training: {epochs: 3, epochs: 4}", "not valid YAML: line 1: the key 'epochs' again"),
@@ -212,7 +212,7 @@ def test_too_many_bases_are_named(tmp_path):
     for number in range(1, 1500):
         write(tmp_path, f"{number}.yaml", f"base: {number - 1}.yaml")
     assert config.load(tmp_path / "10.yaml").description == "the last"
-    with pytest.raises(InputError, match="1499.yaml: builds on more than 10 configurations"):
+    with pytest.raises(InputError, match="1499.yaml: is based on a chain of more than 10 configurations"):
         config.load(tmp_path / "1499.yaml")
 
 
@@ -224,7 +224,7 @@ def test_an_input_that_is_too_small_for_the_network_is_named(name, override):
         config.load(SYSTEMS[0].with_name(f"{name}.yaml"), [override])
 
 
-@pytest.mark.parametrize("kind", config.NETWORKS, ids=lambda kind: kind.name)
+@pytest.mark.parametrize("kind", config.NETWORKS.values(), ids=lambda kind: kind.name)
 def test_the_smallest_input_is_the_smallest_that_the_network_takes(kind):
     bins, frames = kind.smallest_input
     settings = {"sub_bands": 1} if "sub_bands" in kind().settings else {}
@@ -290,7 +290,7 @@ def test_fingerprints_tell_values_apart():
 def test_every_key_is_documented_in_the_source():
     source = Path(config.__file__).read_text(encoding="utf-8")
     sections = [f.type for f in fields(config.Config) if is_dataclass(f.type)]
-    for section in (config.Config, *sections, *config.NETWORKS):
+    for section in (config.Config, *sections, *config.NETWORKS.values()):
         for key in fields(section):
             if not is_dataclass(key.type) and key.name != "model":
                 line = next(i for i, text in enumerate(source.splitlines()) if text.startswith(f"    {key.name}: "))
