@@ -1,8 +1,8 @@
-"""torchaudio, also beside a build of torch that its native library does not fit.
+"""Import of torchaudio that also works with a CPU build of torch.
 
-torchaudio's wheels are linked against CUDA; beside a CPU build of torch their library does not load and the import ends
-in an OSError, though the transforms and functionals are pure Python. ``from task1a.compat import torchaudio`` gives
-the package either way: a stand-in takes the place of the part that loads the library, only where that part fails.
+torchaudio's wheels are linked against CUDA. With a CPU build of torch their native library does not load, and the
+import raises OSError, although transforms and functionals are pure Python. ``from task1a.compat import torchaudio``
+then replaces the module that loads the library.
 """
 import importlib
 import sys
@@ -11,7 +11,7 @@ from types import ModuleType
 
 
 def import_torchaudio() -> ModuleType:
-    """The torchaudio package; without its native parts (forced alignment, CUDA decoder) where they do not load."""
+    """Import torchaudio, without its native functions (forced alignment, CUDA decoder) if they do not load."""
     try:
         return importlib.import_module("torchaudio")
     except OSError:
@@ -20,7 +20,7 @@ def import_torchaudio() -> ModuleType:
 
 
 def _without_extension() -> ModuleType:
-    module = ModuleType("torchaudio._extension", "Stands in for torchaudio's native library, which did not load.")
+    module = ModuleType("torchaudio._extension", "Replaces torchaudio's native library, which did not load.")
     module._IS_TORCHAUDIO_EXT_AVAILABLE = False
     module.fail_if_no_align = _fail
     return module
@@ -29,7 +29,7 @@ def _without_extension() -> ModuleType:
 def _fail(function: Callable) -> Callable:
     def unavailable(*args: object, **kwargs: object) -> None:
         raise RuntimeError(f"torchaudio.functional.{function.__name__} needs torchaudio's native library, "
-                           "which does not load beside this build of torch")
+                           "which does not load with this build of torch")
     return unavailable
 
 

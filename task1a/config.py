@@ -295,8 +295,8 @@ class CompressionConfig:
     fold_batch_norms: bool = False
     """fold batch norms into the preceding convolutions first; sub-spectral norms stay"""
     teachers: Annotated[tuple[Teacher, ...], Field(max_length=100), AfterValidator(_distinct)] = ("vanilla",)
-    """models whose averaged probabilities are distilled: ``vanilla``, the model before compression, and other runs of the
-    same folder, as <system>/seed<N>; empty: train on the labels alone"""
+    """models whose averaged probabilities are distilled: ``vanilla``, the model before compression, and other runs of
+    the same folder, as <system>/seed<N>; empty: train on the labels alone"""
     temperature: Annotated[Real, Field(ge=0.01, le=1000)] = 2.0
     """softmax temperature of the distillation"""
     cross_entropy_weight: Weight = 0.5

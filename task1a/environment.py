@@ -1,4 +1,4 @@
-"""What a run was made with."""
+"""Software and hardware that a run was made with."""
 import platform
 import subprocess
 from importlib import metadata
@@ -11,7 +11,7 @@ from task1a.training.fit import device_of
 
 
 def environment(device: str) -> dict[str, Any]:
-    """What a run was made with: versions, commit, machine."""
+    """Versions of Python and packages, git commit, machine and device."""
     packages = ("torch", "torchaudio", "lightning-fabric", "numpy", "pandas", "scikit-learn", "soundfile", "soxr")
     used = device_of(device)
     return {
@@ -26,7 +26,7 @@ def environment(device: str) -> dict[str, Any]:
 
 
 def _git_commit() -> str | None:
-    """The commit that is checked out where this code lies, ``+changes`` where files differ from it."""
+    """The commit of this checkout, with ``+changes`` if files differ from it; None outside of a checkout."""
     try:
         described = subprocess.run(
             ["git", "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty=+changes"], text=True,

@@ -1,4 +1,4 @@
-"""Errors that a user can put right, told in one line, and how every command of the project ends."""
+"""Errors that a user can correct, in one line each, and the exit status of every command."""
 import argparse
 import reprlib
 import sys
@@ -10,32 +10,31 @@ from typing import NoReturn
 
 
 class InputError(Exception):
-    """Something the user gave is wrong. The message is one line: what is wrong, where, and what to do."""
+    """An input is wrong. The message is one line: what is wrong, where, and what to do."""
 
 
 class FallsShort(Exception):
-    """What was asked for could be done, and its result is not good enough. The message is one line that says why."""
+    """The result falls short of what is required, e.g. the model is too large. The message is one line."""
 
 
 class CommandParser(argparse.ArgumentParser):
-    """An argument parser that reports wrong arguments like every other error: in one line."""
+    """An argument parser that reports wrong arguments in one line."""
 
     def __init__(self, **settings: object) -> None:
         super().__init__(**settings)
         self.add_argument("--debug", action="store_true", help="print the traceback of an unexpected error")
 
     def error(self, message: str) -> NoReturn:
-        """Raise InputError instead of printing the usage and leaving the process."""
+        """Raise InputError instead of printing the usage and exiting."""
         raise InputError(f"{message}; see {self.prog} --help")
 
 
 def run_command(main: Callable[[], int]) -> int:
-    """Run a command's ``main`` and return its exit status; no error of the user's ends in a traceback.
+    """Run a command's ``main``, report its errors in one line, and return the exit status.
 
     Returns:
-        ``main``'s own status (0: the thing asked for is there and right; 1: it was looked at and falls short), 1 after
-        :class:`FallsShort`, 2 where it could not be done, 3 after an exception that nobody foresaw, which is a defect
-        of this project and is written to a file, 130 after Ctrl-C.
+        The status of ``main`` (0: success; 1: the result falls short), 1 after :class:`FallsShort`, 2 after an input or
+        system error, 3 after an unexpected exception, whose traceback is written to a file, 130 after Ctrl-C.
     """
     try:
         return main()
@@ -46,13 +45,13 @@ def run_command(main: Callable[[], int]) -> int:
         print(f"falls short: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("interrupted; the same command goes on from here", file=sys.stderr)
+        print("interrupted; run the same command again to resume", file=sys.stderr)
         return 130
     except Exception as error:
         activity = getattr(error, "activity", "this command")
         if _out_of_memory(error):
-            print(f"error: {activity} needs more memory than there is; lower the batch size, or take a smaller model "
-                  "or a larger machine", file=sys.stderr)
+            print(f"error: {activity} ran out of memory; lower the batch size, or use a smaller model or a larger "
+                  "machine", file=sys.stderr)
             return 2
         print(f"unexpected error in {activity}: {_summary(error)}", file=sys.stderr)
         return 3
@@ -60,7 +59,7 @@ def run_command(main: Callable[[], int]) -> int:
 
 @contextmanager
 def during(activity: str) -> Iterator[None]:
-    """Name what is being done, for the report of an exception that nobody foresaw."""
+    """Name the current activity for the report of an unexpected exception."""
     try:
         yield
     except Exception as error:
@@ -70,7 +69,7 @@ def during(activity: str) -> Iterator[None]:
 
 
 def shown(value: object) -> str:
-    """Quote a value in a message: ``repr``, shortened where it is long or deeply nested."""
+    """Format a value for a message: its ``repr``, shortened if it is long or deeply nested."""
     return _short.repr(value)
 
 
@@ -85,13 +84,13 @@ _short.maxstring = _short.maxother = 200
 
 
 def _out_of_memory(error: Exception) -> bool:
-    # torch has a class of its own for a GPU, and says it in a RuntimeError for the CPU
+    # torch raises a class of its own for a GPU, and a RuntimeError for the CPU
     return (isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
             or "can't allocate memory" in str(error))
 
 
 def _summary(error: Exception) -> str:
-    """One line on a defect: the exception, and where its traceback is."""
+    """One line about an unexpected exception, with the path of its traceback."""
     said = " ".join(f"{type(error).__name__}: {error}".split())[:300]
     if "--debug" in sys.argv:
         traceback.print_exc()

@@ -1,7 +1,7 @@
-"""Files: atomic writes, digests, JSON, and one strict reader of YAML for every file that the project reads.
+"""Files: atomic writes, digests, JSON, and a strict YAML reader.
 
-YAML is the subset that means the same to every reader: plain data, written out. References (``*name``), which a few
-lines can multiply beyond any memory, and repeated keys, of which all but the last would be lost, are refused.
+The YAML reader accepts plain data only. It rejects references (``*name``), with which a few lines can fill any memory,
+and repeated keys, of which a YAML library silently keeps the last.
 """
 import errno
 import hashlib
@@ -20,23 +20,23 @@ import yaml
 from task1a.errors import InputError, shown
 
 MAX_YAML_BYTES = 1 << 20
-"""The largest YAML file that is read; those of the project have a hundredth of that."""
+"""Maximum size of a YAML file."""
 
 MAX_CONTENTS_BYTES = 1 << 20
-"""The largest table of contents of a zip that is read."""
+"""Maximum size of the table of contents of a zip."""
 
 _MAX_DEPTH = 50
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
-# line ends of YAML 1.1 that YAML 1.2, editors and other programs take for ordinary characters
+# line ends in YAML 1.1, ordinary characters in YAML 1.2, editors and other programs
 _OTHER_LINE_ENDS = ("\x85", "\u2028", "\u2029")
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A temporary path beside ``path`` that takes its place when the block ends well, and is removed otherwise.
+    """Yield a temporary path that replaces ``path`` when the block succeeds and is removed otherwise.
 
-    Whoever reads ``path`` sees the old file or the new one, never a part of either, even after a power failure. The
-    temporary name is always the same, so what a killed process leaves is overwritten when it goes on.
+    A reader of ``path`` sees the old file or the new one, never a part, even after a power failure. The temporary name
+    is always the same, so the remains of a killed process are overwritten by the next one.
 
     Raises:
         InputError: ``path`` is a folder, or the disk is full or read-only.
@@ -54,17 +54,17 @@ def replacing(path: Path) -> Iterator[Path]:
     except OSError as error:
         if error.errno not in _NO_ROOM:
             raise
-        raise InputError(f"{path}: cannot be written ({error.strerror}); make room there, and the same command goes "
-                         "on from here") from None
+        raise InputError(f"{path}: cannot be written ({error.strerror}); free some space and run the same "
+                         "command again to resume") from None
     finally:
         part.unlink(missing_ok=True)
 
 
 def remove(path: Path) -> None:
-    """Remove a file, where there is one.
+    """Remove a file if it exists.
 
     Raises:
-        InputError: there is a folder in its place.
+        InputError: ``path`` is a folder.
     """
     if path.is_dir():
         raise InputError(f"{path}: is a folder where a file belongs; remove it")
@@ -78,13 +78,13 @@ def copy(source: Path, path: Path) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write ``text`` as UTF-8 with the line ends it has, atomically."""
+    """Write ``text`` as UTF-8 without changing its line ends, atomically."""
     with replacing(path) as part:
         part.write_bytes(text.encode("utf-8"))
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write plain data as indented JSON, atomically. NaN and infinity are refused (ValueError): JSON has none."""
+    """Write plain data as indented JSON, atomically; NaN and infinity raise ValueError."""
     write_text(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 
 
@@ -97,7 +97,7 @@ def read_yaml(path: Path) -> Any:
     """Read plain data from a YAML file.
 
     Raises:
-        InputError: the file is too large, not UTF-8, or not YAML as this project reads it; names the line.
+        InputError: the file is too large or :func:`parse_yaml` rejects it; the message names the line.
         OSError: the file cannot be read.
     """
     size = path.stat().st_size
@@ -110,21 +110,21 @@ def read_yaml(path: Path) -> Any:
 
 
 class YAMLError(ValueError):
-    """A text is not YAML as this project reads it."""
+    """A text is not valid YAML, or has elements that this project rejects."""
 
     def __init__(self, problem: str, line: int | None) -> None:
         super().__init__(f"not valid YAML: {f'line {line}: ' if line else ''}{problem}")
         self.problem = problem
         self.line = line
-        """counted from 1; None where it is not known"""
+        """line number from 1, or None if unknown"""
 
 
 def parse_yaml(content: bytes | str) -> Any:
     """Parse YAML into plain data: dictionaries, lists, text, numbers, booleans, dates and None.
 
     Raises:
-        YAMLError: the content is not UTF-8, not YAML, nested too deeply, has line ends other than LF and CR LF, a
-            reference, a repeated key, or a value that cannot be represented.
+        YAMLError: the content is not UTF-8, not YAML, or nested too deeply, or has line ends other than LF and CR LF,
+            references, repeated keys, or values that cannot be represented.
     """
     try:
         text = content.decode("utf-8-sig") if isinstance(content, bytes) else content
@@ -145,7 +145,7 @@ def parse_yaml(content: bytes | str) -> Any:
 
 
 class _StrictLoader(yaml.SafeLoader):
-    """yaml.SafeLoader without references and repeated keys, and with a bounded depth."""
+    """A SafeLoader that rejects references, repeated keys and deep nesting."""
 
     def __init__(self, stream: str) -> None:
         super().__init__(stream)
@@ -154,9 +154,9 @@ class _StrictLoader(yaml.SafeLoader):
     def compose_node(self, parent: Any, index: Any) -> Any:
         mark = self.peek_event().start_mark
         if self.check_event(yaml.AliasEvent):
-            raise yaml.MarkedYAMLError(problem="a reference (*); write the value out", problem_mark=mark)
+            raise yaml.MarkedYAMLError(problem="references (*) are not supported; repeat the value", problem_mark=mark)
         if self.depth == _MAX_DEPTH:
-            raise yaml.MarkedYAMLError(problem=f"more than {_MAX_DEPTH} levels", problem_mark=mark)
+            raise yaml.MarkedYAMLError(problem=f"more than {_MAX_DEPTH} levels of nesting", problem_mark=mark)
         self.depth += 1
         node = super().compose_node(parent, index)
         self.depth -= 1
@@ -167,7 +167,7 @@ class _StrictLoader(yaml.SafeLoader):
         for key, _ in node.value if isinstance(node, yaml.MappingNode) else ():
             if isinstance(key, yaml.ScalarNode):
                 if (key.tag, key.value) in keys:
-                    raise yaml.MarkedYAMLError(problem=f"the key {shown(key.value)} again", problem_mark=key.start_mark)
+                    raise yaml.MarkedYAMLError(problem=f"repeated key {shown(key.value)}", problem_mark=key.start_mark)
                 keys.add((key.tag, key.value))
         return super().construct_mapping(node, deep)
 
@@ -176,18 +176,18 @@ class _StrictLoader(yaml.SafeLoader):
         try:
             value.encode("utf-8")
         except UnicodeEncodeError:
-            raise yaml.MarkedYAMLError(problem="an escape that stands for no character",
+            raise yaml.MarkedYAMLError(problem="an escape sequence is not a character",
                                        problem_mark=node.start_mark) from None
         return value
 
 
 class BoundedFile(io.FileIO):
-    """A zip that is read with no more memory than a table of contents may take: zipfile reads that in one piece."""
+    """A file for ``zipfile``, which reads a table of contents at once, with a bound on its size."""
 
     def read(self, size: int | None = -1) -> bytes:
-        """Read up to ``size`` bytes (zipfile.BadZipFile: they are more than a table of contents may have)."""
+        """Read up to ``size`` bytes; more than the maximum of a table of contents raises ``zipfile.BadZipFile``."""
         if size is not None and size > MAX_CONTENTS_BYTES:
-            raise zipfile.BadZipFile(f"a table of contents of {size:,} bytes; {MAX_CONTENTS_BYTES:,} are the most")
+            raise zipfile.BadZipFile(f"its table of contents has {size:,} bytes; the maximum is {MAX_CONTENTS_BYTES:,}")
         return super().read(MAX_CONTENTS_BYTES if size is None or size < 0 else size)
 
 

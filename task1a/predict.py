@@ -1,4 +1,4 @@
-"""A stored model over clips: the one loop of batched inference."""
+"""Prediction of clips with a stored model."""
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -10,14 +10,14 @@ from torch import Tensor, nn
 from task1a import model_file, predictions
 
 ReadClips = Callable[[np.ndarray], np.ndarray]
-"""Indices [n] -> log-mel energies float32 [n, mel bins, frames]."""
+"""Reads clips: indices [n] -> log-mel energies float32 [n, mel bins, frames]."""
 
 
 @torch.no_grad()
 def logits(model: nn.Module, read: ReadClips, clips: int, batch_size: int, device: torch.device) -> Tensor:
-    """Outputs of a model in evaluation mode for clips 0 ... ``clips`` - 1: float32 [clips, classes] on the CPU.
+    """Logits of a model in evaluation mode for clips 0 ... ``clips`` - 1: float32 [clips, classes] on the CPU.
 
-    The model is left in the mode it was in.
+    Afterwards the model is in the mode it was in before.
     """
     training = model.training
     model.eval()
@@ -31,17 +31,17 @@ def logits(model: nn.Module, read: ReadClips, clips: int, batch_size: int, devic
 
 def predict(path: Path, filenames: Sequence[str], read: ReadClips, batch_size: int,
             device: torch.device) -> pd.DataFrame:
-    """Predictions of a model file for clips.
+    """Predict clips with a model file.
 
     Args:
-        path: of the model file.
+        path: model file.
         filenames: names of the clips.
-        read: gives their features.
-        batch_size: clips of a forward pass.
-        device: to compute on.
+        read: reads their features by index.
+        batch_size: clips per forward pass.
+        device: device to compute on.
 
     Returns:
-        The table of :mod:`task1a.predictions`; probabilities are the softmax of the logits in float64.
+        A table of :mod:`task1a.predictions`; probabilities are the softmax of the logits in float64.
     """
     model, spec = model_file.load(path)
     outputs = logits(model.to(device), read, len(filenames), batch_size, device)

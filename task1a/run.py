@@ -1,6 +1,6 @@
-"""One run, ``<runs>/<system>/seed<N>/``: its configuration, its files and records, and the runs beside it.
+"""One run, ``<runs>/<system>/seed<N>/``: its configuration, files and records, and the other runs of its folder.
 
-The names of the files are a contract: other tools read them.
+The file names are a contract: other tools read them.
 """
 from collections.abc import Mapping
 from functools import cached_property
@@ -20,9 +20,9 @@ class Run:
     """A run of one system with one seed.
 
     Args:
-        folder: of the run; it need not exist yet.
-        config: of the run; read from its ``config.yaml`` when not given.
-        members: runs that an ensemble averages; those beside it that its configuration names when not given.
+        folder: run folder, which need not exist yet.
+        config: configuration; default: the run's ``config.yaml``.
+        members: runs that an ensemble averages; default: those that its configuration names.
     """
 
     def __init__(self, folder: Path, config: Config | None = None, members: "tuple[Run, ...] | None" = None) -> None:
@@ -53,10 +53,10 @@ class Run:
 
     @cached_property
     def config(self) -> Config:
-        """The configuration that the run was made with.
+        """Configuration of the run.
 
         Raises:
-            InputError: the run has no usable ``config.yaml``.
+            InputError: ``config.yaml`` is missing or invalid.
         """
         advice = "make it with: python task1a.py --stage data, with the run's --system and --seed"
         if not self.config_file.is_file():
@@ -68,28 +68,28 @@ class Run:
 
     @cached_property
     def members(self) -> "tuple[Run, ...]":
-        """Runs that an ensemble averages; none for a system of one model."""
+        """Runs that an ensemble averages; empty for a single model."""
         return tuple(self.beside(f"{name}/{self.folder.name}") for name in self.config.ensemble)
 
     @property
     def parts(self) -> "tuple[Run, ...]":
-        """Runs whose models make up the system: its members, or itself."""
+        """Runs whose models make up the system: the members of an ensemble, or this one."""
         return self.members or (self,)
 
     @property
     def model(self) -> Path:
-        """Model file that is counted and predicts: the packed one where the system is compressed."""
+        """Model file that is counted and predicts: the packed one if the system is compressed."""
         return self.packed if self.config.compression.enabled else self.vanilla
 
     def beside(self, name: str) -> "Run":
-        """Another run, ``<system>/seed<N>``, of the same folder of runs."""
+        """Another run, ``<system>/seed<N>``, of the same folder."""
         return Run(self.folder.parent.parent / name)
 
     def read(self, name: str) -> dict[str, Any]:
         """Read a record: ``data``, ``features``, ``environment``, ``complexity`` or ``evaluation``.
 
         Raises:
-            InputError: it is missing or damaged; the message names the stage that makes it.
+            InputError: the record is missing or damaged; the message names the stage that writes it.
         """
         path = self.folder / f"{name}.json"
         advice = f"make it with: python task1a.py --stage {_MADE_BY[name]}, with the run's --system and --seed"
@@ -101,11 +101,11 @@ class Run:
             raise InputError(f"{path}: damaged; {advice}") from None
 
     def stage_record(self, stage: str) -> Path:
-        """What a stage depended on and wrote when it last ended well; missing while it has to run."""
+        """Path of the record of a stage's inputs and outputs, which exists only after the stage has succeeded."""
         return self.folder / "stages" / f"{stage}.json"
 
     def read_stage(self, stage: str) -> dict[str, Any] | None:
-        """``inputs`` and ``outputs`` (digests by file) of a finished stage; None where there is no usable record."""
+        """``inputs`` and ``outputs`` (digests by file) of a finished stage; None without a valid record."""
         try:
             record = read_json(self.stage_record(stage))
             return {"inputs": dict(record["inputs"]), "outputs": dict(record["outputs"])}
@@ -113,7 +113,7 @@ class Run:
             return None
 
     def changed_output(self, record: Mapping[str, Any]) -> str | None:
-        """The first file of a stage's record that is not as the stage left it, and how; None where all are."""
+        """The first output of a stage that is missing or changed, as a message; None if all are intact."""
         for name, content in record["outputs"].items():
             path = self.folder / name
             if not path.is_file():

@@ -30,19 +30,18 @@ class Busy(InputError):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the wanted stages of one system; returns the exit status.
+    """Run the requested stages of one system and return the exit status.
 
     Raises:
         InputError: the arguments or the configuration are wrong, or a stage could not do its work.
-        FallsShort: a stage did its work and the result is not good enough.
+        FallsShort: the model is over the size limit, or the submission is invalid.
     """
     session, wanted = asked_for(argv)
     if processes() > 1 and wanted not in (["train"], ["compress"]):
-        raise InputError("under torchrun only --stage train or --stage compress runs, on all processes; run the other "
-                         "stages without it")
+        raise InputError("torchrun is for --stage train or --stage compress alone; run the other stages without it")
     if session.run.config.system == DEFAULT_SYSTEM.stem and session.run.config.data.root is not None:
-        _say("note: this is the small demo system, on the data set that was given; --system FILE chooses another one, "
-             "e.g. system_configs/bcresnet_asc_1_resnorm.yaml")
+        _say("note: this is the small demo system on your data set; choose another system with --system FILE, e.g. "
+             "system_configs/bcresnet_asc_1_resnorm.yaml")
     for member in session.members:
         _say(f"member {member.run.config.system}")
         with _only_one(member.run):
@@ -56,26 +55,27 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def asked_for(argv: Sequence[str] | None = None) -> tuple[Session, list[str]]:
-    """The run that arguments ask for, and the names of the wanted stages in the order of the chain.
+    """Parse the command line: the run, and the names of the requested stages in the order of the chain.
 
     Raises:
         InputError: the arguments or the configuration are wrong.
     """
     parser = CommandParser(
         prog="task1a.py", description="From recordings to a checked challenge zip.",
-        epilog="Exit status: 0 all is there and right; 1 it falls short (over the limit, invalid); 2 it could not be "
-               "done.")
+        epilog="Exit status: 0 success; 1 the result falls short (over the size limit, invalid submission); 2 it could "
+               "not be done.")
     add_run_options(parser)
     parser.add_argument("--system", type=Path, default=DEFAULT_SYSTEM, metavar="FILE",
                         help="system configuration (default: system_configs/demo.yaml)")
-    parser.add_argument("--seed", type=int, metavar="N", help="seed of initialisation, order, augmentation and dropout")
-    parser.add_argument("--force", action="store_true", help="run the stages even where they are up to date")
+    parser.add_argument("--seed", type=int, metavar="N",
+                        help="random seed of initialisation, order, augmentation and dropout")
+    parser.add_argument("--force", action="store_true", help="run the stages even if they are up to date")
     arguments = parser.parse_intermixed_args(argv)
     return _session(arguments), _wanted(arguments.stage)
 
 
 def add_run_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options that one run has in common with many."""
+    """Add the options that the runner and the sweep share."""
     names = ",".join(stage.name for stage in STAGES)
     parser.add_argument("--stage", default="all", metavar="NAME[,NAME]", help=f"all (default), or some of {names}")
     parser.add_argument("--data-root", metavar="DIR", help="development set in the TAU layout")
@@ -83,15 +83,15 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--runs", type=Path, default=Path("runs"), metavar="DIR",
                         help="folder of the runs (default: runs)")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto",
-                        help="auto (default) takes a GPU where there is one")
-    parser.add_argument("--skip-damaged", action="store_true", help="leave unreadable clips out instead of stopping")
+                        help="auto (default) uses a GPU if there is one")
+    parser.add_argument("--skip-damaged", action="store_true", help="leave out unreadable clips instead of stopping")
     parser.add_argument("overrides", nargs="*", metavar="section.key=value", help="e.g. training.epochs=60")
 
 
 def is_finished(session: Session, wanted: Sequence[str]) -> bool:
-    """Whether these stages are up to date, so that running them would compute nothing; False where that is unknown.
+    """Whether the requested stages are all up to date; False if that cannot be determined.
 
-    A package that is not made because the model is over the limit is nothing to compute.
+    The package of a model over the size limit is never made, and does not count.
     """
     try:
         if over_limit(session.run, wanted):
@@ -107,7 +107,7 @@ def is_finished(session: Session, wanted: Sequence[str]) -> bool:
 
 
 def over_limit(run: Run, wanted: Collection[str]) -> str | None:
-    """The message where the wanted stages judge the size of the run's model, and it is over the limit."""
+    """The error message if the requested stages check the size of the model and it is over the limit, else None."""
     if not _JUDGE_THE_SIZE & set(wanted) or not run.complexity.is_file():
         return None
     counted = run.read("complexity")
@@ -115,11 +115,11 @@ def over_limit(run: Run, wanted: Collection[str]) -> str | None:
 
 
 def _session(arguments: argparse.Namespace) -> Session:
-    """The run of a system, and those of its members where it is an ensemble, under the same arguments."""
+    """The run of a system and, for an ensemble, those of its members, with the same options and overrides."""
     options: dict[str, Any] = {"data.root": arguments.data_root, "data.evaluation_root": arguments.eval_root,
                                "seed": arguments.seed, "data.skip_damaged": arguments.skip_damaged or None}
     if arguments.data_root or arguments.eval_root:
-        # a data set that is given is the one that is used, also by a system whose own is the demo set
+        # a data set on the command line replaces the demo set
         options["data.source"] = "tau_layout"
     options = {key: value for key, value in options.items() if value is not None}
 
@@ -151,7 +151,7 @@ def _wanted(text: str) -> list[str]:
 
 @contextmanager
 def _only_one(run: Run) -> Iterator[None]:
-    """Hold the run folder's lock, which a killed process gives back by itself."""
+    """Hold the lock of the run folder, which the system releases when the process is killed."""
     if rank() > 0:
         yield
         return
@@ -159,8 +159,8 @@ def _only_one(run: Run) -> Iterator[None]:
     try:
         hold = FileLock(run.folder / ".lock").acquire(timeout=0)
     except Timeout:
-        raise Busy(f"{run.folder}: another process is working on this run; wait for it, or give another "
-                   "--runs, --seed or system name") from None
+        raise Busy(f"{run.folder}: another process is working on this run; wait until it ends, or choose another "
+                   "--runs, --seed or --system") from None
     with hold:
         yield
 
@@ -184,7 +184,7 @@ def _run_stages(session: Session, wanted: Sequence[str]) -> None:
         outdated, inputs = _outdated(session, stage, stage.name in wanted or needs_cache)
         if stage.name not in wanted:
             if outdated:
-                raise InputError(f"stage {stage.name} comes first: {outdated}; run --stage all, or name it in --stage")
+                raise InputError(f"stage {stage.name} comes first: {outdated}; run --stage all, or add it to --stage")
         elif outdated or session.force:
             if not checked:
                 _check_beforehand(session, wanted)
@@ -198,10 +198,10 @@ def _run_stages(session: Session, wanted: Sequence[str]) -> None:
 
 
 def _check_beforehand(session: Session, wanted: Collection[str]) -> None:
-    """Find out before hours of work what could not end well.
+    """Find errors that would otherwise appear after hours of work.
 
     Raises:
-        InputError: the network needs more memory than there is, or the authors' file is missing.
+        InputError: the training needs more memory than there is, or the authors' file is missing.
     """
     config = session.run.config
     if {"train", "compress"} & set(wanted) and not session.members:
@@ -222,7 +222,7 @@ def _run_stage(session: Session, stage: Stage, inputs: Inputs | None) -> None:
         write_text(run.config_file, configuration.to_yaml(run.config))
     with during(f"stage {stage.name} of {run.folder}"):
         if inputs is None:
-            inputs = stage.depends_on(session)
+            inputs = stage.inputs(session)
         written = stage.work(session, inputs)
     if rank() == 0:
         outputs = {path.relative_to(run.folder).as_posix(): digest(path) for path in written}
@@ -230,8 +230,7 @@ def _run_stage(session: Session, stage: Stage, inputs: Inputs | None) -> None:
 
 
 def _outdated(session: Session, stage: Stage, with_cache: bool = True) -> tuple[str | None, Inputs | None]:
-    """Why a stage has to run, None where its results are those of the present configuration and files; and what it
-    depends on, where that had to be computed."""
+    """The reason why a stage has to run, None if it is up to date; and its inputs, if they had to be computed."""
     run = session.run
     made = run.read_stage(stage.name)
     if made is None:
@@ -241,21 +240,21 @@ def _outdated(session: Session, stage: Stage, with_cache: bool = True) -> tuple[
         return changed_output, None
     if with_cache and not stage.cache_is_whole(session):
         return "its cache is gone or was changed", None
-    inputs: Inputs = json.loads(json.dumps(stage.depends_on(session)))
+    inputs: Inputs = json.loads(json.dumps(stage.inputs(session)))
     changed = [key for key in {**made["inputs"], **inputs} if made["inputs"].get(key) != inputs.get(key)]
     return f"{', '.join(changed)} changed" if changed else None, inputs
 
 
 def _restore_config(run: Run) -> None:
-    """Write ``config.yaml`` where all results are of this configuration, and the file says something else."""
+    """Rewrite a missing or changed ``config.yaml`` when all results are those of this configuration."""
     text = configuration.to_yaml(run.config)
     if not run.config_file.is_file() or run.config_file.read_bytes() != text.encode("utf-8"):
-        _say("config.yaml is missing or was changed; it is written anew")
+        _say("config.yaml was missing or changed; it is rewritten")
         write_text(run.config_file, text)
 
 
 def _closing_summary(run: Run) -> str:
-    """Accuracy and log loss by device, the size, and where the files are."""
+    """Accuracy and log loss by device, the size of the model, and the paths of the run and the zip."""
     lines = [""]
     if run.evaluation.is_file():
         from evaluation.per_device import DEMO_NOTE, summary

@@ -1,10 +1,9 @@
-"""The chain: an ordered table of stages, each with what it depends on and what it does.
+"""The chain: an ordered table of stages, each with its inputs and its work.
 
-A stage is a function of the configuration and of the files before it. It is skipped while what it depends on is what
-it was when the stage last ran and its files are as it left them. Nobody imports this module but the runner.
+The result of a stage is a function of the configuration and the files of earlier stages. A stage is skipped if neither
+its inputs nor its files have changed since it last ran. Only the runner imports this module.
 
-What a stage computes with is imported when it works, so that a command which finds everything up to date, or is asked
-for its help, does not wait for torch.
+Stages import torch and the like when they run, so that ``--help`` and runs that are up to date start quickly.
 """
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field, replace
@@ -28,32 +27,33 @@ if TYPE_CHECKING:
     from task1a.training.fit import Job
 
 Inputs = dict[str, Any]
+"""everything that the result of a stage depends on, as plain data"""
 
 
 @dataclass(frozen=True)
 class Session:
-    """One run under way: how the command works on it, and its data set and feature caches, each opened once."""
+    """A run that a command works on, with the data set and the feature caches, each opened once."""
 
     run: Run
     device: str = "auto"
     """``auto``, ``cpu`` or ``cuda``"""
     force: bool = False
-    """whether stages run that are up to date"""
+    """whether stages run even if they are up to date"""
     say: Callable[[str], None] = print
-    """takes what the stages report"""
+    """receives the reports of the stages"""
     members: tuple["Session", ...] = ()
-    """those of the runs that an ensemble averages"""
+    """sessions of the runs that an ensemble averages"""
     caches: "dict[str, FeatureCache]" = field(default_factory=dict)
-    """the opened ones; see :meth:`cache`"""
+    """caches opened so far; see :meth:`cache`"""
 
     @property
     def parts(self) -> tuple["Session", ...]:
-        """Those of the runs whose models make up the system: its members, or itself."""
+        """Sessions of the runs whose models make up the system: the members of an ensemble, or this one."""
         return self.members or (self,)
 
     @cached_property
     def dataset(self) -> "Dataset":
-        """The recordings. The demo set is synthesised where it is missing."""
+        """The recordings; the demo set is synthesised on first use."""
         from task1a.data.dataset import Dataset
 
         settings = self.run.config.data
@@ -67,7 +67,7 @@ class Session:
         return Dataset(Path(settings.root), Path(settings.evaluation_root) if settings.evaluation_root else None)
 
     def cache(self, name: str) -> "FeatureCache":
-        """Features of the ``development`` or the ``evaluation`` set."""
+        """The feature cache of the ``development`` or the ``evaluation`` set."""
         from task1a.features.cache import FeatureCache
 
         if name not in self.caches:
@@ -77,12 +77,12 @@ class Session:
         return self.caches[name]
 
     def clips(self, split: str) -> "pd.DataFrame":
-        """The clips of a split, without those that were left out as damaged."""
+        """The clips of a split, without the damaged ones that were left out."""
         damaged = self.run.read("features")["damaged"][self.dataset.splits[split]]
         return _without(self.dataset.split(split), damaged)
 
     def reader(self, split: str) -> "ReadClips":
-        """Reads the features of a split's clips by their index."""
+        """A function that reads the features of a split's clips by index."""
         cache = self.cache(self.dataset.splits[split])
         rows = cache.rows(self.clips(split).filename)
         return lambda indices: cache.read(rows[indices])
@@ -93,20 +93,20 @@ class Stage:
     """One step of the chain."""
 
     name: str
-    depends_on: Callable[[Session], Inputs]
-    """everything its result depends on, as plain data; called where the stages before it are up to date"""
+    inputs: Callable[[Session], Inputs]
+    """computes the inputs; the stages before must be up to date"""
     work: Callable[[Session, Inputs], Iterable[Path]]
-    """does it, given what it depends on, and returns the files that it wrote into the run folder"""
+    """does the work and returns the files written into the run folder"""
     cache_is_whole: Callable[[Session], bool] = lambda session: True
-    """whether what it left outside the run folder is as it left it"""
+    """whether the files that the stage wrote outside the run folder are unchanged"""
     reads_cache: bool = False
-    """whether it needs what the features stage left outside the run folder"""
+    """whether the stage reads the feature caches"""
     left_out: Callable[[Session], str | None] = lambda session: None
-    """why there is nothing to do for this system; None where there is"""
+    """the reason why the stage has nothing to do for this system, or None"""
 
 
 def data_inputs(session: Session) -> Inputs:
-    """The recordings and their tables."""
+    """The content of the recordings and their tables."""
     from task1a.data import check
 
     return {"recordings": check.content_digest(session.dataset),
@@ -114,26 +114,26 @@ def data_inputs(session: Session) -> Inputs:
 
 
 def data(session: Session, inputs: Inputs) -> list[Path]:
-    """Check the recordings and their tables; stop where something is wrong."""
+    """Check the recordings and their tables."""
     from task1a.data import check
 
     settings = session.run.config.data
     report = check.check(session.dataset, settings.workers, settings.skip_damaged)
     session.say(check.format_report(report))
     if report.problems:
-        raise InputError(f"the data set has {len(report.problems)} problem{'s' * (len(report.problems) > 1)}, named "
-                         "above: put them right, or leave unreadable clips out with --skip-damaged")
+        raise InputError(f"the data set has {len(report.problems)} problem{'s' * (len(report.problems) > 1)}, listed "
+                         "above; correct them, or leave out unreadable clips with --skip-damaged")
     write_json(session.run.data, {**report.facts, "content": inputs["recordings"]})
     return [session.run.data]
 
 
 def features_inputs(session: Session) -> Inputs:
-    """The check of the recordings and the features section."""
+    """The record of the data set's check and the settings of the features."""
     return {"data": digest(session.run.data), **_settings(session, "features")}
 
 
 def features(session: Session, inputs: Inputs) -> list[Path]:
-    """Bring the feature caches up to date and note what is in them."""
+    """Bring the feature caches up to date."""
     from task1a.features.build import build
 
     config, dataset = session.run.config, session.dataset
@@ -146,24 +146,24 @@ def features(session: Session, inputs: Inputs) -> list[Path]:
         session.say(f"{name}: {len(built):,} clips in {built.folder}")
         for clip, reason in built.damaged.items():
             session.say(f"left out: {clip}: {reason}")
-    # damage that only decoding finds may leave a scene without a clip to learn from or to be tested on
+    # decoding finds more damaged clips than the check of the data set, and a scene may have lost all of its clips
     for split in ("train", "test"):
         readable = _without(dataset.split(split), damaged["development"])
         lost = set(session.run.read("data")["labels"]) - set(readable.scene_label)
         if lost:
-            raise InputError(f"no readable clip of {', '.join(sorted(lost))} is left in the {split} split; restore the "
+            raise InputError(f"the {split} split has no readable clip of {', '.join(sorted(lost))}; restore the "
                              "recordings that were left out")
     write_json(session.run.features, {"damaged": damaged, "splits": _cached_splits(session, damaged)})
     return [session.run.features]
 
 
 def cache_is_whole(session: Session) -> bool:
-    """Whether the caches hold what was noted, and are as a build leaves them."""
+    """Whether the caches are complete and their content is the recorded one."""
     from task1a.features.build import is_whole
 
-    noted, config = session.run.read("features"), session.run.config
+    record, config = session.run.read("features"), session.run.config
     try:
-        if _cached_splits(session, noted["damaged"]) != noted["splits"]:
+        if _cached_splits(session, record["damaged"]) != record["splits"]:
             return False
         return all(is_whole(root, config.features, Path(config.data.cache_dir))
                    for root in session.dataset.roots.values())
@@ -172,13 +172,13 @@ def cache_is_whole(session: Session) -> bool:
 
 
 def train_inputs(session: Session) -> Inputs:
-    """The training clips, the seed, and the sections that decide the vanilla model."""
+    """The training clips, the seed, and the settings of features, model and training."""
     return {"training clips": session.run.read("features")["splits"]["train"], "seed": session.run.config.seed,
             **_settings(session, "features", "model", "training")}
 
 
 def train(session: Session, inputs: Inputs) -> list[Path]:
-    """Train the vanilla model, go on with it, or take it from a run beside this one that trained the same."""
+    """Train the vanilla model, resume its training, or copy it from another run with the same inputs."""
     from task1a.environment import environment
     from task1a.training.train import train as train_model
 
@@ -188,7 +188,7 @@ def train(session: Session, inputs: Inputs) -> list[Path]:
         _clear_results(run, run.vanilla, run.packed, run.packed_xz)
     same = None if session.force or processes() > 1 else _take_training(run, inputs)
     if same:
-        session.say(f"the same training was done in {same.folder}; its model is taken")
+        session.say(f"{same.folder} has the same training; its model is copied")
         return written
     if rank() == 0:
         write_json(run.environment, environment(session.device))
@@ -197,7 +197,7 @@ def train(session: Session, inputs: Inputs) -> list[Path]:
 
 
 def compress_inputs(session: Session) -> Inputs:
-    """The vanilla model, its teachers, the training clips, and the sections that decide the compressed model."""
+    """The vanilla model, the teachers, the training clips, and the settings of training and compression."""
     run = session.run
     return {"vanilla model": digest(run.vanilla), "teachers": [digest(path) for path in _teachers(run)],
             "training clips": run.read("features")["splits"]["train"], "seed": run.config.seed,
@@ -205,7 +205,7 @@ def compress_inputs(session: Session) -> Inputs:
 
 
 def compress(session: Session, inputs: Inputs) -> list[Path]:
-    """Prune, quantize and distil the vanilla model, or go on with it."""
+    """Prune, quantize and distil the vanilla model, or resume its compression."""
     from task1a.training.compress import compress as compress_model
 
     run, settings = session.run, session.run.config.compression
@@ -224,7 +224,7 @@ def complexity_inputs(session: Session) -> Inputs:
 
 
 def complexity(session: Session, inputs: Inputs) -> list[Path]:
-    """Count the size of the system over its model files."""
+    """Count the size of the system from its model files."""
     from task1a import complexity
 
     counted = complexity.measure([part.run.model for part in session.parts])
@@ -241,7 +241,7 @@ def predict_inputs(session: Session) -> Inputs:
 
 
 def predict(session: Session, inputs: Inputs) -> list[Path]:
-    """Predict the test split and the evaluation set with the model files as they are stored."""
+    """Predict the test split and the evaluation set with the stored models."""
     import torch
 
     from task1a import predict, predictions
@@ -264,12 +264,12 @@ def predict(session: Session, inputs: Inputs) -> list[Path]:
 
 
 def evaluate_inputs(session: Session) -> Inputs:
-    """The predictions and the truth."""
+    """The predictions and the reference."""
     return {"predictions": digest(session.run.test_predictions), "data": digest(session.run.data)}
 
 
 def evaluate(session: Session, inputs: Inputs) -> list[Path]:
-    """Judge the predictions of the test split, overall and by device."""
+    """Evaluate the predictions of the test split, overall and per device."""
     from evaluation import metrics, per_device
     from task1a import predictions
 
@@ -296,7 +296,7 @@ def package_inputs(session: Session) -> Inputs:
 
 
 def package(session: Session, inputs: Inputs) -> list[Path]:
-    """Write the challenge's files and the zip, and check the zip as a stranger would."""
+    """Write the submission files and the zip, and validate the zip."""
     from submission import findings
     from submission.package import package as make_package
     from submission.rules import TASK1A_2021
@@ -305,31 +305,32 @@ def package(session: Session, inputs: Inputs) -> list[Path]:
     made = make_package([run.folder], Path(authors) if authors else None, run.submission)
     session.say(findings.tell(made.findings, TASK1A_2021.name))
     if made.zip is None:
-        raise FallsShort("no package was made; what is wrong with it is named above")
+        raise FallsShort("the submission is invalid and no zip was written; its errors are listed above")
     return sorted(path for path in run.submission.rglob("*") if path.is_file())
 
 
 def no_training(session: Session) -> str | None:
-    """Why there is nothing to train."""
+    """The reason why there is nothing to train, or None."""
     names = ", ".join(session.run.config.ensemble)
     return f"an ensemble trains nothing itself ({names})" if session.members else None
 
 
 def no_compression(session: Session) -> str | None:
-    """Why there is nothing to compress."""
-    return no_training(session) or (
-        None if session.run.config.compression.enabled else "compression.enabled is false")
+    """The reason why there is nothing to compress, or None."""
+    if not session.members and not session.run.config.compression.enabled:
+        return "compression.enabled is false"
+    return no_training(session)
 
 
 def nothing_to_submit(session: Session) -> str | None:
-    """Why there is nothing to package."""
+    """The reason why there is nothing to submit, or None."""
     if "evaluation" in session.dataset.roots:
         return None
-    return "without an evaluation set there is nothing to submit (--eval-root DIR)"
+    return "there is no evaluation set to submit predictions of (--eval-root DIR)"
 
 
 def _settings(session: Session, *sections: str) -> Inputs:
-    """Values of sections of the configuration, by ``section.key``."""
+    """Values of some sections of the configuration, by ``section.key``."""
     values = {}
     for section in sections:
         for key, value in asdict(getattr(session.run.config, section)).items():
@@ -342,17 +343,16 @@ def _without(clips: "pd.DataFrame", damaged: Iterable[str]) -> "pd.DataFrame":
 
 
 def _cached_splits(session: Session, damaged: dict[str, dict[str, str]]) -> dict[str, str]:
-    """Digests of names, labels and content of the clips of each split in the caches, without the damaged ones."""
+    """A digest of names, labels and features of the clips of each split, without the damaged ones."""
     digests = {}
-    for split in session.dataset.splits:
-        name = session.dataset.splits[split]
+    for split, name in session.dataset.splits.items():
         clips = _without(session.dataset.split(split), damaged[name])
         digests[split] = fingerprint([session.cache(name).digest(clips.filename), clips.to_dict("list")])
     return digests
 
 
 def _clear_results(run: Run, *models: Path) -> None:
-    """Remove models and what came of them, so that nothing of it can be taken for a result of the next ones."""
+    """Remove models and all results made with them, which the next models would contradict."""
     from submission.package import clear
 
     for path in (*models, run.complexity, run.test_predictions, run.evaluation_predictions, run.evaluation):
@@ -361,9 +361,9 @@ def _clear_results(run: Run, *models: Path) -> None:
 
 
 def _take_training(run: Run, inputs: Inputs) -> Run | None:
-    """Copy the vanilla model of a run beside this one that came of the same inputs; returns that run, if there is one.
+    """Copy the vanilla model of another run of the same folder that had the same inputs, and return that run.
 
-    The other run may be trained anew at this very moment, so the copies count only if they are what its record says.
+    The other run may be retrained at the same time, so the copies are compared with its record.
     """
     for path in sorted(run.folder.parent.parent.glob("*/seed*/stages/train.json")):
         other = Run(path.parent.parent)
@@ -381,7 +381,7 @@ def _take_training(run: Run, inputs: Inputs) -> Run | None:
 
 
 def _teachers(run: Run) -> list[Path]:
-    """Vanilla models that teach; a run of another system lies in the same folder of runs."""
+    """Model files of the teachers."""
     paths = []
     for name in run.config.compression.teachers:
         path = run.vanilla if name == "vanilla" else run.beside(name).vanilla
@@ -392,7 +392,7 @@ def _teachers(run: Run) -> list[Path]:
 
 
 def _job(session: Session, folder: Path, recipe: TrainingConfig, inputs: Inputs) -> "Job":
-    """A training over the run's training clips, divided into those learnt from and those validated on."""
+    """The job of a training, with the training split divided into training and validation clips."""
     import numpy as np
 
     from task1a.model_file import ModelSpec

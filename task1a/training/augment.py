@@ -1,7 +1,7 @@
-"""Augmentation of a batch of log-mel energies, on whatever device the batch is.
+"""Augmentation of a batch of log-mel energies, on the device of the batch.
 
-The random parameters are drawn by a NumPy generator, apart from where they are applied: the same seed gives the same
-augmentation on every device. Batches are [clips, 1, mel bins, frames].
+The random parameters are drawn by a NumPy generator, separately from their application, so that a seed gives the same
+augmentation on every device. Shape of a batch: [clips, 1, mel bins, frames].
 """
 import numpy as np
 import torch
@@ -12,14 +12,14 @@ from task1a.config import TrainingConfig
 
 def augment(x: Tensor, targets: Tensor, recipe: TrainingConfig, roll_frames: int,
             rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-    """Time roll, mixup and SpecAugment as the recipe says; zero widths, counts and alpha leave a step out.
+    """Apply time roll, mixup and SpecAugment; a step whose width, count or alpha is zero is skipped.
 
     Args:
-        x: [N, 1, F, T].
+        x: clips [N, 1, F, T].
         targets: class probabilities [N, classes].
-        recipe: the widths, counts and alpha.
-        roll_frames: greatest shift of the time roll in frames.
-        rng: draws all parameters.
+        recipe: parameters of the augmentation.
+        roll_frames: maximum shift of the time roll in frames.
+        rng: random generator.
 
     Returns:
         The augmented clips and their class probabilities.
@@ -36,7 +36,7 @@ def augment(x: Tensor, targets: Tensor, recipe: TrainingConfig, roll_frames: int
 
 
 def time_roll(x: Tensor, shifts: np.ndarray) -> Tensor:
-    """Shift every clip along time by its own number of frames; what leaves at one end enters at the other.
+    """Shift every clip circularly along time by its own number of frames.
 
     Shape: x [N, 1, F, T], shifts [N] -> [N, 1, F, T].
     """
@@ -47,9 +47,13 @@ def time_roll(x: Tensor, shifts: np.ndarray) -> Tensor:
 
 
 def mixup(x: Tensor, targets: Tensor, weights: np.ndarray, partners: np.ndarray) -> tuple[Tensor, Tensor]:
-    """Convex combination of every clip, and its target, with its partner (Zhang et al., *mixup*, ICLR 2018).
+    """Mix every clip and its target with those of a partner (Zhang et al., *mixup*, ICLR 2018).
 
-    Shape: x [N, 1, F, T], targets [N, classes], weights [N] of the clip itself, partners [N] indices.
+    Args:
+        x: clips [N, 1, F, T].
+        targets: class probabilities [N, classes].
+        weights: weight of each clip [N]; that of its partner is 1 - weight.
+        partners: index of each clip's partner [N].
     """
     own = torch.from_numpy(weights).to(x)
     other = torch.from_numpy(partners).to(x.device)
@@ -58,9 +62,9 @@ def mixup(x: Tensor, targets: Tensor, weights: np.ndarray, partners: np.ndarray)
 
 
 def draw_masks(clips: int, count: int, width: int, length: int, rng: np.random.Generator) -> np.ndarray:
-    """Which positions of an axis are masked, for every clip (Park et al., *SpecAugment*, Interspeech 2019).
+    """Draw the masked positions of one axis for every clip (Park et al., *SpecAugment*, Interspeech 2019).
 
-    Each of ``count`` masks has a width drawn from 0 ... ``width`` and a start drawn from where it still fits.
+    The width of each of ``count`` masks is uniform in 0 ... ``width``, its start uniform where the mask fits.
 
     Returns:
         bool [clips, length].
@@ -72,7 +76,7 @@ def draw_masks(clips: int, count: int, width: int, length: int, rng: np.random.G
 
 
 def spec_augment(x: Tensor, rows: np.ndarray, columns: np.ndarray, fill: Tensor) -> Tensor:
-    """Put ``fill`` into the masked mel bins and frames.
+    """Replace the masked mel bins and frames by ``fill``.
 
     Shape: x [N, 1, F, T], rows bool [N, F], columns bool [N, T], fill [N, 1, 1, 1] -> [N, 1, F, T].
     """

@@ -1,4 +1,4 @@
-"""Temperature scaling on the validation clips (Guo et al., *On calibration of modern neural networks*, ICML 2017)."""
+"""Temperature scaling on the validation clips (Guo et al., *On Calibration of Modern Neural Networks*, ICML 2017)."""
 import math
 
 import lightning_fabric
@@ -12,10 +12,10 @@ from task1a.training.fit import Job
 
 
 def calibrate(model: nn.Module, job: Job, fabric: lightning_fabric.Fabric) -> float:
-    """Divide the logits by the temperature of least log loss on the validation clips.
+    """Divide the logits by the temperature with the lowest log loss on the validation clips.
 
-    The head is linear in its parameters and only the mean follows it, so the temperature goes into them: the model has
-    the same decisions and as many parameters as before.
+    The head is linear and only a mean follows it, so its parameters are divided instead: decisions and number of
+    parameters do not change.
 
     Returns:
         The temperature.

@@ -1,9 +1,9 @@
-"""Compression: a vanilla model is pruned, quantized to 8 bit and trained on, taught by the vanilla model or by several.
+"""Compression: a vanilla model is pruned, quantized to 8 bits and fine-tuned with knowledge distillation.
 
 The recipe of BC-ResNet-ASC's Table 4 (arXiv 2206.13909), as far as it is published: one-shot magnitude pruning of all
-convolution weights, ratio 0.89; 8-bit convolutions and half precision for everything else; knowledge distillation
-(Hinton et al.: *Distilling the knowledge in a neural network*, arXiv 1503.02531). Length, rate, teacher, temperature
-and weights of the losses are not published; :class:`task1a.config.CompressionConfig` says what stands for them.
+convolution weights with ratio 0.89, 8-bit convolutions, half precision for everything else, and knowledge distillation
+(Hinton et al., *Distilling the Knowledge in a Neural Network*, arXiv 1503.02531). Number of epochs, learning rate,
+teacher, temperature and loss weights are not published; the defaults are in :class:`task1a.config.CompressionConfig`.
 """
 import math
 from collections.abc import Sequence
@@ -28,20 +28,20 @@ from task1a.training.train import cross_entropy
 
 
 def compress(job: Job, settings: CompressionConfig, vanilla: Path, teachers: Sequence[Path]) -> None:
-    """Compress a model and write ``packed.safetensors``, its xz, ``history.csv`` and ``checkpoint.pt`` into the folder.
+    """Compress a model and write ``packed.safetensors``, its xz, ``history.csv`` and ``checkpoint.pt``.
 
-    On the CPU a resumed run ends with the file of an undisturbed one, byte for byte. What is validated after every
-    epoch is the model as it would be stored.
+    On the CPU a resumed compression ends with the same file as an undisturbed one, byte for byte. The model validated
+    after every epoch is the one that would be stored.
 
     Args:
-        job: as for the training of the vanilla model; its recipe is that of the compression.
-        settings: how to prune, quantize and distil.
-        vanilla: the model file to start from.
-        teachers: model files; none for a training on the labels alone.
+        job: the training, with the recipe of the compression.
+        settings: settings of pruning, quantization and distillation.
+        vanilla: model file to compress.
+        teachers: model files of the teachers; without any, the model is trained on the labels alone.
 
     Raises:
-        InputError: a model file is unusable or a teacher of another task, the wanted size cannot be reached, or what
-            :func:`task1a.training.fit.fit` names.
+        InputError: a model file is unusable, a teacher has different labels or features, the target size is out of
+            reach, or :func:`task1a.training.fit.fit` fails.
     """
     fabric = launch(job.device, job.recipe.precision)
     packing = Packing(settings.weight_scales, settings.fold_batch_norms)
@@ -65,7 +65,11 @@ def compress(job: Job, settings: CompressionConfig, vanilla: Path, teachers: Seq
 
 
 def prepared(vanilla: Path, packing: Packing) -> tuple[nn.Module, ModelSpec]:
-    """A vanilla model made ready for compression, nothing pruned yet, and the specification of what becomes of it."""
+    """Load a vanilla model and prepare it for pruning and quantization.
+
+    Returns:
+        The prepared model, and the specification of the compressed model.
+    """
     model, spec = model_file.load(vanilla)
     if spec.packing is not None:
         raise InputError(f"{vanilla}: is compressed already; give the vanilla model")
@@ -76,7 +80,7 @@ def prepared(vanilla: Path, packing: Packing) -> tuple[nn.Module, ModelSpec]:
 
 
 def wanted_ratio(model: nn.Module, packing: Packing, settings: CompressionConfig) -> float:
-    """The part to prune: as set, or solved for the wanted size."""
+    """The pruning ratio: as configured, or computed from the target size."""
     if settings.target_bytes is None:
         return settings.ratio
     tensors = packed.pack(model, packing).values()
@@ -85,38 +89,38 @@ def wanted_ratio(model: nn.Module, packing: Packing, settings: CompressionConfig
     try:
         return ratio_for_bytes(settings.target_bytes, weights, others)
     except ValueError as error:
-        raise InputError(f"compression.target_bytes={settings.target_bytes}: out of reach, for {error}") from None
+        raise InputError(f"compression.target_bytes={settings.target_bytes}: out of reach: {error}") from None
 
 
 def prune_to(model: nn.Module, ratio: float, scope: str) -> None:
-    """Prune a prepared model by magnitude, in addition to what is pruned already."""
+    """Prune a prepared model by magnitude; weights pruned before stay pruned."""
     weights, kept = packed.pruning(model)
     for name, stays in kept_by_magnitude(weights, kept, ratio, scope).items():
         kept[name].copy_(stays)
 
 
 def unpacked(model: nn.Module, spec: ModelSpec) -> nn.Module:
-    """What will be read back from the file of a prepared model."""
+    """The model that would be read back from the file of a prepared model."""
     stored = spec.build()
     stored.load_state_dict(packed.unpack(packed.pack(model, spec.packing)), strict=False)
     return stored.eval()
 
 
 def summary(model: nn.Module) -> str:
-    """One line: how much of a prepared model is pruned, and which layers have nothing left."""
+    """The number of pruned weights of a prepared model, and its layers that are pruned completely."""
     kept = packed.pruning(model)[1]
     weights, pruned = (sum(map(count, kept.values())) for count in (Tensor.numel, lambda mask: int((~mask).sum())))
     empty = [name for name, mask in kept.items() if not mask.any()]
-    return f"{pruned:,} of {weights:,} convolution weights are pruned ({100 * pruned / weights:.1f} %)" + (
-        f", in {', '.join(empty)} all of them" if empty else "")
+    line = f"{pruned:,} of {weights:,} convolution weights are pruned ({100 * pruned / weights:.1f} %)"
+    return f"{line}, including all of {', '.join(empty)}" if empty else line
 
 
 class Teacher:
-    """One model, or several whose probabilities are averaged.
+    """One teacher, or several whose probabilities are averaged.
 
     Args:
-        models: in evaluation mode.
-        temperature: of the softmax, T.
+        models: teachers in evaluation mode.
+        temperature: softmax temperature.
 
     Shape: clips [N, 1, F, T] -> log probabilities [N, classes].
     """
@@ -127,7 +131,7 @@ class Teacher:
 
     @torch.no_grad()
     def __call__(self, x: Tensor) -> Tensor:
-        """Log probabilities of augmented clips, softened by the temperature."""
+        """Log probabilities of augmented clips at the softmax temperature."""
         each = torch.stack([F.log_softmax(model(x).float() / self.temperature, dim=1) for model in self.models])
         return each.logsumexp(dim=0) - math.log(len(self.models))
 
@@ -136,17 +140,17 @@ def distillation_loss(outputs: Tensor, targets: Tensor, teacher: Tensor, tempera
                       weights: tuple[float, float]) -> Tensor:
     """w_1 H(targets, softmax(z)) + w_2 T^2 KL(teacher || softmax(z / T)), Hinton et al. (arXiv 1503.02531).
 
-    T^2 makes up for the gradient of the softened softmax, which falls as 1 / T^2.
+    T^2 compensates for the gradient of the softened softmax, which scales with 1 / T^2.
 
     Args:
-        outputs: logits z of the student, [N, classes].
-        targets: probabilities, [N, classes].
-        teacher: log probabilities at the same temperature, [N, classes].
-        temperature: T.
+        outputs: logits z of the student [N, classes].
+        targets: class probabilities [N, classes].
+        teacher: log probabilities at the same temperature [N, classes].
+        temperature: softmax temperature T.
         weights: w_1, w_2.
 
     Returns:
-        The mean over the clips.
+        The mean loss over the clips.
     """
     student = F.log_softmax(outputs / temperature, dim=1)
     divergence = F.kl_div(student, teacher, reduction="batchmean", log_target=True)

@@ -1,7 +1,7 @@
-"""The training loop that both recipes, :mod:`task1a.training.train` and :mod:`task1a.training.compress`, go through.
+"""The training loop of both recipes, :mod:`task1a.training.train` and :mod:`task1a.training.compress`.
 
-A run is repeatable and can be killed at any moment: every epoch draws from generators that are seeded by (seed, epoch,
-rank) alone, and the state after each epoch lies in the checkpoint, so a resumed run goes through the same numbers.
+A training is repeatable and can be killed at any moment: the random generators of every epoch are seeded with (seed,
+epoch, rank), and a checkpoint is written after every epoch, so a resumed training computes the same numbers.
 """
 import io
 import math
@@ -39,7 +39,7 @@ HISTORY = ("epoch", "learning_rate", "train_loss", "validation_accuracy", "valid
 
 @dataclass(frozen=True)
 class Examples:
-    """Clips by index, ``read`` giving their log-mel energies, and their class indices ``targets`` [clips]."""
+    """Labelled clips: a function that reads their log-mel energies, and their class indices [clips]."""
 
     read: ReadClips
     targets: np.ndarray
@@ -55,18 +55,18 @@ class Examples:
 
 @dataclass(frozen=True)
 class Job:
-    """What a training works with."""
+    """One training: model, recipe, clips and output folder."""
 
     spec: ModelSpec
-    """the model"""
+    """specification of the model"""
     recipe: TrainingConfig
-    """how it is trained"""
+    """hyperparameters"""
     seed: int
     """random seed"""
     train: Examples
-    """clips to learn from"""
+    """training clips"""
     validation: Examples
-    """clips to validate on after every epoch; may be none"""
+    """validation clips, evaluated after every epoch; may be empty"""
     folder: Path
     """output folder"""
     identity: str
@@ -74,16 +74,16 @@ class Job:
     device: str = "auto"
     """``auto``, ``cpu`` or ``cuda``"""
     resume: bool = True
-    """go on from the checkpoint in the folder where that is of the same identity"""
+    """whether to resume from a checkpoint of the same identity in the output folder"""
     report: Callable[[str], None] = print
-    """takes a line of text after every epoch"""
+    """receives a line of text after every epoch"""
 
 
 def device_of(name: str) -> str:
-    """``cpu`` or ``cuda`` for what the user asked for: ``auto`` takes a GPU where there is one.
+    """Resolve ``auto`` to ``cuda`` if there is a GPU, and to ``cpu`` otherwise.
 
     Raises:
-        InputError: ``cuda`` was asked for and there is none.
+        InputError: ``name`` is ``cuda`` and there is no GPU.
     """
     if name == "cuda" and not torch.cuda.is_available():
         raise InputError("--device cuda: no CUDA device is available here; use --device cpu")
@@ -91,15 +91,10 @@ def device_of(name: str) -> str:
 
 
 def check_memory(spec: ModelSpec, recipe: TrainingConfig, device: str) -> None:
-    """Refuse a training that cannot fit into the memory of its device, before anything is computed.
-
-    Args:
-        spec: the model.
-        recipe: how it is trained.
-        device: ``auto``, ``cpu`` or ``cuda``.
+    """Check that a training step fits into the memory of the device.
 
     Raises:
-        InputError: the least that a step takes is more than there is.
+        InputError: a lower bound of the memory of a step exceeds the memory of the device.
     """
     with torch.device("meta"):
         model = spec.build()
@@ -107,24 +102,19 @@ def check_memory(spec: ModelSpec, recipe: TrainingConfig, device: str) -> None:
     if recipe.precision != "32-true":
         needed //= 2
     if device_of(device) == "cuda":
-        there = torch.cuda.get_device_properties(0).total_memory
+        available = torch.cuda.get_device_properties(0).total_memory
     else:
-        there = psutil.virtual_memory().total
-    if needed > there:
-        raise InputError(f"a training step of this network takes {needed / 1e9:,.1f} GB or more, and there are "
-                         f"{there / 1e9:,.1f} GB of memory; lower training.batch_size={recipe.batch_size}, or make the "
-                         "network or its input smaller")
+        available = psutil.virtual_memory().total
+    if needed > available:
+        raise InputError(f"a training step of this network takes at least {needed / 1e9:,.1f} GB of memory, and the "
+                         f"device has {available / 1e9:,.1f} GB; lower training.batch_size={recipe.batch_size}, or use "
+                         "a smaller network or smaller features")
 
 
 def launch(device: str, precision: str) -> lightning_fabric.Fabric:
-    """The device, the precision and, under torchrun, the group of processes.
-
-    Args:
-        device: ``auto``, ``cpu`` or ``cuda``.
-        precision: as lightning-fabric names it.
-    """
+    """Set up the device, the precision and, under torchrun, the process group."""
     local, world = (int(os.environ.get(name, 1)) for name in ("LOCAL_WORLD_SIZE", "WORLD_SIZE"))
-    # on the CPU Fabric joins torchrun's group only when told its size; at its defaults each process trains alone
+    # on the CPU Fabric joins torchrun's process group only if given its size; otherwise each process trains alone
     fabric = lightning_fabric.Fabric(
         accelerator=device_of(device), devices=local, num_nodes=world // local, precision=precision,
         strategy="ddp" if world > 1 else "auto")
@@ -133,7 +123,7 @@ def launch(device: str, precision: str) -> lightning_fabric.Fabric:
 
 
 def learning_rate(step: int, steps_per_epoch: int, recipe: TrainingConfig) -> float:
-    """Rate of a step (counted from 0): linear from 0 to the peak over the warm-up, then half a cosine to 0."""
+    """Learning rate of a step (from 0): linear warm-up from 0 to the peak, then cosine decay to 0."""
     warmup, total = recipe.warmup_epochs * steps_per_epoch, recipe.epochs * steps_per_epoch
     if step < warmup:
         return recipe.learning_rate * step / warmup
@@ -143,21 +133,20 @@ def learning_rate(step: int, steps_per_epoch: int, recipe: TrainingConfig) -> fl
 def fit(job: Job, fabric: lightning_fabric.Fabric, model: nn.Module, loss: Loss,
         before_epoch: Callable[[int], None] = lambda epoch: None,
         as_stored: Callable[[nn.Module], nn.Module] = lambda model: model) -> None:
-    """Train a model for the epochs of the job's recipe, writing ``history.csv`` and ``checkpoint.pt`` after each.
+    """Train a model, writing ``history.csv`` and ``checkpoint.pt`` after every epoch.
 
-    On the CPU a resumed run ends with the weights of an undisturbed one, bit for bit.
+    On the CPU a resumed training ends with the same weights as an undisturbed one, bit for bit.
 
     Args:
-        job: recipe, clips, folder.
+        job: recipe, clips and output folder.
         fabric: device, precision and processes.
-        model: is trained in place, and put on the device.
-        loss: of a batch.
-        before_epoch: called with the number of every epoch, counted from 0; what it changes must be part of the
-            model's state.
-        as_stored: gives the model that is validated.
+        model: trained in place, and moved to the device.
+        loss: loss of a batch.
+        before_epoch: called with the index of every epoch; all that it changes must be part of the model's state.
+        as_stored: returns the model to validate, e.g. with quantized weights.
 
     Raises:
-        InputError: there are too few clips for one step, the loss is no longer finite, or the checkpoint is damaged.
+        InputError: there are too few clips for one step, the loss is not finite, or the checkpoint is damaged.
     """
     recipe, features = job.recipe, job.spec.features
     rank, world = fabric.global_rank, fabric.world_size
@@ -171,15 +160,15 @@ def fit(job: Job, fabric: lightning_fabric.Fabric, model: nn.Module, loss: Loss,
         _load(job.folder / "checkpoint.pt", state)
     history = state["history"]
     if rank == 0 and world > 1:
-        job.report(f"{world} processes, {recipe.batch_size} clips a step together")
+        job.report(f"{world} processes, {recipe.batch_size} clips per step in total")
     if rank == 0 and history:
-        job.report(f"going on after epoch {len(history)} of {recipe.epochs}")
+        job.report(f"resuming after epoch {len(history)} of {recipe.epochs}")
 
     roll_frames = round(recipe.roll_seconds * features.sample_rate / features.hop)
     for epoch in range(len(history), recipe.epochs):
         started = time.monotonic()
         before_epoch(epoch)
-        torch.manual_seed(job.seed + 1_000_003 * (epoch + 1) + rank)  # of the dropout
+        torch.manual_seed(job.seed + 1_000_003 * (epoch + 1) + rank)  # for the dropout
         rng = np.random.default_rng((job.seed, epoch, 1 + rank))
         order = np.random.default_rng((job.seed, epoch)).permutation(len(job.train))
         batches = batches_of(order, recipe.batch_size, world)
@@ -216,9 +205,9 @@ def fit(job: Job, fabric: lightning_fabric.Fabric, model: nn.Module, loss: Loss,
 
 
 def batches_of(order: np.ndarray, batch_size: int, world: int) -> list[np.ndarray]:
-    """Cut ``order`` into batches that divide evenly among the ``world`` processes.
+    """Divide ``order`` into batches that can be shared evenly among ``world`` processes.
 
-    A remainder too small for a batch norm is left out.
+    Remainders too small for batch normalization are dropped.
 
     Raises:
         InputError: there are too few clips for one batch.
@@ -232,7 +221,7 @@ def batches_of(order: np.ndarray, batch_size: int, world: int) -> list[np.ndarra
 
 
 def validate(model: nn.Module, examples: Examples, batch_size: int, device: torch.device) -> tuple[float, float]:
-    """Accuracy in percent of the clips and log loss (natural); NaN where there are no clips."""
+    """Overall accuracy in percent and log loss in nats; NaN if there are no clips."""
     if not len(examples):
         return math.nan, math.nan
     outputs = logits(model, examples.read, len(examples), batch_size, device)
@@ -242,12 +231,12 @@ def validate(model: nn.Module, examples: Examples, batch_size: int, device: torc
 
 
 def _load(path: Path, state: dict[str, Any]) -> None:
-    """Set the state to that of the checkpoint, where there is one of the same identity."""
+    """Load the checkpoint into ``state`` if it exists and has the same identity."""
     if not path.is_file():
         return
     try:
         with zipfile.ZipFile(path) as archive:
-            damaged = archive.testzip()  # torch does not look at the checksums
+            damaged = archive.testzip()  # torch does not verify the checksums
         if damaged:
             raise ValueError(f"the checksum of {damaged} differs")
         checkpoint = torch.load(path, weights_only=True, map_location="cpu")
@@ -258,11 +247,11 @@ def _load(path: Path, state: dict[str, Any]) -> None:
     except (RuntimeError, KeyError, TypeError, ValueError, EOFError, pickle.UnpicklingError,
             zipfile.BadZipFile, OSError) as error:
         raise InputError(f"{path}: not a usable checkpoint ({' '.join(str(error).split())[:120]}); "
-                         "remove it to train from the start") from None
+                         "remove it to train from the beginning") from None
 
 
 def _save(path: Path, state: dict[str, Any]) -> None:
-    content = io.BytesIO()  # torch reports a full disk as a RuntimeError, a plain file as what it is
+    content = io.BytesIO()  # a full disk is an OSError for a plain file, but a RuntimeError for torch
     torch.save({**state, "model": state["model"].state_dict(), "optimizer": state["optimizer"].state_dict()}, content)
     with replacing(path) as part:
         part.write_bytes(content.getvalue())

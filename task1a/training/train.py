@@ -1,4 +1,4 @@
-"""The vanilla recipe: from cached log-mel energies to ``model.safetensors``."""
+"""The vanilla recipe: from log-mel energies to ``model.safetensors``."""
 import warnings
 from collections.abc import Iterator
 
@@ -17,17 +17,17 @@ from task1a.training.fit import Examples, Job, fit, launch
 
 
 def train(job: Job) -> None:
-    """Train a model and write ``model.safetensors``, ``history.csv`` and ``checkpoint.pt`` into the job's folder.
+    """Train a model and write ``model.safetensors``, ``history.csv`` and ``checkpoint.pt``.
 
     Raises:
-        InputError: what :func:`task1a.training.fit.fit` names.
+        InputError: :func:`task1a.training.fit.fit` fails.
     """
     fabric = launch(job.device, job.recipe.precision)
     torch.manual_seed(job.seed)
     model = job.spec.build()
 
     def learn_statistics(epoch: int) -> None:
-        if epoch == 0:  # a checkpoint has them
+        if epoch == 0:  # a checkpoint contains them
             models.learn_statistics(model, _clips(job.train, job.recipe.batch_size, fabric.device))
 
     fit(job, fabric, model, cross_entropy, learn_statistics)
@@ -39,23 +39,23 @@ def train(job: Job) -> None:
 
 
 def cross_entropy(_: Tensor, outputs: Tensor, targets: Tensor) -> Tensor:
-    """The loss of a training without a teacher."""
+    """Loss of a training without a teacher."""
     return F.cross_entropy(outputs, targets)
 
 
 def split_validation(clips: pd.DataFrame, fraction: float, seed: int) -> np.ndarray:
-    """Choose the validation clips: whole locations, about ``fraction`` of the clips, scenes in proportion.
+    """Choose validation clips: all clips of some locations, stratified by scene.
 
     Args:
         clips: ``scene_label`` and ``identifier`` (the location) of the training split.
-        fraction: 0 for no validation.
-        seed: of the draw.
+        fraction: approximate fraction of the clips; 0 for no validation.
+        seed: random seed.
 
     Returns:
         bool [clips]: True for validation.
 
     Raises:
-        InputError: there are too few locations to hold any out.
+        InputError: there are too few locations.
     """
     held_out = np.zeros(len(clips), dtype=bool)
     if fraction == 0:
@@ -64,17 +64,17 @@ def split_validation(clips: pd.DataFrame, fraction: float, seed: int) -> np.ndar
     locations, largest_scene = clips.identifier.nunique(), clips.scene_label.value_counts().max()
     if min(locations, largest_scene) < parts:
         raise InputError(f"training.validation_fraction={fraction:g}: the training split ({locations} locations, at "
-                         f"most {largest_scene} clips a scene) does not divide into {parts} parts; raise it, or give "
-                         "0 for no validation")
+                         f"most {largest_scene} clips a scene) cannot be divided into {parts} parts; raise it, or set "
+                         "it to 0 for no validation")
     folds = StratifiedGroupKFold(parts, shuffle=True, random_state=seed)
     with warnings.catch_warnings():
-        # a scene with fewer clips than parts is missing from some folds, which is as good as it gets
+        # a scene with fewer clips than parts cannot be in every fold
         warnings.filterwarnings("ignore", message="The least populated class")
         held_out[next(folds.split(clips, clips.scene_label, clips.identifier))[1]] = True
     return held_out
 
 
 def _clips(examples: Examples, batch_size: int, device: torch.device) -> Iterator[Tensor]:
-    """All clips in their order, in batches."""
+    """All clips in order, in batches."""
     for start in range(0, len(examples), batch_size):
         yield examples.batch(np.arange(start, min(start + batch_size, len(examples))), device)[0]

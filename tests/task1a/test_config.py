@@ -197,8 +197,8 @@ def test_a_wrong_override_is_named(override, message):
     ("base: wrong.yaml", "is based on this file itself"),
     ("trainign: {}", "did you mean 'training"),
     ("model: !!python/object/apply:os.system [ls]", "not valid YAML"),
-    ("training: {epochs: 3, epochs: 4}", "not valid YAML: line 1: the key 'epochs' again"),
-    ("training: &a [*a]", "not valid YAML: line 1: a reference"),
+    ("training: {epochs: 3, epochs: 4}", "not valid YAML: line 1: repeated key 'epochs'"),
+    ("training: &a [*a]", "not valid YAML: line 1: references"),
     ("1: 2", "unknown key '1'"),
 ])
 def test_a_wrong_file_is_named(tmp_path, text, message):

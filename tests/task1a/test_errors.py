@@ -19,8 +19,8 @@ def raising(error: BaseException):
     (InputError("x.yaml: no such file"), 2, "error: x.yaml: no such file"),
     (FileNotFoundError(2, "No such file or directory", "x"), 2, "error: [Errno 2] No such file or directory: 'x'"),
     (FallsShort("too large"), 1, "falls short: too large"),
-    (KeyboardInterrupt(), 130, "interrupted; the same command goes on from here"),
-    (MemoryError(), 2, "error: this command needs more memory than there is"),
+    (KeyboardInterrupt(), 130, "interrupted; run the same command again to resume"),
+    (MemoryError(), 2, "error: this command ran out of memory"),
     (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"), 2, "error: this comm"),
 ])
 def test_every_end_has_its_status_and_one_line(error, status, said, capsys):

@@ -21,10 +21,10 @@ def test_what_is_written_is_plain_yaml_to_every_reader():
 
 
 @pytest.mark.parametrize("content, problem, line", [
-    ("a: 1\na: 2", "the key 'a' again", 2),
-    ("a: {b: 1, 'b': 2}", "the key 'b' again", 1),
-    ("a: &x 1\nb: *x", "a reference (*)", 2),
-    ("a: &a [*a]", "a reference (*)", 1),
+    ("a: 1\na: 2", "repeated key 'a'", 2),
+    ("a: {b: 1, 'b': 2}", "repeated key 'b'", 1),
+    ("a: &x 1\nb: *x", "references (*)", 2),
+    ("a: &a [*a]", "references (*)", 1),
     ("a: 1\x85b: 2", r"the line separator '\x85'", 1),
     ("a: 1\nb: 2\u2028c: 3", r"the line separator '\u2028'", 2),
     ("a: 1\u2029b: 2", r"the line separator '\u2029'", 1),
@@ -36,7 +36,7 @@ def test_what_is_written_is_plain_yaml_to_every_reader():
     ("a: !!python/object/apply:os.system [ls]", "could not determine a constructor", 1),
     ("a: 2020-13-45", "month must be in 1..12", None),
     ("a: " + "9" * 5000, "Exceeds the limit", None),
-    ('a: "\\ud800"', "an escape that stands for no character", 1),
+    ('a: "\\ud800"', "an escape sequence is not a character", 1),
     (b"a: \xff", "not UTF-8 text", None),
     ("a: \ud800", "not UTF-8 text", None),
     ("{[a]: 1}", "unhashable key", 1),
@@ -56,7 +56,7 @@ def test_an_alias_bomb_costs_nothing(tmp_path):
     lines += [f"a{k}: &a{k} [{', '.join([f'*a{k - 1}'] * 10)}]" for k in range(1, 10)]
     (tmp_path / "bomb.yaml").write_text("\n".join(lines), encoding="utf-8")
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    with pytest.raises(InputError, match="bomb.yaml: not valid YAML: line 2: a reference"):
+    with pytest.raises(InputError, match="bomb.yaml: not valid YAML: line 2: references"):
         read_yaml(tmp_path / "bomb.yaml")
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000
 

@@ -204,7 +204,7 @@ def test_force_does_a_stage_again_with_the_same_result(again, arguments, capsys)
 
 def test_a_stage_whose_predecessors_are_missing_says_so(arguments, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(InputError, match="stage data comes first: not done yet; run --stage all, or name it"):
+    with pytest.raises(InputError, match="stage data comes first: not done yet; run --stage all, or add it"):
         runner.main([*arguments, "--stage", "predict"])
 
 
@@ -220,7 +220,7 @@ def test_without_an_evaluation_set_there_is_a_result_but_no_package(again, argum
     assert said["package"].startswith("left out: without an evaluation set")
     assert (again / "others/toy/seed0/evaluation.json").is_file()
     assert not (again / "others/toy/seed0/submission").exists()
-    with pytest.raises(InputError, match="without an evaluation set there is nothing to submit"):
+    with pytest.raises(InputError, match="there is no evaluation set to submit"):
         runner.main([*without, "--stage", "package"])
 
 
@@ -253,7 +253,7 @@ def test_a_system_without_compression_is_its_vanilla_model(again, system, argume
 
 def test_the_same_training_is_taken_and_another_seed_is_trained(system, arguments, capsys):
     runner.main(["--system", system("twin"), *arguments[2:], "--stage", "data,features,train"])
-    assert f"the same training was done in {RUN}; its model is taken" in capsys.readouterr().out.replace("\\", "/")
+    assert f"{RUN} has the same training; its model is copied" in capsys.readouterr().out.replace("\\", "/")
     runner.main([*arguments, "--stage", "data,features,train", "--seed", "1"])
     said = capsys.readouterr().out
     assert "epoch 6/6" in said and "the same training" not in said
@@ -296,7 +296,7 @@ def test_a_data_root_is_used_also_by_the_demo_system(toy_data, tmp_path, monkeyp
     monkeypatch.chdir(tmp_path)
     runner.main(["--data-root", str(toy_data[0]), "--stage", "data"])
     said = capsys.readouterr().out
-    assert said.startswith("note: this is the small demo system, on the data set that was given")
+    assert said.startswith("note: this is the small demo system on your data set")
     assert read_json(Path("runs/demo/seed0/data.json"))["clips"]["test"] == 90
     with pytest.raises(InputError, match="no data set: give its folder with --data-root DIR"):
         runner.main(["--eval-root", str(toy_data[1]), "--stage", "data"])
@@ -400,7 +400,7 @@ def test_a_killed_run_ends_like_an_undisturbed_one(undisturbed, arguments, tmp_p
     finished = subprocess.run(command(*arguments), cwd=tmp_path, capture_output=True, text=True, timeout=300)
     assert finished.returncode == 0, finished.stderr
     if stage != "features":
-        assert re.search(rf"going on after epoch \d of {6 if stage == 'train' else 4}", finished.stdout)
+        assert re.search(rf"resuming after epoch \d of {6 if stage == 'train' else 4}", finished.stdout)
     assert files(tmp_path / RUN) == FILES
     timed = {f"{stage}/{name}" for stage in ("train", "compress") for name in ("checkpoint.pt", "history.csv")} | {
         "stages/train.json", "stages/compress.json"}  # hold the seconds of each epoch
@@ -422,7 +422,7 @@ def test_damaged_clips_stop_the_run_or_are_left_out_and_listed(arguments, toy_da
         path.write_bytes(path.read_bytes()[:5000])
     monkeypatch.chdir(tmp_path)
     own = [*arguments[:2], "--data-root", "development", "--eval-root", "evaluation", "training.epochs=1"]
-    with pytest.raises(InputError, match="problems, named above: .* --skip-damaged"):
+    with pytest.raises(InputError, match="problems, listed above: .* --skip-damaged"):
         runner.main(own)
     assert f"{reference[3]} (truncated: " in capsys.readouterr().out
     runner.main([*own, "--skip-damaged"])
@@ -437,7 +437,7 @@ def test_damaged_clips_stop_the_run_or_are_left_out_and_listed(arguments, toy_da
 def test_ctrl_c_ends_with_one_line(arguments, tmp_path):
     process = kill_when(lambda: some_epochs_done(tmp_path), arguments, tmp_path, signal.SIGINT)
     assert process.returncode == 130
-    assert process.stderr.read().splitlines()[-1] == "interrupted; the same command goes on from here"
+    assert process.stderr.read().splitlines()[-1] == "interrupted; run the same command again to resume"
 
 
 def test_two_processes_train_one_model(undisturbed, arguments, tmp_path):
@@ -455,5 +455,5 @@ def test_two_processes_train_one_model(undisturbed, arguments, tmp_path):
 
 def test_under_torchrun_only_training_runs(arguments, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(InputError, match="under torchrun only --stage train or --stage compress runs"):
+    with pytest.raises(InputError, match="torchrun is for --stage train or --stage compress alone"):
         runner.main(arguments)

@@ -204,7 +204,7 @@ def test_termination_ends_the_runs_and_says_how_to_go_on(toys):
     processes = [int(line.split()[-1]) for line in Path("events.txt").read_text().splitlines()]
     started.send_signal(signal.SIGTERM)
     _, said = started.communicate(timeout=60)
-    assert started.returncode == 130 and said.endswith("interrupted; the same command goes on from here\n")
+    assert started.returncode == 130 and said.endswith("interrupted; run the same command again to resume\n")
     assert not any(map(psutil.pid_exists, processes)) and len(made.events) == 2
 
 
@@ -260,6 +260,6 @@ def test_real_runs_whose_driver_is_killed_and_a_sweep_that_starts_none(toys, toy
     assert re.search(r"^toy/seed0  done  accuracy \d+\.\d %$", first, re.MULTILINE)
     assert re.search(r"^large/seed0  falls short  accuracy \d+\.\d %  the model is over the size limit: ", first,
                      re.MULTILINE)
-    assert "the same training was done in" in Path("runs/plain/seed0/log.txt").read_text(encoding="utf-8")
+    assert "has the same training" in Path("runs/plain/seed0/log.txt").read_text(encoding="utf-8")
     monkeypatch.setattr(sweep, "RUNNER", ("-c", "raise SystemExit(9)"))
     assert run(*arguments) == 1 and capsys.readouterr().out == first

@@ -148,7 +148,7 @@ ERRORS = {
     "lines that end with NEL": (meta(lambda data: data.replace(b"\n", b"\xc2\x85")), YAML, "line 1", "line separator"),
     "a line that ends with LS": (written("  name:", "\u2028  name:"), YAML, "line ", "line separator"),
     "two documents": (meta(lambda data: data + b"---\na: 1\n"), YAML, "line ", "another document"),
-    "a key twice": (written("  name: BC-ResNet", "  name: BC-ResNet\n  name: X"), YAML, "line 4", "'name' again"),
+    "a key twice": (written("  name: BC-ResNet", "  name: BC-ResNet\n  name: X"), YAML, "line 4", "'name'"),
     "a reference": (written("    embeddings: null", "    embeddings: &a x\n    more: *a"), YAML, "line ", "reference"),
     "huge": (meta(lambda data: data + b"#" * 10**6), YAML, "", "bytes"),
     # what it says of the submission

@@ -181,7 +181,7 @@ def test_a_killed_run_goes_on_to_the_same_files(tmp_path, vanilla, undisturbed, 
     assert {path.name for path in folder.iterdir()} == {"history.csv", "checkpoint.pt"}
     resumed = []
     run(folder, vanilla, SETTINGS[schedule], [vanilla] * taught, report=resumed.append)
-    assert resumed[0] == "going on after epoch 1 of 2" and len(resumed) == len(said) == 3
+    assert resumed[0] == "resuming after epoch 1 of 2" and len(resumed) == len(said) == 3
     for name in ("packed.safetensors", "packed.safetensors.xz"):
         assert (folder / name).read_bytes() == (whole / name).read_bytes()
     assert {path.name for path in folder.iterdir()} == {path.name for path in whole.iterdir()} == FILES
@@ -229,7 +229,7 @@ def test_the_pruned_part_of_the_file_is_the_ratio(tmp_path, vanilla, settings, r
     assert pruned(tensors) == math.ceil(settings["ratio"] * WEIGHTS - 1e-6)
     empty = [name.removesuffix(".weight") for name, value in tensors.items()
              if value.dtype == torch.int8 and not value.any()]
-    named = re.search(r"%\), in (.*) all of them;", said[-1])
+    named = re.search(r"%\), including all of (.*);", said[-1])
     assert sorted(named[1].split(", ") if named else []) == sorted(empty)
 
 
@@ -250,7 +250,7 @@ def test_the_wanted_size_is_reached(tmp_path, vanilla, settings, run):
 def test_a_size_that_is_out_of_reach_is_told(tmp_path, vanilla, undisturbed, run):
     others = sum(value.numel() * value.element_size() for value in
                  load_file(undisturbed("one_shot")[0] / "packed.safetensors").values() if value.dtype != torch.int8)
-    with pytest.raises(InputError, match=f"compression.target_bytes={others}: out of reach, for {others:,} B are "
+    with pytest.raises(InputError, match=f"compression.target_bytes={others}: out of reach: {others:,} B are "
                                          "taken by what is not pruned") as error:
         run(tmp_path / "a", vanilla, replace(ONE_SHOT, target_bytes=others))
     assert "\n" not in str(error.value) and not (tmp_path / "a").exists()

@@ -85,7 +85,7 @@ def test_validation_shares_no_location_and_covers_the_scenes():
                                             (list("abcdefghijkl"), ["bus", "park", "tram"] * 4)])
 def test_too_little_to_hold_out(places, scenes):
     clips = pd.DataFrame({"scene_label": scenes, "identifier": places})
-    with pytest.raises(InputError, match="does not divide into 10 parts"):
+    with pytest.raises(InputError, match="cannot be divided into 10 parts"):
         training.split_validation(clips, 0.1, 0)
 
 
@@ -110,7 +110,7 @@ def test_a_killed_run_goes_on_to_the_same_file(tmp_path, epochs, run, kill_after
     assert not (tmp_path / "killed" / "model.safetensors").exists()
     said = []
     run(tmp_path / "killed", report=said.append)
-    assert said[0] == f"going on after epoch {epochs} of 4"
+    assert said[0] == f"resuming after epoch {epochs} of 4"
     assert len(said) == 1 + 4 - epochs
     whole, resumed = (tmp_path / name / "model.safetensors" for name in ("whole", "killed"))
     assert whole.read_bytes() == resumed.read_bytes()
