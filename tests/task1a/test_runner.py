@@ -217,7 +217,7 @@ def test_a_stage_does_not_use_results_of_another_configuration(again, arguments)
 def test_without_an_evaluation_set_there_is_a_result_but_no_package(again, arguments, capsys):
     without = [*arguments[:4], *arguments[6:], "--runs", "others", "training.epochs=1"]
     said = said_by(capsys, *without)
-    assert said["package"].startswith("left out: without an evaluation set")
+    assert said["package"].startswith("left out: there is no evaluation set")
     assert (again / "others/toy/seed0/evaluation.json").is_file()
     assert not (again / "others/toy/seed0/submission").exists()
     with pytest.raises(InputError, match="there is no evaluation set to submit"):
@@ -306,7 +306,7 @@ def test_a_data_root_is_used_also_by_the_demo_system(toy_data, tmp_path, monkeyp
 def test_what_would_fail_at_the_end_is_told_at_the_beginning(arguments, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     for override, message in (("submission.authors=nobody.yaml", "submission.authors: nobody.yaml: no such file"),
-                              ("training.batch_size=100000", r"a training step of this network takes [\d.,]+ GB")):
+                              ("training.batch_size=100000", r"a training step of this network takes at least [\d.,]+ GB")):
         with pytest.raises(InputError, match=message):
             runner.main([*arguments, override, "features.clip_seconds=300.0", "features.hop=16"])
     assert "[data]" not in capsys.readouterr().out
@@ -422,7 +422,7 @@ def test_damaged_clips_stop_the_run_or_are_left_out_and_listed(arguments, toy_da
         path.write_bytes(path.read_bytes()[:5000])
     monkeypatch.chdir(tmp_path)
     own = [*arguments[:2], "--data-root", "development", "--eval-root", "evaluation", "training.epochs=1"]
-    with pytest.raises(InputError, match="problems, listed above: .* --skip-damaged"):
+    with pytest.raises(InputError, match="problems, listed above; .* --skip-damaged"):
         runner.main(own)
     assert f"{reference[3]} (truncated: " in capsys.readouterr().out
     runner.main([*own, "--skip-damaged"])
