@@ -118,7 +118,7 @@ def data(session: Session, inputs: Inputs) -> list[Path]:
     from task1a.data import check
 
     settings = session.run.config.data
-    report = check.check(session.dataset, settings.workers, settings.skip_damaged)
+    report = check.check(session.dataset, settings.skip_damaged)
     session.say(check.format_report(report))
     if report.problems:
         raise InputError(f"the data set has {len(report.problems)} problem{'s' * (len(report.problems) > 1)}, listed "

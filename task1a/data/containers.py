@@ -1,8 +1,7 @@
-"""Whether the file of a recording is whole, by the published layout of its container.
+"""Checks whether an audio file is complete, by the published layout of its container.
 
-libsndfile reads a file that was cut off as a shorter recording without a word. The containers that are taken declare
-how many bytes or samples of audio there should be, or which of their pages is the last one; of MP3 alone, which has no
-container, that cannot be told. Sources:
+libsndfile silently reads a truncated file as a shorter recording. The accepted containers declare the number of bytes
+or samples of audio, or mark their last page; only MP3, which has no container, cannot be checked. Sources:
 
 - WAV: Microsoft, *Multimedia Programming Interface and Data Specifications 1.0*; its big-endian twin RIFX likewise;
   RF64: EBU Tech 3306
@@ -17,22 +16,22 @@ import struct
 from typing import BinaryIO, NamedTuple
 
 MAX_CHUNKS = 1000
-"""How many chunks before the audio are looked at."""
+"""Number of chunks that are searched for the audio."""
 
 
 class _Layout(NamedTuple):
-    """How a container lays out its chunks."""
+    """Layout of the chunks of a container."""
 
     first: int
     """position of the first chunk"""
     head: struct.Struct
-    """name and size of a chunk"""
+    """name and size at the start of a chunk"""
     audio: bytes
     """name of the chunk that holds the samples"""
     alignment: int
-    """chunks start at multiples of so many bytes"""
+    """chunks start at multiples of this number of bytes"""
     preamble: int = 0
-    """bytes in the audio chunk before the samples"""
+    """number of bytes before the samples in the audio chunk"""
     head_counts: bool = False
     """whether the size of a chunk includes its head"""
 
@@ -51,24 +50,24 @@ _LAYOUTS = {  # by bytes 0 to 3 and 8 to 11 of the file
 }
 _AU = {b".snd": struct.Struct(">II"), b"dns.": struct.Struct("<II")}
 _FLAC, _OGG = b"fLaC", b"OggS"
-_OGG_HEAD_BYTES, _OGG_LAST_PAGE = 27, 4  # the size of a page's head; in its flags, that no page follows
+_OGG_HEAD_BYTES = 27
+_OGG_LAST_PAGE = 4  # flag of a page
 
 
 def fault(file: BinaryIO) -> str:
-    """Say why the file of a recording is not taken: it ends too early, or its container is not one of those above.
+    """Say why an audio file is refused: it is truncated, or its container cannot be checked.
 
     Args:
-        file: opened to read bytes, at any position.
+        file: opened for reading bytes, at any position.
 
     Returns:
-        Empty where nothing is wrong. That includes a container that leaves its length open, as one that was written to
-        a pipe does, and FLAC, of which only the decoder can tell whether the last sample is there.
+        The reason; empty if nothing is wrong. That includes containers that leave their length open, as those written
+        to a pipe do, and FLAC, where only the decoder can tell whether the last sample is present.
     """
     size = file.seek(0, os.SEEK_END)
     if not size:
         return "empty file"
-    file.seek(0)
-    head = file.read(12).ljust(12, b"\0")
+    head = _read(file, 0, 12).ljust(12, b"\0")
     form, kind = head[:4], head[8:]
     if form == _FLAC:
         return ""
@@ -79,18 +78,14 @@ def fault(file: BinaryIO) -> str:
         return _shortfall(size - start, 0 if declared == 0xFFFFFFFF else declared)
     if (form, kind) in _LAYOUTS:
         return _fault_of_chunks(file, size, _LAYOUTS[form, kind])
-    if _is_mp3(file, head):
-        return ""  # a row of frames that stand by themselves: a part of it is a shorter recording
-    return "neither WAV, AIFF, Wave64, AU, CAF, FLAC, Ogg nor MP3 audio; convert it to WAV"
 
-
-def _is_mp3(file: BinaryIO, head: bytes) -> bool:
-    """Whether the file begins with an MPEG frame, or with one behind an ID3v2 tag, whose size has 7 bits a byte."""
     start = 0
-    if head[:3] == b"ID3":
+    if head[:3] == b"ID3":  # a tag, whose size has 7 bits a byte
         start = 10 + (head[6] << 21 | head[7] << 14 | head[8] << 7 | head[9])
     frame = _read(file, start, 2)
-    return len(frame) == 2 and frame[0] == 0xFF and frame[1] >= 0xE0
+    if len(frame) == 2 and frame[0] == 0xFF and frame[1] >= 0xE0:
+        return ""  # MP3: independent frames
+    return "neither WAV, AIFF, Wave64, AU, CAF, FLAC, Ogg nor MP3 audio; convert it to WAV"
 
 
 def _fault_of_chunks(file: BinaryIO, size: int, layout: _Layout) -> str:
@@ -101,10 +96,10 @@ def _fault_of_chunks(file: BinaryIO, size: int, layout: _Layout) -> str:
             return "truncated: ends before its audio"
         name, declared = layout.head.unpack(head)
         start = position + len(head)
-        if name == b"ds64":  # RF64 has the size of its audio here
+        if name == b"ds64":  # holds the size of the audio in RF64
             long_size = int.from_bytes(_read(file, start, 16)[8:], "little")
         if name == layout.audio:
-            if declared == (1 << 8 * (len(head) - len(name))) - 1:  # all bits set: not known when it was written
+            if declared == (1 << 8 * (len(head) - len(name))) - 1:  # all bits set: unknown when it was written
                 declared = long_size
             elif layout.head_counts:
                 declared -= len(head)
@@ -130,7 +125,7 @@ def _shortfall(present: int, declared: int) -> str:
 
 
 def _read(file: BinaryIO, position: int, count: int) -> bytes:
-    if position >= 1 << 63:  # beyond what a file can have
+    if position >= 1 << 63:  # larger than any file
         return b""
     file.seek(position)
     return file.read(count)

@@ -1,4 +1,4 @@
-"""The data set that one command works with: a development set and, where there is one, an evaluation set.
+"""The data set of a command: a development set and, optionally, an evaluation set.
 
 Each table is read once, by :mod:`task1a.data.tau_layout`.
 """
@@ -12,7 +12,7 @@ import pandas as pd
 from task1a.data import tau_layout
 
 _SPLITS = {"development": ("train", "test"), "evaluation": ("evaluation",)}
-# the unused clips of the development set are left alone
+"""Splits whose clips are used; a development set has unused clips as well."""
 
 
 @dataclass(frozen=True)
@@ -32,17 +32,12 @@ class Dataset:
 
     @property
     def splits(self) -> dict[str, str]:
-        """The set that each split is part of: ``train``, ``test`` and, where there is one, ``evaluation``."""
+        """Name of the set that each split belongs to; the splits are ``train``, ``test`` and ``evaluation``."""
         return {split: name for name in self.roots for split in _SPLITS[name]}
-
-    @property
-    def is_demo(self) -> bool:
-        """Whether the recordings are synthesised."""
-        return tau_layout.is_demo(self.development)
 
     @cached_property
     def clips(self) -> pd.DataFrame:
-        """All clips of the development set; a clip in both splits is marked ``both``, for a check to name it."""
+        """All clips of the development set; the split of a clip that is in both splits is ``both``."""
         return tau_layout.read_development(self.development, allow_overlap=True)
 
     @cached_property
@@ -51,7 +46,7 @@ class Dataset:
         return tau_layout.read_evaluation(self.evaluation)
 
     def split(self, name: str) -> pd.DataFrame:
-        """The clips of ``train``, ``test`` or ``evaluation`` in the order of the tables.
+        """The clips of ``train``, ``test`` or ``evaluation``, in the order of the tables.
 
         Raises:
             InputError: a table is missing or malformed, or clips are in both the train and the test split.
@@ -62,7 +57,7 @@ class Dataset:
         return self.clips[self.clips.split == name].reset_index(drop=True)
 
     def filenames(self, name: str) -> Sequence[str]:
-        """Names of the clips of all splits of a set."""
+        """File names of the used clips of a set."""
         names: list[str] = []
         for split in _SPLITS[name]:
             names += self.split(split).filename.tolist()

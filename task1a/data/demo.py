@@ -1,14 +1,14 @@
-"""The embedded demo set: synthesised recordings in the TAU layout, so that everything runs with nothing downloaded.
+"""The embedded demo set: synthesised recordings in the TAU layout, so that everything runs without a download.
 
-It has the shape of the challenge's data: ten scenes, several cities, locations that are never in both splits, nine
-devices with the challenge's imbalance (mostly ``a``; ``s4`` to ``s6`` only in test), test clips that every device
-hears, and an unlabelled evaluation set with two devices more. What is heard in it is made up: figures on it say nothing
-about the challenge.
+It is built like the challenge's data: ten scenes, several cities, locations in one split only, nine devices with the
+challenge's imbalance (mostly ``a``; ``s4`` to ``s6`` only in test), test clips that all devices record, and an
+unlabelled evaluation set with two further devices. The sounds are made up, so figures on them say nothing about the
+challenge.
 
-A scene is a bed of noise and a few kinds of sound (:data:`SCENES`, :data:`SOUNDS`); each location has its own mixture,
-pitches and room. A device is a frequency response and a compressor (:data:`DEVICES`). Every random number comes from
-PCG64 seeded by a name, and all is computed in float64 before it is rounded to 24 bits, so that a clip has the same
-bytes wherever and in whatever order it is made.
+A scene is a noise bed with a few kinds of sound (:data:`SCENES`, :data:`SOUNDS`); each location has its own mixture,
+pitches and room. A device is a frequency response and a compressor (:data:`DEVICES`). Random numbers come from PCG64,
+seeded by names, and samples are computed in float64 before they are rounded to 24 bits, so the bytes of a clip do not
+depend on when and where it is made.
 """
 import hashlib
 import os
@@ -17,8 +17,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
-from itertools import count, islice
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -32,7 +31,7 @@ from task1a.files import write_text
 from task1a.machine import cores
 
 VERSION = 1
-"""Of the synthesis; to be raised with every change of what is written, so that sets on disk are built anew."""
+"""Version of the synthesis. Every change of what is written must raise it, so that existing sets are built anew."""
 
 DEVELOPMENT, EVALUATION, REFERENCE = "demo-development", "demo-evaluation", "demo-evaluation-reference.csv"
 SAMPLE_RATE = 44100
@@ -43,20 +42,20 @@ SEEN, UNSEEN, EVALUATION_ONLY = ("a", "b", "c", "s1", "s2", "s3"), ("s4", "s5", 
 
 @dataclass(frozen=True)
 class DemoSize:
-    """How much of it is made. Locations are counted for each scene."""
+    """Size of the demo set. Numbers of locations are per scene."""
 
     train_locations: int = 10
-    """locations of the training split"""
+    """number of locations of the training split"""
     clips_per_location: int = 2
-    """device ``a`` clips of a training location"""
+    """number of device ``a`` clips of a training location"""
     parallel_every: int = 14
-    """which of them the other seen devices hear, too: every so many, for each device"""
+    """period of the training clips that another seen device records too"""
     test_locations: int = 2
-    """locations of the test split, one clip each, heard by all nine devices"""
+    """number of locations of the test split: one clip each, recorded by all nine devices"""
     evaluation_locations: int = 2
-    """locations of the evaluation set, one clip each, heard by three of eleven devices"""
+    """number of locations of the evaluation set: one clip each, recorded by three of eleven devices"""
     clip_seconds: float = 5.0
-    """length of every clip"""
+    """length of a clip in seconds"""
 
 
 @dataclass(frozen=True)
@@ -64,17 +63,17 @@ class Sound:
     """One kind of sound: a tone with harmonics, or a burst of noise around a pitch."""
 
     pitch: tuple[float, float]
-    """Hz, the range from which a location draws its own"""
+    """lowest and highest pitch of a location in Hz"""
     seconds: tuple[float, float] | None = None
-    """shortest and longest; a sound without is there all the time"""
+    """shortest and longest duration; None for a continuous sound"""
     harmonics: int = 0
-    """of a tone; 0 is noise"""
+    """number of harmonics of a tone; 0 for noise"""
     glide: float = 0.0
-    """octaves by which the pitch moves at most"""
+    """largest change of the pitch in octaves"""
     notes: int = 1
-    """repetitions in a row"""
+    """number of repetitions in a row"""
     struck: bool = False
-    """dies away after its start instead of swelling and falling"""
+    """whether it decays from its start instead of swelling and fading"""
 
 
 SOUNDS: Mapping[str, Sound] = {
@@ -94,14 +93,14 @@ SOUNDS: Mapping[str, Sound] = {
 
 @dataclass(frozen=True)
 class Scene:
-    """What a scene sounds like on the average of its locations."""
+    """Sound of a scene, averaged over its locations."""
 
     tilt: float
-    """slope of the noise bed in dB an octave"""
+    """slope of the noise bed in dB per octave"""
     sway: float
-    """dB by which the bed rises and falls"""
+    """variation of the bed's level in dB"""
     sounds: Mapping[str, tuple[float, float]]
-    """sound -> how often a second (0: all the time) and how loud in dB against the bed"""
+    """sound -> occurrences per second (0 if it is continuous) and level in dB relative to the bed"""
 
 
 SCENES: Mapping[str, Scene] = {
@@ -119,11 +118,12 @@ SCENES: Mapping[str, Scene] = {
 }
 
 LEVEL_SPREAD, ROOM_SPREAD = 5.0, 2.5
-"""dB by which locations of a scene differ at most in how loud a sound is and in the response of their room. With less
-of it the scenes are easy to tell apart, with more there is little to learn from so few locations."""
+"""Largest deviations in dB of a location from its scene, in the level of a sound and in the response of the room. Less
+would make the scenes easy to classify; more would leave little to learn from so few locations."""
 
 OCTAVES = (63, 125, 250, 500, 1000, 2000, 4000, 8000, 16000)
-"""Hz at which a response is given; between them it is linear in dB over log frequency, beyond them constant."""
+"""Frequencies in Hz at which a response is given. It is linear in dB over log frequency between them, and constant
+beyond them."""
 
 
 @dataclass(frozen=True)
@@ -131,11 +131,11 @@ class Device:
     """A recording device."""
 
     response: tuple[float, ...]
-    """dB at :data:`OCTAVES`"""
+    """frequency response in dB at :data:`OCTAVES`"""
     ratio: float = 1.0
-    """of the compressor: input dB over output dB above its threshold"""
+    """ratio of the compressor: input dB over output dB above the threshold"""
     threshold: float = -36.0
-    """dB below full scale from where on it compresses"""
+    """threshold of the compressor in dB relative to full scale"""
 
 
 DEVICES: Mapping[str, Device] = {
@@ -153,37 +153,20 @@ DEVICES: Mapping[str, Device] = {
 }
 
 
-@dataclass(frozen=True)
-class Clip:
-    """One file of the set."""
-
-    scene: str
-    city: str
-    location: int
-    segment: int
-    device: str
-    split: str
-    """``train``, ``test``, ``unused`` or ``evaluation``"""
-
-    identifier = property(lambda self: f"{self.city}-{self.location}")
-    source = property(lambda self: f"{self.scene}-{self.identifier}-{self.segment}")
-    filename = property(lambda self: f"audio/{self.source}-{self.device}.wav")
-
-
 def build(root: Path, size: DemoSize | None = None, workers: int | None = None) -> tuple[Path, Path]:
-    """Make the demo set below ``root`` unless it is there, whole and of this version and size.
+    """Make the demo set below ``root``, unless it exists in this version and size.
 
     Args:
-        root: folder of ``demo-development/``, ``demo-evaluation/`` and, with the latter's labels,
-            ``demo-evaluation-reference.csv``.
-        size: how much is made.
-        workers: threads; one a core when not given. They do not change what is written.
+        root: folder of ``demo-development/``, ``demo-evaluation/`` and ``demo-evaluation-reference.csv``, which has
+            the labels of the latter.
+        size: size of the set.
+        workers: number of threads; default: one per core. It does not change the files.
 
     Returns:
-        The folders of the development and of the evaluation set.
+        The folders of the development set and of the evaluation set.
 
-    A set appears under its name only when all of it is written; what a killed build left is cleared away by the next.
-    Builds at the same time wait for each other.
+    A set gets its name only when it is complete; the remains of a killed build are removed by the next one. Builds at
+    the same time wait for each other.
     """
     size = size or DemoSize()
     root = Path(root)
@@ -192,7 +175,9 @@ def build(root: Path, size: DemoSize | None = None, workers: int | None = None) 
     with FileLock(root / ".demo.lock"):
         for left in root.glob(".demo-building-*"):
             shutil.rmtree(left)
-        if all(_is_current(folder, size) for folder in (development, evaluation)) and (root / REFERENCE).is_file():
+        marks = [folder / tau_layout.DEMO_MARK for folder in (development, evaluation)]
+        current = all(mark.is_file() and mark.read_text(encoding="utf-8") == _marker(size) for mark in marks)
+        if current and (root / REFERENCE).is_file():
             return development, evaluation
         with tempfile.TemporaryDirectory(prefix=".demo-building-", dir=root) as part:
             print(f"demo: synthesising {len(plan(size)):,} clips in {root}", file=sys.stderr, flush=True)
@@ -204,53 +189,76 @@ def build(root: Path, size: DemoSize | None = None, workers: int | None = None) 
     return development, evaluation
 
 
-def plan(size: DemoSize) -> list[Clip]:
-    """Every clip of the set, scene by scene; parallel recordings of the same sound have the same ``source``."""
-    locations, segments = count(1000), count(40000)
-    sources: dict[str, list[Clip]] = {"train": [], "test": [], "evaluation": []}
+def plan(size: DemoSize) -> pd.DataFrame:
+    """List every clip of the set.
+
+    Returns:
+        Columns ``scene_label``, ``identifier`` (the location), ``sound`` (a name that parallel recordings share),
+        ``source_label`` (the device), ``split`` (``train``, ``test``, ``unused`` or ``evaluation``) and ``filename``.
+    """
+    location, segment = 1000, 40000
+    sounds: dict[str, list[tuple[str, str, str]]] = {"train": [], "test": [], "evaluation": []}
     for scene in SCENES:
         for split, n_locations, n_clips in (("train", size.train_locations, size.clips_per_location),
                                             ("test", size.test_locations, 1),
                                             ("evaluation", size.evaluation_locations, 1)):
-            for location in islice(locations, n_locations):
-                city = CITIES[location % len(CITIES)]
-                sources[split] += [Clip(scene, city, location, next(segments), "a", split) for _ in range(n_clips)]
-    return [clip for split, clips in sources.items() for index, source in enumerate(clips)
-            for clip in _heard(source, index, size)]
+            for _ in range(n_locations):
+                identifier = f"{CITIES[location % len(CITIES)]}-{location}"
+                location += 1
+                for _ in range(n_clips):
+                    sounds[split].append((scene, identifier, f"{scene}-{identifier}-{segment}"))
+                    segment += 1
+
+    rows = []
+    for index, sound in enumerate(sounds["train"]):
+        rows.append((*sound, "a", "train"))
+        for turn, device in enumerate(SEEN[1:]):
+            if (index - turn) % size.parallel_every == 0:
+                rows.append((*sound, device, "train"))
+        if index % size.parallel_every == 0:  # on TAU, too, unseen devices recorded clips in places of the train split
+            rows.append((*sound, UNSEEN[index // size.parallel_every % len(UNSEEN)], "unused"))
+    for sound in sounds["test"]:
+        rows += [(*sound, device, "test") for device in SEEN + UNSEEN]
+    devices = SEEN + UNSEEN + EVALUATION_ONLY
+    for index, sound in enumerate(sounds["evaluation"]):
+        rows += [(*sound, devices[(3 * index + turn) % len(devices)], "evaluation") for turn in range(3)]
+    clips = pd.DataFrame(rows, columns=["scene_label", "identifier", "sound", "source_label", "split"])
+    return clips.assign(filename="audio/" + clips.sound + "-" + clips.source_label + ".wav")
 
 
-def synthesise(source: Clip, seconds: float) -> np.ndarray:
-    """What is heard at a location, before any device. Shape: (samples,), float64, mean power about -26 dB."""
-    scene, location, random = SCENES[source.scene], _generator(source.identifier), _generator(source.source)
+def synthesise(scene_label: str, identifier: str, sound_name: str, seconds: float) -> np.ndarray:
+    """The sound at a location, before any device. Shape: (samples,), float64, mean power about -26 dB."""
+    scene, location, random = SCENES[scene_label], _generator(identifier), _generator(sound_name)
     samples = round(seconds * SAMPLE_RATE)
-    tilt = scene.tilt + _between(location, -1, 1)
+    tilt = scene.tilt + location.uniform(-1, 1)
     bed = _filtered(random.random(samples) - 0.5, lambda hz: tilt * np.log2(np.maximum(hz, 40) / 1000))
     turns = np.arange(0, samples + SAMPLE_RATE, SAMPLE_RATE // 2)
-    sway = np.interp(np.arange(samples), turns, _between(random, -scene.sway, scene.sway, len(turns)))
+    sway = np.interp(np.arange(samples), turns, random.uniform(-scene.sway, scene.sway, len(turns)))
     sound = _unit_power(bed) * 10 ** (sway / 20)
     for name, (rate, level) in scene.sounds.items():
-        pitch = _between_octaves(location, *SOUNDS[name].pitch)
-        level = level + _between(location, -LEVEL_SPREAD, LEVEL_SPREAD)
-        rate = rate * 2 ** _between(location, -1, 1)
+        low, high = SOUNDS[name].pitch
+        pitch = low * (high / low) ** location.random()
+        level = level + location.uniform(-LEVEL_SPREAD, LEVEL_SPREAD)
+        rate = rate * 2 ** location.uniform(-1, 1)
         sound += 10 ** (level / 20) * _sounds(random, SOUNDS[name], pitch, rate, samples)
-    room = _between(location, -ROOM_SPREAD, ROOM_SPREAD, len(OCTAVES))
-    loudness = _between(location, -32, -20)
+    room = location.uniform(-ROOM_SPREAD, ROOM_SPREAD, len(OCTAVES))
+    loudness = location.uniform(-32, -20)
     return _unit_power(_filtered(sound, lambda hz: response(room, hz))) * 10 ** (loudness / 20)
 
 
 def record(sound: np.ndarray, device: Device) -> np.ndarray:
-    """What a device makes of a sound: its frequency response, then its compressor. Shape: (samples,) to (samples,).
+    """Record a sound with a device: frequency response, then compressor. Shape: (samples,) to (samples,).
 
-    The compressor is a feed-forward one with a mean-square detector of 20 ms (Giannoulis et al., *Digital dynamic
-    range compressor design*, J. Audio Eng. Soc. 60(6), 2012), without make-up gain.
+    The compressor is feed-forward, with a mean-square detector of 20 ms and without make-up gain (Giannoulis et al.,
+    *Digital dynamic range compressor design*, J. Audio Eng. Soc. 60(6), 2012).
     """
-    heard = _filtered(sound, lambda hz: response(device.response, hz))
+    filtered = _filtered(sound, lambda hz: response(device.response, hz))
     if device.ratio == 1:
-        return heard
+        return filtered
     keep = np.exp(-1 / (0.02 * SAMPLE_RATE))
-    power = lfilter([1 - keep], [1, -keep], heard**2)
+    power = lfilter([1 - keep], [1, -keep], filtered**2)
     over = np.maximum(10 * np.log10(power + 1e-12) - device.threshold, 0)
-    return heard * 10 ** (over * (1 / device.ratio - 1) / 20)
+    return filtered * 10 ** (over * (1 / device.ratio - 1) / 20)
 
 
 def response(octaves: Sequence[float], hz: np.ndarray) -> np.ndarray:
@@ -258,64 +266,42 @@ def response(octaves: Sequence[float], hz: np.ndarray) -> np.ndarray:
     return np.interp(np.log2(np.maximum(hz, 1)), np.log2(OCTAVES), octaves)
 
 
-def _heard(source: Clip, index: int, size: DemoSize) -> list[Clip]:
-    """The parallel recordings of a sound, which is the ``index``-th of its split."""
-    if source.split == "test":
-        return [replace(source, device=device) for device in SEEN + UNSEEN]
-    if source.split == "evaluation":
-        everyone = SEEN + UNSEEN + EVALUATION_ONLY
-        return [replace(source, device=everyone[(3 * index + ear) % len(everyone)]) for ear in range(3)]
-    clips = [source, *(replace(source, device=device) for turn, device in enumerate(SEEN[1:])
-                       if (index - turn) % size.parallel_every == 0)]
-    if index % size.parallel_every == 0:  # as on TAU: unseen devices were at training locations, and no split uses that
-        device = UNSEEN[index // size.parallel_every % len(UNSEEN)]
-        clips.append(replace(source, device=device, split="unused"))
-    return clips
-
-
 def _write(root: Path, size: DemoSize, workers: int | None) -> None:
     clips = plan(size)
-    development = [clip for clip in clips if clip.split != "evaluation"]
-    evaluation = [clip for clip in clips if clip.split == "evaluation"]
-    evaluation = [evaluation[i] for i in np.argsort(_generator("evaluation order").random(len(evaluation)))]
-    numbers = {clip: f"audio/{number}.wav" for number, clip in enumerate(evaluation)}
+    development, evaluation = clips[clips.split != "evaluation"], clips[clips.split == "evaluation"]
+    # numbered at random, so that the number of an evaluation clip says nothing about its scene
+    order = np.argsort(_generator("evaluation order").random(len(evaluation)))
+    evaluation = evaluation.iloc[order].assign(filename=[f"audio/{number}.wav" for number in range(len(order))])
+
     for name in (DEVELOPMENT, EVALUATION):
         (root / name / "audio").mkdir(parents=True)
         write_text(root / name / tau_layout.DEMO_MARK, _marker(size))
-    _write_development_tables(root / DEVELOPMENT, development)
-    truth = pd.DataFrame({"filename": numbers.values(), "scene_label": [clip.scene for clip in numbers],
-                          "source_label": [clip.device for clip in numbers]})
-    _write_table(root / EVALUATION / tau_layout.SETUP / "fold1_test.csv", truth[["filename"]])
-    _write_table(root / REFERENCE, truth)
-    files: dict[str, list[tuple[Clip, Path]]] = {}
-    for clip in clips:
-        path = root / EVALUATION / numbers[clip] if clip in numbers else root / DEVELOPMENT / clip.filename
-        files.setdefault(clip.source, []).append((clip, path))
+    train, test = clips[clips.split == "train"], clips[clips.split == "test"]
+    setup = root / DEVELOPMENT / tau_layout.SETUP
+    for path, table, columns in (
+            (root / DEVELOPMENT / tau_layout.META, development,
+             ["filename", "scene_label", "identifier", "source_label"]),
+            (setup / "fold1_train.csv", train, ["filename", "scene_label"]),
+            (setup / "fold1_test.csv", test, ["filename"]),
+            (setup / "fold1_evaluate.csv", test, ["filename", "scene_label"]),
+            (root / EVALUATION / tau_layout.SETUP / "fold1_test.csv", evaluation, ["filename"]),
+            (root / REFERENCE, evaluation, ["filename", "scene_label", "source_label"])):
+        write_text(path, table[columns].to_csv(sep="\t", index=False, lineterminator="\n"))
+
+    def write_parallel(recordings: pd.DataFrame) -> None:
+        first = recordings.iloc[0]
+        folder = root / (EVALUATION if first.split == "evaluation" else DEVELOPMENT)
+        sound = synthesise(first.scene_label, first.identifier, first.sound, size.clip_seconds)
+        for clip in recordings.itertuples():
+            samples = np.clip(record(sound, DEVICES[clip.source_label]), -0.999, 0.999)
+            # soundfile takes the upper 24 of 32 bits, and so has nothing to round
+            samples = np.rint(samples * 2**23).astype(np.int32) << 8
+            soundfile.write(folder / clip.filename, samples, SAMPLE_RATE, subtype="PCM_24")
+
+    parallel = [recordings for table in (development, evaluation)
+                for _, recordings in table.groupby("sound", sort=False)]
     with ThreadPoolExecutor(workers or cores()) as pool:
-        list(pool.map(lambda parallel: _write_parallel(parallel, size.clip_seconds), files.values()))
-
-
-def _write_development_tables(root: Path, clips: Sequence[Clip]) -> None:
-    meta = pd.DataFrame({"filename": [clip.filename for clip in clips], "scene_label": [clip.scene for clip in clips],
-                         "identifier": [clip.identifier for clip in clips],
-                         "source_label": [clip.device for clip in clips]})
-    split = pd.Series([clip.split for clip in clips])
-    _write_table(root / tau_layout.META, meta)
-    for name, part, columns in (("train", "train", ["filename", "scene_label"]), ("test", "test", ["filename"]),
-                                ("evaluate", "test", ["filename", "scene_label"])):
-        _write_table(root / tau_layout.SETUP / f"fold1_{name}.csv", meta.loc[split == part, columns])
-
-
-def _write_table(path: Path, table: pd.DataFrame) -> None:
-    write_text(path, table.to_csv(sep="\t", index=False, lineterminator="\n"))
-
-
-def _write_parallel(parallel: Sequence[tuple[Clip, Path]], seconds: float) -> None:
-    sound = synthesise(parallel[0][0], seconds)
-    for clip, path in parallel:
-        heard = np.clip(record(sound, DEVICES[clip.device]), -0.999, 0.999)
-        # the 24 bits lie at the upper end of the 32 that soundfile takes, so that it has nothing left to round
-        soundfile.write(path, np.rint(heard * 2**23).astype(np.int32) << 8, SAMPLE_RATE, subtype="PCM_24")
+        list(pool.map(write_parallel, parallel))
 
 
 def _marker(size: DemoSize) -> str:
@@ -323,20 +309,16 @@ def _marker(size: DemoSize) -> str:
             f"Made by task1a.data.demo, version {VERSION}: {size}\n")
 
 
-def _is_current(folder: Path, size: DemoSize) -> bool:
-    return tau_layout.is_demo(folder) and (folder / tau_layout.DEMO_MARK).read_text(encoding="utf-8") == _marker(size)
-
-
 def _sounds(random: np.random.Generator, sound: Sound, pitch: float, rate: float, samples: int) -> np.ndarray:
-    """All occurrences of one kind of sound in a clip, each of mean power 1. Shape: (samples,)."""
+    """All occurrences of one kind of sound in a clip, each with mean power 1. Shape: (samples,)."""
     if sound.seconds is None:
         return _note(random, sound, pitch, samples)
     track = np.zeros(samples)
     for _ in range(int(rate * samples / SAMPLE_RATE + random.random())):
-        length = SAMPLE_RATE // 100 * round(100 * _between(random, *sound.seconds))  # a length that an FFT likes
+        length = SAMPLE_RATE // 100 * round(100 * random.uniform(*sound.seconds))  # a size with a fast FFT
         start = int(random.random() * samples)
         for _ in range(sound.notes):
-            note = _note(random, sound, pitch * 2 ** _between(random, -0.3, 0.3), length)
+            note = _note(random, sound, pitch * 2 ** random.uniform(-0.3, 0.3), length)
             track[start:start + length] += note[:samples - start]
             start = min(start + round(1.4 * length), samples)
     return track
@@ -345,7 +327,7 @@ def _sounds(random: np.random.Generator, sound: Sound, pitch: float, rate: float
 def _note(random: np.random.Generator, sound: Sound, pitch: float, samples: int) -> np.ndarray:
     progress = np.arange(samples) / samples
     if sound.harmonics:
-        bend = sound.glide * _between(random, -1, 1) * np.sin(np.pi * progress)
+        bend = sound.glide * random.uniform(-1, 1) * np.sin(np.pi * progress)
         phase = 2 * np.pi * np.cumsum(pitch * 2**bend) / SAMPLE_RATE
         wave = _harmonics(phase, sound.harmonics)
     else:
@@ -368,7 +350,7 @@ def _harmonics(phase: np.ndarray, n: int) -> np.ndarray:
 
 
 def _filtered(wave: np.ndarray, decibels: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
-    """Filter with a response given in dB as a function of Hz, phases unchanged. Shape: (samples,) to the same."""
+    """Apply a zero-phase filter, given by its response in dB as a function of Hz. Shape: (samples,) to (samples,)."""
     hz = np.fft.rfftfreq(len(wave), 1 / SAMPLE_RATE)
     return np.fft.irfft(np.fft.rfft(wave) * 10 ** (decibels(hz) / 20), len(wave))
 
@@ -379,11 +361,3 @@ def _unit_power(wave: np.ndarray) -> np.ndarray:
 
 def _generator(name: str) -> np.random.Generator:
     return np.random.Generator(np.random.PCG64(int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big")))
-
-
-def _between(random: np.random.Generator, low: float, high: float, size: int | None = None) -> float | np.ndarray:
-    return low + (high - low) * random.random(size)
-
-
-def _between_octaves(random: np.random.Generator, low: float, high: float) -> float:
-    return low * (high / low) ** random.random()

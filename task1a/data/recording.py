@@ -1,6 +1,6 @@
-"""Opening recordings: one place where everything is refused that would be read as another recording than was made.
+"""Opening of recordings, which refuses whatever would be read as a different recording without an error.
 
-The check of a data set and the features open recordings here, so that they agree on what is damaged.
+The check of a data set and the features open recordings here, so they agree on what is damaged.
 """
 import io
 from collections.abc import Iterator
@@ -16,24 +16,24 @@ from task1a.data.regular_file import open_regular
 from task1a.errors import InputError
 
 MIN_SAMPLE_RATE, MAX_SAMPLE_RATE = 1_000, 1_000_000
-"""In Hz. Audio converters go from 4 kHz to 768 kHz; what a header has beyond that was never recorded, and would make
-hours, or nothing, of the samples that are there."""
+"""In Hz. Audio converters have 4 kHz to 768 kHz; a header with another rate is damaged, and would turn the samples into
+hours of audio, or into none."""
 
-_UNKNOWN_FRAMES = (1 << 63) - 1  # what libsndfile says of a recording that does not declare its length
+_UNKNOWN_FRAMES = (1 << 63) - 1  # libsndfile's count for a recording that does not declare its length
 
 
 @contextmanager
 def open_recording(source: Path | bytes | BinaryIO) -> Iterator[SoundFile]:
-    """Open a recording to read its samples; errors of reading them within the block are told like those of opening it.
+    """Open a recording to read its samples. Errors of reading within the block are raised like those of opening.
 
     Args:
-        source: path, content, or file opened to read bytes.
+        source: path, content, or file opened for reading bytes.
 
     Raises:
-        InputError: the recording is empty or cut off, is in no container that can be checked for completeness
-            (:mod:`task1a.data.containers`), or has an impossible header. The message is the reason alone, for the
-            caller to put the name of the clip in front of.
-        OSError: the file cannot be opened or is not a regular one.
+        InputError: the recording is empty or truncated, has an impossible header, or is in a container that cannot be
+            checked for completeness (:mod:`task1a.data.containers`). The message is the reason without the name of
+            the clip.
+        OSError: the file cannot be opened or is not a regular file.
     """
     if isinstance(source, Path):
         with open_regular(source) as file, open_recording(file) as recording:
@@ -62,7 +62,7 @@ def _check_header(recording: SoundFile) -> None:
     if not MIN_SAMPLE_RATE <= recording.samplerate <= MAX_SAMPLE_RATE:
         raise InputError(f"declares a sample rate of {recording.samplerate:,} Hz; {MIN_SAMPLE_RATE:,} to "
                          f"{MAX_SAMPLE_RATE:,} Hz are possible")
-    if recording.subtype.startswith("ALAC"):  # libsndfile reads less, without a word, where the table of packets is cut
+    if recording.subtype.startswith("ALAC"):  # libsndfile silently reads less if the packet table is truncated
         raise InputError("Apple Lossless audio, which cannot be checked for completeness; convert it to WAV")
 
 
@@ -73,5 +73,5 @@ def _check_last_sample(recording: SoundFile) -> None:
     except soundfile.SoundFileError:
         last = ()
     if not len(last):
-        raise InputError(f"truncated: the last of its {recording.frames:,} samples is not there")
+        raise InputError(f"truncated: the last of its {recording.frames:,} samples is missing")
     recording.seek(0)

@@ -1,4 +1,4 @@
-"""Opening files that somebody else chose, of which some are no files at all."""
+"""Opening of files that the user names, which may be special files."""
 import errno
 import os
 import stat
@@ -7,16 +7,16 @@ from typing import BinaryIO
 
 
 def open_regular(path: Path) -> BinaryIO:
-    """Open a regular file to read its bytes.
+    """Open a regular file for reading bytes.
 
-    Opening a FIFO waits until somebody writes into it, and a device may go on for ever; neither is opened.
+    Other files are not opened: a named pipe would block until somebody writes to it, and a device may never end.
 
     Raises:
-        OSError: there is no such file, it is not a regular file, or it cannot be read.
+        OSError: the file does not exist, is not a regular file, or cannot be read.
     """
     try:
         mode = os.stat(path).st_mode
-    except ValueError:  # a NUL, or a character that no file name of this system can have
+    except ValueError:  # a NUL, or a character that this system does not allow in names
         raise OSError(errno.EINVAL, "not a possible file name", str(path)) from None
     if not stat.S_ISREG(mode):
         raise OSError(errno.EINVAL, "not a regular file", str(path))

@@ -1,7 +1,7 @@
-"""Tab-separated tables of clips: one reader for every table that the project takes from elsewhere.
+"""Tab-separated tables of clips: one reader for every table that comes from outside of the project.
 
-A field that is no line of plain text is refused here, so that no name, label or device can later break a table, a
-message or a file name: fields are printable, not blank, without spaces around them and without quotation marks.
+Names and labels must be printable, not blank, without spaces around them and without quotation marks, so that none of
+them can break a table, a message or a file name later.
 """
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,38 +12,54 @@ from task1a.data.regular_file import open_regular
 from task1a.errors import InputError, shown
 
 MAX_BYTES = 1 << 27
-"""The largest table that is read; the challenge's largest predictions have a fifth of that."""
+"""Size of the largest table that is read, five times that of the challenge's largest predictions."""
 MAX_COLUMNS = 1024
 MAX_CHARACTERS = 1000
-"""The longest name or label."""
+"""Length of the longest name or label."""
 
 
 def read_table(path: Path, columns: Sequence[str], expected: str) -> pd.DataFrame:
     """Read a tab-separated table with a header line.
 
-    Lines may end with LF, CR LF or CR, and a field may be enclosed in quotation marks, which are taken off.
+    Lines may end with LF, CR LF or CR. Quotation marks that enclose a field are removed.
 
     Args:
         path: the file.
-        columns: names of the columns that must be there and hold plain text.
-        expected: what the file has to be, for the messages of a missing file and a missing column.
+        columns: names of the required columns, whose fields must be plain text (:func:`text_fault`).
+        expected: what the file should be, for the messages about a missing file or column.
 
     Returns:
         All columns as text, in the order of the file; row ``i`` is line ``i + 2``.
 
     Raises:
-        InputError: the file cannot be read, is too large, is not UTF-8 or lists no clip; a column is missing, has no
-            name or the name of another one; a line has too few or too many fields; a field of ``columns`` is not plain
-            text (:func:`text_fault`).
+        InputError: the file cannot be read, is too large, is not UTF-8 or lists no clip; a column is missing, unnamed
+            or repeated; a line has too few or too many fields; a field of ``columns`` is not plain text.
     """
-    header, *rows = _read_fields(path, expected)
-    _check_header(path, header, columns, expected)
+    text = _read_text(path, expected)
+    rows = []
+    for line in text.split("\n"):
+        fields = line.split("\t")
+        rows.append([f[1:-1] if len(f) > 1 and f[0] == f[-1] == '"' else f for f in fields])
+    header = rows.pop(0)
+
+    if len(header) > MAX_COLUMNS:
+        raise InputError(f"{path}: {len(header):,} columns; at most {MAX_COLUMNS:,} are read")
+    for column in columns:
+        if column not in header:
+            raise InputError(f"{path}: no column {column!r} (the first line is {shown(' '.join(header))}); it must be "
+                             f"{expected}, its columns separated by tabs")
+    for number, name in enumerate(header, start=1):
+        if fault := text_fault(name):
+            raise InputError(f"{path}: line 1: the name of column {number}, {shown(name)}, {fault}")
+        if header.count(name) > 1:
+            raise InputError(f"{path}: two columns are named {name!r}")
+
     if not rows:
         raise InputError(f"{path}: lists no clip")
     for line, row in enumerate(rows, start=2):
         if len(row) != len(header):
-            raise InputError(f"{path}: line {line}: {len(row):,} fields where the header has {len(header)}; single "
-                             "tabs separate fields")
+            raise InputError(f"{path}: line {line}: {len(row):,} fields where the header has {len(header)}; separate "
+                             "fields by single tabs")
     for column in columns:
         position = header.index(column)
         for line, row in enumerate(rows, start=2):
@@ -53,7 +69,7 @@ def read_table(path: Path, columns: Sequence[str], expected: str) -> pd.DataFram
 
 
 def text_fault(text: str) -> str:
-    """Say what keeps a text from being a name or a label in a table; empty where nothing does."""
+    """Say why a text cannot be a name or a label in a table; empty if it can."""
     if not text.strip():
         return "is blank"
     if len(text) > MAX_CHARACTERS:
@@ -68,7 +84,8 @@ def text_fault(text: str) -> str:
     return ""
 
 
-def _read_fields(path: Path, expected: str) -> list[list[str]]:
+def _read_text(path: Path, expected: str) -> str:
+    """Read a text file with its line ends as LF, without empty lines at its end."""
     try:
         with open_regular(path) as file:
             content = file.read(MAX_BYTES + 1)
@@ -85,25 +102,4 @@ def _read_fields(path: Path, expected: str) -> list[list[str]]:
     text = text.replace("\r\n", "\n").replace("\r", "\n").rstrip("\n")
     if not text:
         raise InputError(f"{path}: the file is empty; it must be {expected}")
-    rows = []
-    for line in text.split("\n"):
-        rows.append([_unquoted(field) for field in line.split("\t")])
-    return rows
-
-
-def _unquoted(field: str) -> str:
-    return field[1:-1] if len(field) > 1 and field[0] == field[-1] == '"' else field
-
-
-def _check_header(path: Path, header: Sequence[str], columns: Sequence[str], expected: str) -> None:
-    if len(header) > MAX_COLUMNS:
-        raise InputError(f"{path}: {len(header):,} columns; at most {MAX_COLUMNS:,} are read")
-    missing = [column for column in columns if column not in header]
-    if missing:
-        raise InputError(f"{path}: no column {missing[0]!r} (the first line is {shown(' '.join(header))}); it must be "
-                         f"{expected}, its columns separated by tabs")
-    for number, name in enumerate(header, start=1):
-        if fault := text_fault(name):
-            raise InputError(f"{path}: line 1: the name of column {number}, {shown(name)}, {fault}")
-        if header.count(name) > 1:
-            raise InputError(f"{path}: two columns are named {name!r}")
+    return text

@@ -1,14 +1,14 @@
 """Log-mel energies of all clips of a data set, computed once (:mod:`task1a.features.build`) and read here.
 
-One folder for a data set and a feature configuration:
+Each data set and feature configuration has a folder of its own:
 
-- ``log_mel.float16``: little-endian float16, ``[rows, n_mels, frames]``, nothing else in it,
-- ``index.csv``: which clip lies in which row, with the size, modification time and content (BLAKE2b) of its file and
-  CRC-32 checksums of the row and of the line,
-- ``features.yaml``: the configuration and the shape, for whoever finds the folder.
+- ``log_mel.float16``: raw little-endian float16, ``[rows, n_mels, frames]``
+- ``index.csv``: row of each clip, with the size, modification time and content (BLAKE2b) of its file, and CRC-32
+  checksums of the row and of the line
+- ``features.yaml``: configuration and shape, for a human reader
 
-Clips are found by their name, and their rows hold what their content gave, so no order of a split file matters. A line
-that was changed does not count, and a row that was changed is refused when it is read.
+Clips are found by name, so the order of a split file does not matter. A line with a wrong checksum is ignored, and
+reading a row with a wrong checksum is an error.
 """
 import functools
 import os
@@ -32,7 +32,7 @@ _LINE = re.compile(r"([^\t\0]+)\t(\d{1,19})\t(-?\d{1,19})\t([0-9a-f]{32})\t(\d{1
 
 
 class Clip(NamedTuple):
-    """One line of the index."""
+    """A clip in the index."""
 
     size: int
     mtime_ns: int
@@ -44,17 +44,17 @@ class Clip(NamedTuple):
 
 @dataclass(frozen=True)
 class FeatureCache:
-    """Log-mel energies by file name, for reading. Needs no torch."""
+    """Log-mel energies of the clips of a data set, by file name. Needs no torch."""
 
     folder: Path
     features: FeatureConfig
     clips: Mapping[str, Clip]
     damaged: Mapping[str, str] = field(default_factory=dict)
-    """clips that were left out, with the reason"""
+    """clips that were left out, and why"""
 
     @classmethod
     def open(cls, root: Path, features: FeatureConfig, cache_dir: Path) -> "FeatureCache":
-        """What is stored of the data set at ``root``, whether or not its recordings are still as they were.
+        """Open the stored features of the data set at ``root``, even if its recordings have changed since.
 
         Raises:
             InputError: nothing is stored for this data set and configuration.
@@ -62,27 +62,21 @@ class FeatureCache:
         folder = cache_folder(root, features, cache_dir)
         clips = read_index(folder, features)
         if not clips:
-            raise InputError(f"{folder}: no features of {root} are stored there; compute them with --stage features")
+            raise InputError(f"{folder}: holds no features of {root}; compute them with --stage features")
         return cls(folder, features, clips)
 
     def __len__(self) -> int:
-        """Number of clips."""
         return len(self.clips)
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """Number of clips, mel bins, frames."""
-        return len(self), self.features.n_mels, self.features.frames
 
     @functools.cached_property
     def array(self) -> np.ndarray:
-        """The whole stored array, float16 ``[rows, n_mels, frames]``, mapped read-only; its rows are :meth:`rows`."""
+        """All stored rows, float16 ``[rows, n_mels, frames]``, memory-mapped read-only; see :meth:`rows`."""
         path = self.folder / ARRAY
         rows = path.stat().st_size // row_bytes(self.features)
-        return np.memmap(path, "<f2", mode="r", shape=(rows, *self.shape[1:]))
+        return np.memmap(path, "<f2", mode="r", shape=(rows, self.features.n_mels, self.features.frames))
 
     def rows(self, filenames: Iterable[str]) -> np.ndarray:
-        """Rows of clips in the array, int64, in the order given.
+        """Row numbers of clips in the array, int64 ``[clips]``.
 
         Raises:
             InputError: a clip is not in the cache.
@@ -94,36 +88,41 @@ class FeatureCache:
                              ) from None
 
     def read(self, clips: Sequence[str] | np.ndarray) -> np.ndarray:
-        """Log-mel energies of clips, given by name or by row: float32 ``[clips, n_mels, frames]``."""
+        """Log-mel energies of clips, given by name or by row: float32 ``[clips, n_mels, frames]``.
+
+        Raises:
+            InputError: a clip is not in the cache, or the checksum of its row is wrong.
+        """
         rows = clips if isinstance(clips, np.ndarray) and clips.dtype.kind in "iu" else self.rows(clips)
         energies = self.array[rows]
         for row, content in zip(rows.tolist(), energies, strict=True):
-            name, stored = self._unread.pop(row, (None, None))
+            name, stored = self._unchecked.pop(row, (None, None))
             if name is not None and crc32(content.tobytes()) != stored:
-                raise InputError(f"{self.folder / ARRAY}: the features of {name} are not what was stored; remove the "
-                                 "file, and compute them with --stage features")
+                raise InputError(f"{self.folder / ARRAY}: the features of {name} are damaged; remove the file and "
+                                 "compute them again with --stage features")
         return energies.astype(np.float32)
 
     @functools.cached_property
-    def _unread(self) -> dict[int, tuple[str, str]]:
-        """Clip and checksum of the rows that have not been read yet; a row is looked at once."""
+    def _unchecked(self) -> dict[int, tuple[str, str]]:
+        """Name and checksum of the rows that have not been read yet; each row is checked once."""
         return {clip.row: (name, clip.stored) for name, clip in self.clips.items()}
 
     def digest(self, filenames: Iterable[str]) -> str:
-        """Identity of the features of these clips: of their names, the content of their files, the configuration."""
-        self.rows(filenames := sorted(filenames))
-        return fingerprint({"features": asdict(self.features),
-                            "clips": [[name, self.clips[name].content] for name in filenames]})
+        """A digest of the names of clips, the content of their files, and the configuration."""
+        filenames = sorted(filenames)
+        self.rows(filenames)  # refuses unknown clips
+        contents = [[name, self.clips[name].content] for name in filenames]
+        return fingerprint({"features": asdict(self.features), "clips": contents})
 
 
 def cache_folder(root: Path, features: FeatureConfig, cache_dir: Path) -> Path:
-    """Folder of the features of the data set at ``root``: its name, a digest of its path, one of the configuration."""
+    """Folder of the features of a data set, named by its folder and digests of its path and the configuration."""
     root = Path(root).resolve()
     return Path(cache_dir) / f"{root.name}-{fingerprint(os.path.normcase(root))[:8]}-{fingerprint(features)}"
 
 
 def index_line(name: str, clip: Clip) -> str:
-    """The line of a clip in ``index.csv``."""
+    """Format a line of ``index.csv``."""
     line = "\t".join([name, *map(str, clip)])
     return f"{line}\t{crc32(line.encode('utf-8'))}\n"
 
@@ -134,7 +133,7 @@ def crc32(content: bytes) -> str:
 
 
 def read_index(folder: Path, features: FeatureConfig) -> dict[str, Clip]:
-    """The valid lines of an index, the last one of each clip; without those beyond the end of the array."""
+    """Read the valid lines of an index: the last one of each clip, without rows beyond the end of the array."""
     if not (folder / INDEX).is_file() or not (folder / ARRAY).is_file():
         return {}
     rows = (folder / ARRAY).stat().st_size // row_bytes(features)
@@ -150,5 +149,5 @@ def read_index(folder: Path, features: FeatureConfig) -> dict[str, Clip]:
 
 
 def row_bytes(features: FeatureConfig) -> int:
-    """Size of the features of one clip."""
+    """Number of bytes in a row of the array."""
     return 2 * features.n_mels * features.frames

@@ -3,8 +3,7 @@
 The definition is that of ``torchaudio.transforms.MelSpectrogram`` with its defaults, or of
 ``librosa.feature.melspectrogram`` with ``htk=True, norm=None, pad_mode="reflect"``: periodic Hann window centred in
 each FFT frame, signal reflected at both ends, HTK mel scale (Young et al., *The HTK Book*), filters not normalised by
-their area. Of the [n_fft / 2 + 1, n_mels] matrix of filters less than a hundredth is not zero, so the sparse product
-that is taken here is much faster than the dense one, and equal to it.
+area. Less than one percent of the filter matrix is non-zero, so a sparse product is much faster than a dense one.
 """
 import functools
 import warnings
@@ -17,7 +16,7 @@ from task1a.compat import torchaudio
 from task1a.config import FeatureConfig
 from task1a.errors import InputError
 
-_BLOCK = 64  # frames at a time: memory for more is handed back and cleared anew with every clip, which takes longer
+_BLOCK = 64  # frames transformed at once; larger blocks are slower, because their memory is allocated for every clip
 
 
 class LogMel:
@@ -35,29 +34,29 @@ class LogMel:
     """
 
     def __init__(self, features: FeatureConfig) -> None:
-        """Make the filters and the window."""
         self.features = features
         self.filters = scipy.sparse.csr_array(mel_filters(features))
         self.window = torch.hann_window(features.window)
 
     def __call__(self, waveform: np.ndarray) -> np.ndarray:
-        """The log-mel energies of one clip."""
+        """Compute the log-mel energies of one clip."""
         n_fft, hop = self.features.n_fft, self.features.hop
         padded = torch.from_numpy(np.pad(waveform, n_fft // 2, mode="reflect"))
-        mel = [self._mel(padded[start:start + (_BLOCK - 1) * hop + n_fft])
-               for start in range(0, len(padded) - n_fft + 1, _BLOCK * hop)]
+        mel = []
+        for start in range(0, len(padded) - n_fft + 1, _BLOCK * hop):
+            block = padded[start:start + (_BLOCK - 1) * hop + n_fft]
+            spectrum = torch.stft(block, n_fft, hop, self.features.window, self.window, center=False,
+                                  return_complex=True)
+            power = (spectrum.real.square() + spectrum.imag.square()).contiguous()  # the product reads rows
+            mel.append(self.filters @ power.numpy())
         return np.log(np.concatenate(mel, axis=1) + np.float32(self.features.log_floor))
 
-    def _mel(self, samples: torch.Tensor) -> np.ndarray:
-        features = self.features
-        spectrum = torch.stft(samples, features.n_fft, features.hop, features.window, self.window, center=False,
-                              return_complex=True)
-        power = (spectrum.real.square() + spectrum.imag.square()).contiguous()  # row-wise, as the product reads it
-        return self.filters @ power.numpy()
+
+_log_mel = functools.lru_cache(maxsize=4)(LogMel)
 
 
 def log_mel(waveform: np.ndarray, features: FeatureConfig) -> np.ndarray:
-    """Functional version of :class:`LogMel`, which see; the filters of a configuration are made once."""
+    """Functional version of :class:`LogMel`; the filters of a configuration are made once."""
     return _log_mel(features)(waveform)
 
 
@@ -65,7 +64,7 @@ def mel_filters(features: FeatureConfig) -> np.ndarray:
     """Triangular filters on the HTK mel scale, ``[n_mels, n_fft / 2 + 1]``, peak 1.
 
     Raises:
-        InputError: a filter is so narrow that no FFT bin falls into it.
+        InputError: a filter is so narrow that it contains no FFT bin.
     """
     f_max = features.sample_rate / 2 if features.f_max is None else features.f_max
     with warnings.catch_warnings():
@@ -75,10 +74,5 @@ def mel_filters(features: FeatureConfig) -> np.ndarray:
     empty = int((filters.max(axis=1) <= 0).sum())
     if empty:
         raise InputError(f"{empty} of {features.n_mels} mel filters are empty: features.n_fft={features.n_fft} is too "
-                         f"small for features.n_mels={features.n_mels}; raise the one or lower the other")
+                         f"small for features.n_mels={features.n_mels}; raise n_fft or lower n_mels")
     return filters
-
-
-@functools.lru_cache(maxsize=4)
-def _log_mel(features: FeatureConfig) -> LogMel:
-    return LogMel(features)

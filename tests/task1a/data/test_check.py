@@ -1,7 +1,6 @@
 import os
 import re
 import shutil
-import struct
 import subprocess
 import sys
 
@@ -13,7 +12,6 @@ from task1a.data import check
 from task1a.data.dataset import Dataset
 from task1a.errors import InputError
 
-NOT_AUDIO = "neither WAV, AIFF, Wave64, AU, CAF, FLAC, Ogg nor MP3 audio; convert it to WAV"
 A_CLIP = "audio/bus-lyon-1-10-a.wav"
 
 
@@ -36,10 +34,10 @@ def test_printed_report(development, evaluation):
     lines = check.format_report(check.check(Dataset(development, evaluation))).splitlines()
     assert lines[:9] == [
         "small-development: 8 clips of 2 scenes, 6 locations in 2 cities",
-        "  split   clips  a  b  s4",
-        "  train       4  3  1   0",
-        "  test        3  2  0   1",
-        "  unused      1  1  0   0",
+        "  split   clips      a      b     s4",
+        "  train       4      3      1      0",
+        "  test        3      2      0      1",
+        "  unused      1      1      0      0",
         "  evaluation set: 2 clips",
         "  development audio: 8 x 44.1 kHz, 24 bit, mono, 0.1 s",
         "  evaluation audio: 2 x 44.1 kHz, 24 bit, mono, 0.1 s",
@@ -63,39 +61,6 @@ def test_every_missing_file_is_counted_and_ten_are_named(development, evaluation
     assert [case.strip() for case in cases] == [*names[:10], "... and 2 more"]
 
 
-def riff(data_size, samples=1000, chunks=b""):
-    body = struct.pack("<4sIHHIIHH", b"fmt ", 16, 1, 1, 8000, 16000, 2, 16) + chunks
-    return (struct.pack("<4sI4s", b"RIFF", 36 + len(chunks) + data_size & 0xFFFFFFFF, b"WAVE") + body
-            + struct.pack("<4sI", b"data", data_size) + bytes(2 * samples))
-
-
-@pytest.mark.parametrize(("content", "fault"), [
-    (riff(2000), ""),
-    (riff(2000, chunks=b"LIST" + struct.pack("<I", 3) + b"abc\0"), ""),  # odd chunks are padded
-    (riff(0xFFFFFFFF), ""),  # written to a pipe
-    (riff(2001), "truncated: 2,000 of 2,001 bytes of audio"),
-    (riff(2000, samples=0), "truncated: 0 of 2,000 bytes of audio"),
-    (riff(0, samples=0), "holds no audio"),
-    (b"", "empty file"),
-    (b"version https://git-lfs.github.com/spec/v1\n", NOT_AUDIO),
-    (riff(2000)[:30], "truncated: ends before its audio"),
-], ids=["whole", "odd chunk", "piped", "a byte short", "no sample", "empty data", "empty", "text", "half a header"])
-def test_header_of_a_wav_file(tmp_path, content, fault):
-    (tmp_path / "clip.wav").write_bytes(content)
-    header = check.read_header(tmp_path / "clip.wav")
-    assert header.fault == fault and not header.missing
-    if not fault:
-        assert (header.audio_format, header.seconds) == ("8 kHz, 16 bit, mono", 0.125)
-
-
-def test_header_of_a_long_format_wav_file(tmp_path):
-    path = tmp_path / "clip.wav"
-    soundfile.write(path, np.zeros(4410), 44100, format="RF64", subtype="PCM_24")
-    assert check.read_header(path).fault == ""
-    os.truncate(path, path.stat().st_size - 300)
-    assert check.read_header(path).fault == f"truncated: {4410 * 3 - 300:,} of {4410 * 3:,} bytes of audio"
-
-
 def test_damaged_files_stop_or_are_left_out_and_listed(development, evaluation):
     os.truncate(development / A_CLIP, 5000)
     (development / "audio/bus-porto-4-13-s4.wav").write_text("not audio")
@@ -104,7 +69,7 @@ def test_damaged_files_stop_or_are_left_out_and_listed(development, evaluation):
     own, others = report.problems
     assert own.startswith("damaged audio files: 2;") and "--skip-damaged" in own
     assert f"{A_CLIP} (truncated: 4,956 of 13,230 bytes of audio)" in own  # the header takes 44 bytes
-    assert f"audio/bus-porto-4-13-s4.wav ({NOT_AUDIO})" in own and "audio/1.wav" in others
+    assert "audio/bus-porto-4-13-s4.wav (neither WAV, " in own and "audio/1.wav" in others
     assert report.facts["damaged"] == []
     assert report.facts["formats"]["development"] == {"44.1 kHz, 24 bit, mono, 0.1 s": 6}
 
@@ -135,12 +100,7 @@ def test_overlap_by_file_and_by_location(development, evaluation, edit):
 
 
 def test_overlap_by_location_alone(development, evaluation, edit):
-    edit(development / "meta.csv", "porto-4", "lyon-2")
-    for path in (development / "evaluation_setup").iterdir():
-        if path.name != "fold1_train.csv":
-            edit(path, "porto-4", "lyon-2")
-    for clip in ("13-a", "13-s4"):
-        os.rename(development / f"audio/bus-porto-4-{clip}.wav", development / f"audio/bus-lyon-2-{clip}.wav")
+    edit(development / "meta.csv", "\tporto-4\t", "\tlyon-2\t")
     (problem,) = check.check(Dataset(development, evaluation)).problems
     assert problem.endswith("\n    lyon-2 (1 train clips, 2 test clips)")
 
@@ -153,7 +113,7 @@ def test_a_scene_that_only_one_split_has(development, evaluation, edit):
 
 
 def test_withdrawn_copy_of_the_split_is_a_problem_even_where_all_its_files_are_listed(development, monkeypatch):
-    monkeypatch.setattr(check.tau_layout, "older_copy", lambda train, test: f"; older copy {train} {test}")
+    monkeypatch.setattr(check.tau_layout, "older_copy", lambda train, test: f"older copy {train} {test}")
     assert check.check(Dataset(development)).problems == ["older copy 4 3"]
 
 
@@ -181,32 +141,25 @@ def test_differing_formats_are_counted_and_noted(development):
     assert any(note.startswith("development set: 4 audio formats") for note in report.notes)
 
 
-def test_many_files_in_several_tasks_keep_their_names(tmp_path):
-    for number in range(600):
-        (tmp_path / f"{number}.wav").write_bytes(riff(2 * number, samples=number))
-    headers = check.read_headers(tmp_path, [f"{number}.wav" for number in range(600)], workers=3)
-    assert [header.seconds for header in headers.values()] == [number / 8000 for number in range(600)]
-
-
 def test_digest_follows_every_table_and_clip(development, evaluation, tmp_path):
-    digests = [check.content_digest(Dataset(development, evaluation))]
-    assert check.content_digest(Dataset(development, evaluation)) == digests[0]
+    dataset = Dataset(development, evaluation)
+    digests = [check.content_digest(dataset), check.content_digest(Dataset(development))]
+    assert check.content_digest(dataset) == digests[0]
     shutil.copytree(development, tmp_path / "moved")  # copies the modification times, too
     assert check.content_digest(Dataset(tmp_path / "moved", evaluation)) == digests[0]
 
     clip = (development / A_CLIP).stat()
     os.utime(development / A_CLIP, ns=(clip.st_atime_ns, clip.st_mtime_ns + 1000))
-    digests.append(check.content_digest(Dataset(development, evaluation)))
+    digests.append(check.content_digest(dataset))
     with open(development / A_CLIP, "ab") as file:
         file.write(b"\0")
     os.utime(development / A_CLIP, ns=(clip.st_atime_ns, clip.st_mtime_ns))
-    digests.append(check.content_digest(Dataset(development, evaluation)))
+    digests.append(check.content_digest(dataset))
     (evaluation / "audio/1.wav").unlink()
-    digests.append(check.content_digest(Dataset(development, evaluation)))
+    digests.append(check.content_digest(dataset))
     with open(development / "evaluation_setup" / "fold1_train.csv", "a") as file:
         file.write("audio/park-lyon-6-15-a.wav\tpark\n")
     digests.append(check.content_digest(Dataset(development, evaluation)))
-    digests.append(check.content_digest(Dataset(development)))
     assert len(set(digests)) == len(digests)
 
 

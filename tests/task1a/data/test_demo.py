@@ -1,20 +1,21 @@
 import hashlib
 import subprocess
 import sys
-from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pandas as pd
 import pytest
 import soundfile
+from dcase_util.datasets import TAUUrbanAcousticScenes_2020_Mobile_DevelopmentSet
 from scipy.signal import welch
 
 from task1a.data import check, demo, tau_layout
 from task1a.data.dataset import Dataset
 
-LABELS = ["airport", "bus", "metro", "metro_station", "park", "public_square", "shopping_mall", "street_pedestrian",
-          "street_traffic", "tram"]
+DEVICES = ("a", "b", "c", "s1", "s2", "s3", "s4", "s5", "s6")
+LABELS = ("airport", "bus", "metro", "metro_station", "park", "public_square", "shopping_mall", "street_pedestrian",
+          "street_traffic", "tram")
 TINY = demo.DemoSize(train_locations=2, clips_per_location=1, parallel_every=5, test_locations=1,
                      evaluation_locations=1, clip_seconds=0.3)
 
@@ -26,41 +27,30 @@ def tiny(tmp_path_factory):
     return root
 
 
-@pytest.fixture
-def no_synthesis(monkeypatch):
-    def refuse(*_):
-        raise AssertionError("synthesised anew")
-    monkeypatch.setattr(demo, "synthesise", refuse)
-
-
 def digests(root):
     return {path.relative_to(root).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
             for path in sorted(root.rglob("*")) if path.is_file() and path.name != ".demo.lock"}
 
 
 def test_shipped_size_has_the_imbalance_of_the_challenge():
-    # 200 device a clips; each other seen device hears every 14th of them, starting with one of its own
-    counts = Counter((clip.split, clip.device) for clip in demo.plan(demo.DemoSize()))
-    assert {d: n for (split, d), n in counts.items() if split == "train"} == {
-        "a": 200, "b": 15, "c": 15, "s1": 15, "s2": 15, "s3": 14}
-    assert {d: n for (split, d), n in counts.items() if split == "test"} == dict.fromkeys(
-        ("a", "b", "c", "s1", "s2", "s3", "s4", "s5", "s6"), 20)
-    assert {d: n for (split, d), n in counts.items() if split == "unused"} == {"s4": 5, "s5": 5, "s6": 5}
-    evaluation = {d: n for (split, d), n in counts.items() if split == "evaluation"}
-    assert sum(evaluation.values()) == 60 and set(evaluation) == {*"abcd", *(f"s{n}" for n in range(1, 8))}
+    # 200 device a clips; each other seen device records every 14th of them, starting with one of its own
+    clips = demo.plan(demo.DemoSize())
+    counts = {split: part.source_label.value_counts().to_dict() for split, part in clips.groupby("split")}
+    assert counts["train"] == {"a": 200, "b": 15, "c": 15, "s1": 15, "s2": 15, "s3": 14}
+    assert counts["test"] == dict.fromkeys(DEVICES, 20)
+    assert counts["unused"] == {"s4": 5, "s5": 5, "s6": 5}
+    assert sum(counts["evaluation"].values()) == 60 and set(counts["evaluation"]) == {*DEVICES, "d", "s7"}
 
 
 def test_locations_parallel_clips_and_scenes_of_the_plan():
     clips = demo.plan(demo.DemoSize())
-    locations = {split: {clip.identifier for clip in clips if clip.split == split}
-                 for split in ("train", "test", "evaluation")}
-    assert [len(part) for part in locations.values()] == [100, 20, 20]
-    assert len(set.union(*locations.values())) == 140  # none of them in two splits
-    assert len({name.rsplit("-", 1)[0] for name in locations["train"]}) == 5
-    train = {clip.filename for clip in clips if clip.split == "train"}
-    assert all(name.rsplit("-", 1)[0] + "-a.wav" in train for name in train)
-    for split in ("train", "test", "evaluation"):
-        assert sorted({clip.scene for clip in clips if clip.split == split}) == LABELS
+    clips = clips[clips.split != "unused"]
+    assert clips.groupby("split").identifier.nunique().to_dict() == {"train": 100, "test": 20, "evaluation": 20}
+    assert clips.identifier.nunique() == 140  # none of them in two splits
+    train = clips[clips.split == "train"]
+    assert train.identifier.str.split("-").str[0].nunique() == 5
+    assert set(train.sound) == set(train.sound[train.source_label == "a"])
+    assert (clips.groupby("split").scene_label.unique().map(sorted).map(tuple) == LABELS).all()
 
 
 def test_exactly_these_files_are_written(tiny):
@@ -76,12 +66,20 @@ def test_exactly_these_files_are_written(tiny):
     assert b"\r" not in (tiny / "demo-development" / "meta.csv").read_bytes()
 
 
-def test_tables_agree_with_the_names_of_the_clips(tiny):
+def test_tables_agree_with_the_names_of_the_clips_and_with_dcase_util(tiny):
     clips = tau_layout.read_development(tiny / "demo-development")
-    assert sorted(clips.scene_label.unique()) == LABELS
+    assert tuple(sorted(clips.scene_label.unique())) == LABELS
     for clip in clips.itertuples():
         scene, city, location, _, device = clip.filename.removeprefix("audio/").removesuffix(".wav").split("-")
         assert (clip.scene_label, clip.identifier, clip.device) == (scene, f"{city}-{location}", device)
+
+    official = TAUUrbanAcousticScenes_2020_Mobile_DevelopmentSet(
+        "demo-development", str(tiny), included_content_types=["meta"])
+    official.load()
+    for split, items in (("train", official.train(1)), ("test", official.eval(1))):
+        expected = [(item.scene_label, item.identifier, item.source_label) for item in items]
+        part = clips.loc[clips.split == split, ["scene_label", "identifier", "device"]]
+        assert list(part.itertuples(index=False, name=None)) == expected
 
 
 def test_evaluation_labels_lie_apart_and_cannot_be_guessed_from_the_order(tiny):
@@ -117,8 +115,8 @@ def test_same_bytes_whatever_the_number_of_workers(tiny, tmp_path):
 
 def test_same_samples_as_ever():
     # where this fails because the synthesis was changed on purpose, raise demo.VERSION, too
-    clip = demo.Clip("metro_station", "lyon", 1000, 40000, "s2", "test")
-    heard = demo.record(demo.synthesise(clip, 0.5), demo.DEVICES["s2"])
+    sound = demo.synthesise("metro_station", "lyon-1000", "metro_station-lyon-1000-40000", 0.5)
+    heard = demo.record(sound, demo.DEVICES["s2"])
     assert hashlib.sha256(np.rint(heard * 2**15).astype("<i2").tobytes()).hexdigest()[:16] == "e0d78a5fa4389545"
 
 
@@ -145,7 +143,8 @@ def test_compressor_divides_decibels_above_its_threshold(name):
     assert loud - soft == pytest.approx(20 / device.ratio, abs=0.1)
 
 
-def test_a_complete_set_is_kept(tiny, no_synthesis):
+def test_a_complete_set_is_kept(tiny, monkeypatch):
+    monkeypatch.setattr(demo, "_write", None)
     before = {path: path.stat().st_mtime_ns for path in tiny.rglob("*.wav")}
     assert demo.build(tiny, TINY) == (tiny / "demo-development", tiny / "demo-evaluation")
     assert {path: path.stat().st_mtime_ns for path in tiny.rglob("*.wav")} == before

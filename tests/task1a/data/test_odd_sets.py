@@ -30,14 +30,12 @@ def within(table, old, new):
     return partial(replace, old, new, (table,))
 
 
-def listed_in_test(name, make=None):
+def listed_in_test(name):
     """A name of a training clip is listed in the test split as well, as a bus of another location."""
     def change(root):
         replace("filename\n", f"filename\n{name}\n", (TEST,), root)
         replace("scene_label\n", f"scene_label\n{name}\tbus\n", (EVALUATE,), root)
         replace("source_label\n", f"source_label\n{name}\tbus\tlyon-9\ta\n", (META,), root)
-        if make:
-            make(root)
     return change
 
 
@@ -47,18 +45,6 @@ def replaced(name, make):
         (root / name).unlink()
         make(root / name)
     return change
-
-
-def folder_of_audio_linked(root):
-    os.symlink("audio", root / "more")
-
-
-def clip_linked(root):
-    os.symlink(os.path.basename(CLIP), root / "audio/link.wav")
-
-
-def clip_hard_linked(root):
-    os.link(root / CLIP, root / "audio/link.wav")
 
 
 def audio_is_a_file(root):
@@ -72,7 +58,6 @@ ODD = {
     # spellings of a clip
     "./ in test": (listed_in_test(f"./{CLIP}"), f"meta.csv: 1 clips are listed twice, first {CLIP} (lines 2 and 3)"),
     "// in test": (listed_in_test(CLIP.replace("/", "//")), "1 clips are listed twice"),
-    "/./ in test": (listed_in_test(CLIP.replace("/", "/./")), "1 clips are listed twice"),
     "backslash in test": (listed_in_test(CLIP.replace("/", "\\")), "1 clips are listed twice"),
     "without folder in test": (listed_in_test(CLIP.removeprefix("audio/")), "1 clips are listed twice"),
     "/ at the end in test": (listed_in_test(f"{CLIP}/"), "is the name of a folder"),
@@ -80,29 +65,18 @@ ODD = {
     "../ in test": (listed_in_test("audio/../audio/bus-lyon-1-10-a.wav"), "points outside the data set's folder"),
     "twice in train": (within(META, OTHER, f"./{CLIP}"), "1 clips are listed twice"),
     # names
-    "name is a space": (everywhere(CLIP, " "), "meta.csv: line 2: filename ' ' is blank"),
     "name is the folder": (everywhere(CLIP, "audio/"), "meta.csv: line 2: 'audio/' is the name of a folder"),
     "name is a folder": (everywhere(CLIP, "audio"), "audio (unreadable: not a regular file)"),
-    "name with NUL": (everywhere(CLIP, "audio/a\0.wav"), "holds the character '\\x00', which cannot be printed"),
     "name with an escape": (everywhere(CLIP, "audio/\x1b[2J.wav"), "holds the character '\\x1b'"),
-    "name ends with a space": (everywhere(CLIP, f"{CLIP} "), "begins or ends with a space"),
-    "name with a quotation mark": (everywhere(CLIP, f'"{CLIP}'), "holds a quotation mark"),
     "name of 300 bytes": (everywhere(CLIP, f"audio/{'x' * 300}.wav"), "(unreadable: File name too long)"),
-    "name of 100,000 bytes": (everywhere(CLIP, f"audio/{'x/' * 50_000}x.wav"), "has 100,011 characters"),
     "name not there": (everywhere(CLIP, "audio/caf\u00e9.wav"), "missing audio files: 1"),
     # labels, devices, locations
-    "label filename": (everywhere("\tbus", "\tfilename"), "line 2: a scene_label is named 'filename'"),
-    "label scene_label": (everywhere("\tbus", "\tscene_label"), "a scene_label is named 'scene_label'"),
-    "label empty": (everywhere("\tbus", "\t"), "line 2: scene_label '' is blank"),
-    "label with a bell": (everywhere("\tbus", "\tb\aus"), "scene_label 'b\\x07us' holds the character '\\x07'"),
-    "label with a tab": (everywhere("\tbus", "\tb\tus"), "line 2: 5 fields where the header has 4"),
-    "label ends with a space": (everywhere("\tbus", "\tbus "), "scene_label 'bus ' begins or ends with a space"),
-    "label of 2,000 letters": (everywhere("\tbus", f"\t{'x' * 2000}"), "has 2,000 characters; at most 1,000"),
-    "device overall": (within(META, "\ta\n", "\toverall\n"), "line 2: a device is named 'overall'"),
+    "label scene_label": (everywhere("\tbus", "\tscene_label"), "the scene_label 'scene_label' has another"),
+    "device overall": (within(META, "\ta\n", "\toverall\n"), "line 2: the device 'overall' has another meaning"),
     "device with an escape": (within(META, "\ta\n", "\t\x1b[2J\n"), "source_label '\\x1b[2J' holds the character"),
     "location with an escape": (within(META, "lyon-1\t", "\x1b[2J\t"), "identifier '\\x1b[2J' holds the character"),
     "header twice": (within(META, "source_label\n", "source_label\nfilename\tscene_label\tidentifier\tsource_label\n"),
-                     "line 2: a scene_label is named 'scene_label'"),
+                     "line 2: the scene_label 'scene_label' has another meaning"),
     # files
     "recording is a FIFO": (replaced(CLIP, fifo), f"{CLIP} (unreadable: not a regular file)"),
     "recording is a folder": (replaced(CLIP, os.mkdir), f"{CLIP} (unreadable: not a regular file)"),
@@ -110,7 +84,6 @@ ODD = {
     "recording is a loop": (replaced(CLIP, lambda path: path.symlink_to(path.name)), "Too many levels"),
     "audio is a file": (audio_is_a_file, "damaged audio files: 7"),
     "meta.csv is a FIFO": (replaced(META, fifo), "meta.csv: cannot be read (not a regular file)"),
-    "meta.csv is a folder": (replaced(META, os.mkdir), "meta.csv: cannot be read (not a regular file)"),
     "train table is a FIFO": (replaced(TRAIN, fifo), "fold1_train.csv: cannot be read (not a regular file)"),
 }
 
@@ -135,11 +108,14 @@ def test_files_that_no_table_names_are_not_opened(development):
     assert check.content_digest(Dataset(development)) == before
 
 
-@pytest.mark.parametrize("name, prepare", [
-    ("audio/link.wav", clip_linked), ("audio/link.wav", clip_hard_linked),
-    ("more/bus-lyon-1-10-a.wav", folder_of_audio_linked)])
-def test_a_training_clip_that_is_linked_into_the_test_split_is_noted(development, name, prepare):
-    listed_in_test(name, prepare)(development)
+@pytest.mark.parametrize(("name", "link"), [
+    ("audio/link.wav", lambda root: os.symlink(os.path.basename(CLIP), root / "audio/link.wav")),
+    ("audio/link.wav", lambda root: os.link(root / CLIP, root / "audio/link.wav")),
+    ("more/bus-lyon-1-10-a.wav", lambda root: os.symlink("audio", root / "more"))],
+    ids=["link", "hard link", "folder"])
+def test_a_training_clip_that_is_linked_into_the_test_split_is_noted(development, name, link):
+    listed_in_test(name)(development)
+    link(development)
     notes = "\n".join(check.check(Dataset(development)).notes)
     assert f"nothing about unseen recordings\n    {name} (test) = {CLIP} (train)" in notes
 
@@ -165,14 +141,12 @@ def test_a_set_of_links_to_one_recording_is_noted_in_a_few_lines(development):
     assert report.problems == [] and note.endswith(f" = ... ({len(names)} names)") and note.count(" = ") == 3
 
 
-@pytest.mark.parametrize(("table", "problem"), [
-    (TRAIN, "scenes without a readable clip in the train split, which cannot be learnt: bus, park"),
-    (TEST, "scenes without a readable clip in the test split, which cannot be tested: bus, park")])
-def test_a_split_without_a_readable_clip(development, table, problem):
-    for line in (development / table).read_text(encoding="utf-8").splitlines()[1:]:
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_a_split_without_a_readable_clip(development, split):
+    for line in (development / f"evaluation_setup/fold1_{split}.csv").read_text(encoding="utf-8").splitlines()[1:]:
         (development / line.split("\t")[0]).write_bytes(b"")
-    report = check.check(Dataset(development), skip_damaged=True)
-    assert report.problems == [problem]
+    (problem,) = check.check(Dataset(development), skip_damaged=True).problems
+    assert f"in the {split} split" in problem and problem.endswith(": bus, park")
 
 
 def test_an_evaluation_set_without_a_readable_clip(development, evaluation):
@@ -186,5 +160,5 @@ def test_more_scene_labels_than_a_table_of_predictions_has_columns(development):
     with open(development / META, "a", encoding="utf-8") as meta:
         for number in range(1100):
             meta.write(f"audio/{number}.wav\tscene{number}\tlyon-1\ta\n")
-    with pytest.raises(InputError, match="1,102 different scene labels; at most 1,022 can be told apart"):
+    with pytest.raises(InputError, match="1,102 different scene labels; at most 1,022"):
         check.check(Dataset(development))

@@ -88,8 +88,9 @@ def test_malformed_table(tmp_path, old, new, message):
     (os.mkdir, "cannot be read (not a regular file)"),
     (lambda path: path.symlink_to("/dev/zero"), "cannot be read (not a regular file)"),
     (lambda path: path.symlink_to(path.name), "cannot be read (Too many levels of symbolic links)"),
-], ids=["missing", "FIFO", "folder", "device", "loop"])
-def test_no_file(tmp_path, make, message):
+    (lambda path: path.touch() or os.truncate(path, 1 << 40), "more than 134,217,728 bytes"),
+], ids=["missing", "FIFO", "folder", "device", "loop", "too large"])
+def test_no_file_to_read(tmp_path, make, message):
     make(tmp_path / "table.csv")
     with pytest.raises(InputError) as error:
         read(tmp_path / "table.csv")
@@ -101,11 +102,3 @@ def test_impossible_path(tmp_path, name, message):
     with pytest.raises(InputError) as error:
         read(tmp_path / name)
     assert message in str(error.value)
-
-
-def test_too_large_a_file_is_not_read_whole(tmp_path):
-    path = tmp_path / "table.csv"
-    path.touch()
-    os.truncate(path, 1 << 40)
-    with pytest.raises(InputError, match="more than 134,217,728 bytes, which is too large for a table of clips"):
-        read(path)

@@ -21,7 +21,6 @@ def test_reads_every_clip_in_the_order_of_meta(development):
         ["audio/bus-porto-4-13-s4.wav", "bus", "porto-4", "s4", "test"],
         ["audio/park-lyon-5-14-a.wav", "park", "lyon-5", "a", "test"],
         ["audio/park-lyon-6-15-a.wav", "park", "lyon-6", "a", "unused"]]
-    assert tau_layout.scene_labels(clips) == ("bus", "park")
 
 
 def test_reference_is_the_test_split_with_its_truth(development):
@@ -36,14 +35,6 @@ def test_evaluation_set_keeps_the_order_of_its_file(evaluation, edit):
     assert tau_layout.read_evaluation(evaluation).filename.tolist() == ["audio/1.wav", "audio/0.wav"]
 
 
-def test_byte_order_mark_line_ends_and_backslashes_of_windows(development):
-    expected = tau_layout.read_development(development)
-    for path in (development / "meta.csv", *(development / "evaluation_setup").iterdir()):
-        text = path.read_bytes().replace(b"\n", b"\r\n").replace(b"audio/", b"audio\\")
-        path.write_bytes(codecs.BOM_UTF8 + text)
-    assert tau_layout.read_development(development).equals(expected)
-
-
 def test_clip_in_both_splits_is_refused_or_marked(development, edit):
     setup = development / "evaluation_setup"
     edit(setup / "fold1_train.csv", "scene_label\n", "scene_label\naudio/park-lyon-5-14-a.wav\tpark\n")
@@ -55,11 +46,8 @@ def test_clip_in_both_splits_is_refused_or_marked(development, edit):
 
 
 @pytest.mark.parametrize(("table", "old", "new", "message"), [
-    ("meta.csv", "\t", ",", r"no column 'filename' .*separated by tabs"),
     ("meta.csv", "source_label", "device", "no column 'source_label'"),
-    ("meta.csv", "lyon-1\ta", "lyon-1\ta\t", "line 2: 5 fields where the header has 4"),
     ("meta.csv", "\tbus\tlyon-1\ta", "\tbus\t\ta", "line 2: identifier '' is blank"),
-    ("meta.csv", "\tlyon-1\ta", "\tlyon-1", "line 2: 3 fields where the header has 4"),
     ("meta.csv", "lyon-1-10-b", "lyon-1-10-a", fr"1 clips are listed twice, first {FIRST} \(lines 2 and 3\)"),
     ("meta.csv", FIRST, "../other.wav", "points outside"),
     ("meta.csv", FIRST, "audio/../../other.wav", "points outside"),
@@ -82,23 +70,6 @@ def test_malformed_table_is_refused_by_name(development, edit, table, old, new, 
     assert "\n" not in str(error.value) and str(development) in str(error.value)
 
 
-def test_a_field_too_many_in_every_line_is_refused(development):
-    path = development / "evaluation_setup" / "fold1_test.csv"
-    path.write_text(path.read_text().replace(".wav\n", ".wav\t\n"))
-    with pytest.raises(InputError, match="line 2: 2 fields where the header has 1"):
-        tau_layout.read_development(development)
-
-
-@pytest.mark.parametrize(("content", "message"), [
-    (None, "no such file"), (b"", "the file is empty"), (b"filename\n", "lists no clip"),
-    (b"filename\n\xff\xfe.wav\n", r"not UTF-8 text \(byte 10\)")])
-def test_unreadable_table_is_refused(evaluation, content, message):
-    path = evaluation / "evaluation_setup" / "fold1_test.csv"
-    path.unlink() if content is None else path.write_bytes(content)
-    with pytest.raises(InputError, match=message):
-        tau_layout.read_evaluation(evaluation)
-
-
 def test_older_copy_of_the_split_is_named_as_such(development):
     # the withdrawn release: 13,965 and 2,970 clips, five of which the current meta.csv does not have
     train, test = [f"audio/{n}.wav" for n in range(13965)], [f"audio/{n}.wav" for n in range(20000, 22970)]
@@ -119,16 +90,12 @@ def test_clips_are_compared_by_the_normal_form_of_their_name_without_its_folder(
     assert clip_key(spelling) == "7.wav"
 
 
-def test_other_spellings_of_a_clip_are_read_as_its_normal_form(development, edit):
-    expected = tau_layout.read_development(development)
-    edit(development / "meta.csv", FIRST, f"./{FIRST}")
-    edit(development / "evaluation_setup" / "fold1_train.csv", FIRST, FIRST.replace("/", "//"))
-    assert tau_layout.read_development(development).equals(expected)
-
-
-def test_quotation_marks_around_fields_are_taken_off(development):
+@pytest.mark.parametrize("change", [
+    lambda text: codecs.BOM_UTF8 + text.replace(b"\n", b"\r\n").replace(b"audio/", b"audio\\"),
+    lambda text: b"\n".join(b"\t".join(b'"%b"' % field for field in line.split(b"\t")) for line in text.splitlines()),
+    lambda text: text.replace(b"audio/", b"./audio//")], ids=["Windows", "quotation marks", "other names of clips"])
+def test_other_spellings_of_the_tables_are_read_alike(development, change):
     expected = tau_layout.read_development(development)
     for path in (development / "meta.csv", *(development / "evaluation_setup").iterdir()):
-        lines = [line.split("\t") for line in path.read_text().splitlines()]
-        path.write_text("".join("\t".join(f'"{field}"' for field in line) + "\n" for line in lines))
+        path.write_bytes(change(path.read_bytes()))
     assert tau_layout.read_development(development).equals(expected)

@@ -1,5 +1,4 @@
 import io
-import struct
 
 import numpy as np
 import pytest
@@ -43,13 +42,6 @@ def test_resampling_removes_what_would_alias(tmp_path):
     assert np.abs(read_clip(path, FEATURES)[400:-400]).max() < 1e-3
 
 
-def test_channels_are_averaged(tmp_path):
-    path = tmp_path / "clip.wav"
-    channels = np.stack([tone(8000), -tone(8000), np.full(4000, 0.3)], axis=1)
-    soundfile.write(path, channels, 8000, subtype="FLOAT")
-    np.testing.assert_allclose(read_clip(path, FEATURES), 0.1, atol=1e-6)
-
-
 def test_length(tmp_path):
     ramp = np.arange(6000) / 6000
     soundfile.write(tmp_path / "long.wav", ramp, 8000, subtype="FLOAT")
@@ -86,54 +78,10 @@ def test_channels_are_averaged_as_a_whole_recording_would_be(channels):
     np.testing.assert_array_equal(read_clip(file.getvalue(), features), samples.mean(axis=1))
 
 
-def test_cut_off_wav(tmp_path):
-    path = tmp_path / "clip.wav"
-    soundfile.write(path, tone(44100), 44100, subtype="PCM_24")
-    whole = path.read_bytes()
-    path.write_bytes(whole[:-1])
-    reason = f"truncated: {22050 * 3 - 1:,} of {22050 * 3:,} bytes of audio"
-    with pytest.raises(InputError, match=reason):
-        read_clip(path, FEATURES)
-
-
-def test_wav_with_more_chunks_and_with_open_length(tmp_path):
-    path = tmp_path / "clip.wav"
-    soundfile.write(path, tone(8000), 8000, subtype="PCM_16")
-    content = path.read_bytes()
-    odd = content[:12] + b"note" + struct.pack("<I", 3) + b"abc\0" + content[12:]
-    np.testing.assert_array_equal(read_clip(odd, FEATURES), read_clip(content, FEATURES))
-    with pytest.raises(InputError, match="truncated"):
-        read_clip(odd[:-10], FEATURES)
-    streamed = content.replace(b"data" + struct.pack("<I", 8000), b"data" + b"\xff" * 4)
-    assert streamed != content
-    np.testing.assert_allclose(read_clip(streamed, FEATURES), tone(8000), atol=2 ** -15)
-
-
-def test_cut_off_flac(tmp_path):
-    path = tmp_path / "clip.flac"
-    soundfile.write(path, np.random.default_rng(0).normal(0, 0.1, 40000), 8000)
-    with pytest.raises(InputError, match="truncated|not readable"):
-        read_clip(path.read_bytes()[:-10000], FEATURES)
-
-
-@pytest.mark.parametrize(("content", "reason"), [
-    (b"", "empty file"), (b"not audio at all" * 100, "neither WAV, AIFF"),
-    (b"RIFF\0\0\0\0WAVE", "ends before its audio")])
-def test_not_audio(content, reason):
-    with pytest.raises(InputError, match=reason):
-        read_clip(content, FEATURES)
-
-
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_samples_that_are_not_finite(tmp_path, value):
     samples = tone(8000)
     samples[1234] = value
     soundfile.write(tmp_path / "clip.wav", samples, 8000, subtype="FLOAT")
     with pytest.raises(InputError, match="not finite"):
-        read_clip(tmp_path / "clip.wav", FEATURES)
-
-
-def test_no_samples(tmp_path):
-    soundfile.write(tmp_path / "clip.wav", np.zeros(0), 8000)
-    with pytest.raises(InputError, match="holds no audio"):
         read_clip(tmp_path / "clip.wav", FEATURES)
