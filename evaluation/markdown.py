@@ -1,22 +1,21 @@
-"""Tables in Markdown, in line where they are read as text."""
+"""Markdown tables whose columns are aligned in the source, too."""
 from collections.abc import Sequence
 
 
-def table(rows: Sequence[Sequence[str]], sides: str) -> str:
-    """The lines of a table.
+def section(title: str, rows: Sequence[Sequence[str]], sides: str, notes: Sequence[str]) -> str:
+    """A heading, a table, and a list of notes.
 
     Args:
-        rows: cells; the first row is the heading.
-        sides: one character a column: ``<`` for text, ``>`` for figures.
+        title: text of the heading.
+        rows: cells of the table; the first row is its head.
+        sides: alignment of each column: ``<`` for text, ``>`` for numbers.
+        notes: items of the list.
     """
     escaped = [[cell.replace("\\", "\\\\").replace("|", "\\|") for cell in row] for row in rows]
     widths = [max(3, *map(len, column)) for column in zip(*escaped, strict=True)]
-    head, *lines = ["| " + " | ".join(f"{cell:{side}{width}}" for cell, side, width in
-                                      zip(row, sides, widths, strict=True)) + " |" for row in escaped]
-    rule = ["-" * width if side == "<" else "-" * (width - 1) + ":" for side, width in zip(sides, widths, strict=True)]
-    return "\n".join([head, f"| {' | '.join(rule)} |", *lines])
-
-
-def notes(sentences: Sequence[str]) -> str:
-    """A list of what has to be said with a table."""
-    return "\n".join(f"- {sentence}" for sentence in sentences)
+    rule = [f"{':' if side == '>' else '-':->{width}}" for side, width in zip(sides, widths, strict=True)]
+    lines = [f"## {title}", ""]
+    for row in (escaped[0], rule, *escaped[1:]):
+        cells = [f"{cell:{side}{width}}" for cell, side, width in zip(row, sides, widths, strict=True)]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join([*lines, "", *(f"- {note}" for note in notes), ""])

@@ -2,29 +2,31 @@
 
 Conventions
 -----------
-Predictions hold one row a clip: ``filename``, the decided ``scene_label``, and one column of probabilities for each
+Predictions hold one row per clip: ``filename``, the decided ``scene_label``, and one column of probabilities for each
 scene label (the official output format of DCASE 2021 Task 1A). The reference holds ``filename``, ``scene_label`` and
-the recording ``device``. Clips are matched by name, never by row number. Which labels and devices there are is whatever
-the files say; both are taken in alphabetical order. Accuracies are in percent. A subset without clips has no score:
-``None``.
+the recording ``device``. Clips are matched by name, never by row number. The labels and devices are those in the files,
+in alphabetical order. Accuracies are in percent. A subset without clips has no score: ``None``.
 
 Metrics
 -------
-* :func:`log_loss`: the mean of -ln p(true label), the official ranking. Of a class, a device or a class on a device it
-  is the same mean over that subset, with all labels given [baseline]; computed as scikit-learn does [sklearn].
-* :func:`accuracy`: the mean of the class-wise accuracies (macro average) of the decided label, which is not derived
-  anew from the probabilities [baseline]; of a device it is the macro average within the device.
+* :func:`log_loss`: mean of -ln p(true label), by which the challenge ranks [baseline]; as scikit-learn computes
+  it [sklearn]. For a class or a device, it is the mean over the clips of that class or device.
+* :func:`accuracy`: mean of the class-wise accuracies (macro average) [baseline], from the counts of sed_eval
+  [sed_eval]. It judges the decided label, which need not be the most probable one. For a device, it is the macro
+  average over the clips of that device.
 * Device groups: *real* are the devices not named ``s<number>``, which are simulated; *seen* are those with training
   clips, *unseen* the others [task]. A group is scored like a device, over the clips of all its devices together.
 
 Sources
 -------
 .. [baseline] The organisers' DCASE 2021 Task 1A baseline, https://github.com/marmoi/dcase2021_task1a_baseline
+.. [sed_eval] ``sed_eval.scene.SceneClassificationMetrics``, https://tut-arg.github.io/sed_eval/
 .. [sklearn] ``sklearn.metrics.log_loss`` of scikit-learn
 .. [task] I. Martin-Morato, T. Heittola, A. Mesaros, T. Virtanen, "Low-complexity acoustic scene classification for
    multi-device audio: analysis of DCASE 2021 Challenge systems", DCASE 2021 Workshop
 """
 import re
+import warnings
 from collections.abc import Collection, Sequence
 from typing import Any
 
@@ -35,41 +37,63 @@ from task1a.challenge import KEY_COLUMNS, clip_key
 from task1a.errors import InputError
 from task1a.predictions import check_probabilities, label_columns
 
-_REFERENCE_COLUMNS = (*KEY_COLUMNS, "device")
+_BLOCK = 50  # clips per call of sed_eval, whose time is quadratic in their number
 
 
 def validate(reference: pd.DataFrame, predictions: pd.DataFrame) -> None:
-    """Check that ``predictions`` can be judged against ``reference``.
+    """Check that ``predictions`` can be evaluated against ``reference``.
 
     Args:
         reference: columns ``filename``, ``scene_label``, ``device``.
-        predictions: columns ``filename``, ``scene_label`` and the probabilities, one column a label.
+        predictions: columns ``filename``, ``scene_label``, and one column of probabilities per label.
 
     Raises:
-        InputError: one of the two is empty, lacks a column or has a clip twice; they do not hold the same clips; a
-            label of the reference has no column; a decided label is none of the labels; a probability is not finite or
-            not in [0, 1], or those of a clip do not sum to 1.
+        InputError: a table is empty, lacks a column or lists a clip twice; the clips differ; a label of the reference
+            has no column; or the probabilities are invalid (:func:`task1a.predictions.check_probabilities`).
     """
-    _check_clips("reference", reference, _REFERENCE_COLUMNS)
-    _check_clips("predictions", predictions, KEY_COLUMNS)
-    _check_same_clips(reference, predictions)
-    labels = label_columns(predictions)
-    absent = sorted(set(reference.scene_label) - set(labels))
-    if absent:
-        raise InputError(f"predictions: no column of probabilities for {len(absent)} scene labels of the reference: "
-                         f"{_first(absent)}")
+    for name, table, columns in (("reference", reference, (*KEY_COLUMNS, "device")),
+                                 ("predictions", predictions, KEY_COLUMNS)):
+        for column in columns:
+            if column not in table.columns:
+                raise InputError(f"{name}: no column {column!r}")
+        if table.empty:
+            raise InputError(f"{name}: no clip")
+        keys = table.filename.map(clip_key)
+        repeated = keys[keys.duplicated()].unique()
+        if len(repeated):
+            raise InputError(f"{name}: {len(repeated)} clips are listed more than once: {_first(repeated)}")
+
+    expected, given = reference.filename.map(clip_key), predictions.filename.map(clip_key)
+    missing, extra = expected[~expected.isin(given)], given[~given.isin(expected)]
+    problems = []
+    if len(missing):
+        problems.append(f"{len(missing)} of the reference's {len(expected)} clips are missing: {_first(missing)}")
+    if len(extra):
+        problems.append(f"{len(extra)} clips are not in the reference: {_first(extra)}")
+    if problems:
+        raise InputError(f"predictions: {'; '.join(problems)}; predict exactly the clips of the reference")
+
+    no_column = sorted(set(reference.scene_label) - set(label_columns(predictions)))
+    if no_column:
+        raise InputError(f"predictions: no column of probabilities for {len(no_column)} scene labels of the "
+                         f"reference: {_first(no_column)}")
     check_probabilities(predictions)
 
 
-def log_loss(labels_true: Sequence[str], probabilities: np.ndarray, labels: Sequence[str]) -> float:
-    """Mean negative natural logarithm of the probability given to the true label.
+def match(reference: pd.DataFrame, predictions: pd.DataFrame) -> pd.DataFrame:
+    """Validate both tables (:func:`validate`), and return the predictions in the order of the reference."""
+    validate(reference, predictions)
+    return predictions.set_index(predictions.filename.map(clip_key)).loc[reference.filename.map(clip_key)]
 
-    Equal to ``sklearn.metrics.log_loss(labels_true, probabilities, labels=labels)`` on float64 with ``labels`` in
-    alphabetical order: probabilities are clipped to [eps, 1 - eps] of float64 and not normalised. Computed here
-    because importing scikit-learn takes longer than everything else a command does.
+
+def clip_log_losses(labels_true: Sequence[str], probabilities: np.ndarray, labels: Sequence[str]) -> np.ndarray:
+    """Negative natural logarithm of the probability of each clip's true label.
+
+    As in ``sklearn.metrics.log_loss``, whose import takes longer than a whole command, probabilities are clipped to
+    [eps, 1 - eps] of float64.
 
     Shape:
-        labels_true: (clips,), at least one clip; probabilities: (clips, labels), in the order of ``labels``.
+        labels_true: (clips,); probabilities: (clips, labels), in the order of ``labels`` -> (clips,).
 
     Raises:
         InputError: a true label is none of ``labels``.
@@ -80,7 +104,12 @@ def log_loss(labels_true: Sequence[str], probabilities: np.ndarray, labels: Sequ
     if (columns < 0).any():
         raise InputError(f"the true label {truth[columns < 0][0]!r} is none of the labels {', '.join(labels)}")
     eps = np.finfo(np.float64).eps
-    return float(-np.log(probabilities[np.arange(len(columns)), columns].clip(eps, 1 - eps)).mean())
+    return -np.log(probabilities[np.arange(len(columns)), columns].clip(eps, 1 - eps))
+
+
+def log_loss(labels_true: Sequence[str], probabilities: np.ndarray, labels: Sequence[str]) -> float:
+    """Mean of :func:`clip_log_losses` over at least one clip."""
+    return float(clip_log_losses(labels_true, probabilities, labels).mean())
 
 
 def accuracy(labels_true: Sequence[str], labels_decided: Sequence[str]) -> float:
@@ -89,29 +118,43 @@ def accuracy(labels_true: Sequence[str], labels_decided: Sequence[str]) -> float
     Shape:
         labels_true, labels_decided: (clips,), at least one clip.
     """
-    truth = np.asarray(labels_true, dtype=object)
-    correct = truth == np.asarray(labels_decided, dtype=object)
-    classes, _ = pd.factorize(truth)
-    return float(100 * (np.bincount(classes, weights=correct) / np.bincount(classes)).mean())
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "pkg_resources is deprecated", UserWarning)
+        from sed_eval.scene import SceneClassificationMetrics
+
+    # numbers for labels: sed_eval strips spaces from labels and takes "none" for no label;
+    # classes without clips are left out: it would count them as 0 %
+    true, present = pd.factorize(np.asarray(labels_true, dtype=object))
+    decided = pd.Index(present).get_indexer(np.asarray(labels_decided, dtype=object))
+    counts = SceneClassificationMetrics([str(label) for label in range(len(present))])
+    for start in range(0, len(true), _BLOCK):
+        reference, estimated = [], []
+        for clip in range(start, min(start + _BLOCK, len(true))):
+            reference.append({"filename": str(clip), "scene_label": str(true[clip])})
+            estimated.append({"filename": str(clip), "scene_label": str(decided[clip])})
+        counts.evaluate(reference, estimated)
+
+    # its own quotient is a little below 1 for a class of a single clip, which it gets right
+    accuracies = [label["Ncorr"] / label["Nref"] for label in counts.scene_wise.values()]
+    return float(100 * np.mean(accuracies))
 
 
 def evaluate(reference: pd.DataFrame, predictions: pd.DataFrame,
              seen_devices: Collection[str] | None = None) -> dict[str, Any]:
-    """Every score of ``predictions``, validated first (see :func:`validate` for both tables and the errors).
+    """Validate both tables (:func:`validate`), and compute every score.
 
     Args:
-        reference: the clips that are judged, with their truth.
-        predictions: the same clips, in any order.
-        seen_devices: the devices with clips in the training split; where not given, *seen* and *unseen* are ``None``.
+        reference: clips to evaluate, with their true labels and devices.
+        predictions: predictions for the same clips, in any order.
+        seen_devices: devices with clips in the training split; if None, *seen* and *unseen* have no score.
 
     Returns:
         ``labels`` and ``devices``, then ``overall``, ``class_wise`` (by label), ``device_wise`` (by device),
         ``class_device_wise`` (by label, then device) and ``device_groups`` (``real``, ``seen``, ``unseen``). A score
-        is ``{"logloss", "accuracy"}``, unrounded, accuracy in percent, or ``None`` where there are no clips.
+        is ``{"logloss", "accuracy"}``, unrounded, accuracy in percent, or ``None`` if there are no clips.
     """
-    validate(reference, predictions)
+    matched = match(reference, predictions)
     labels, devices = label_columns(predictions), sorted(set(reference.device))
-    matched = predictions.set_index(predictions.filename.map(clip_key)).loc[reference.filename.map(clip_key)]
     probabilities = matched[labels].to_numpy(np.float64)
     decided = matched.scene_label.to_numpy(object)
     truth, device = reference.scene_label.to_numpy(object), reference.device.to_numpy(object)
@@ -122,53 +165,24 @@ def evaluate(reference: pd.DataFrame, predictions: pd.DataFrame,
         return {"logloss": log_loss(truth[clips], probabilities[clips], labels),
                 "accuracy": accuracy(truth[clips], decided[clips])}
 
-    of_label = {label: truth == label for label in labels}
-    of_device = {name: device == name for name in devices}
-    groups = _device_groups(devices, seen_devices)
+    class_device_wise = {}
+    for label in labels:
+        class_device_wise[label] = {name: score((truth == label) & (device == name)) for name in devices}
+
+    groups = {"real": [name for name in devices if not re.fullmatch(r"s\d+", name)], "seen": [], "unseen": []}
+    if seen_devices is not None:
+        groups["seen"] = [name for name in devices if name in seen_devices]
+        groups["unseen"] = [name for name in devices if name not in seen_devices]
+
     return {
         "labels": labels,
         "devices": devices,
         "overall": score(np.ones(len(truth), dtype=bool)),
-        "class_wise": {label: score(of_label[label]) for label in labels},
-        "device_wise": {name: score(of_device[name]) for name in devices},
-        "class_device_wise": {label: {name: score(of_label[label] & of_device[name]) for name in devices}
-                              for label in labels},
+        "class_wise": {label: score(truth == label) for label in labels},
+        "device_wise": {name: score(device == name) for name in devices},
+        "class_device_wise": class_device_wise,
         "device_groups": {group: score(np.isin(device, members)) for group, members in groups.items()},
     }
-
-
-def _device_groups(devices: Sequence[str], seen_devices: Collection[str] | None) -> dict[str, list[str]]:
-    known = seen_devices is not None
-    return {
-        "real": [name for name in devices if not re.fullmatch(r"s\d+", name)],
-        "seen": [name for name in devices if known and name in seen_devices],
-        "unseen": [name for name in devices if known and name not in seen_devices],
-    }
-
-
-def _check_clips(name: str, table: pd.DataFrame, columns: Sequence[str]) -> None:
-    missing = [column for column in columns if column not in table.columns]
-    if missing:
-        raise InputError(f"{name}: no column {missing[0]!r}")
-    if table.empty:
-        raise InputError(f"{name}: no clip")
-    keys = table.filename.map(clip_key)
-    twice = keys[keys.duplicated()].unique()
-    if len(twice):
-        raise InputError(f"{name}: {len(twice)} clips are listed more than once: {_first(twice)}")
-
-
-def _check_same_clips(reference: pd.DataFrame, predictions: pd.DataFrame) -> None:
-    expected, given = (table.filename.map(clip_key) for table in (reference, predictions))
-    missing = expected[~expected.isin(set(given))].tolist()
-    extra = given[~given.isin(set(expected))].tolist()
-    wrong = []
-    if missing:
-        wrong.append(f"{len(missing)} of the reference's {len(expected)} clips are missing: {_first(missing)}")
-    if extra:
-        wrong.append(f"{len(extra)} clips are not in the reference: {_first(extra)}")
-    if wrong:
-        raise InputError(f"predictions: {'; '.join(wrong)}; predict exactly the clips of the reference")
 
 
 def _first(names: Sequence[str]) -> str:

@@ -1,7 +1,7 @@
-"""The file of a table: the systems of its rows, what they are called in the paper, and what is published of them.
+"""Files of tables: the systems of the rows, their names in the paper, and their published results.
 
-A YAML file holds ``title`` and ``rows``; a row names a ``system``, the ``label`` that it has in the paper, and the
-``published`` figures. ``table3`` is the file of that name in ``system_configs/tables/``; a path is taken as such.
+A YAML file holds ``title`` and ``rows``; a row has the name of a ``system``, its ``label`` in the paper, and its
+``published`` results. The shipped files are in ``system_configs/tables/``.
 """
 import json
 from dataclasses import replace
@@ -26,7 +26,7 @@ def _one_line(text: str) -> str:
 
 def _without_overall(devices: dict[str, float]) -> dict[str, float]:
     if "overall" in devices:
-        raise ValueError("the overall accuracy is given beside the devices, as overall")
+        raise ValueError("the overall accuracy belongs beside the devices, under overall")
     return devices
 
 
@@ -37,7 +37,7 @@ _strict = ConfigDict(extra="forbid", strict=True)
 
 @dataclass(frozen=True, config=_strict)
 class Published:
-    """What the paper says of a row; None, or no device, where it says nothing."""
+    """Published results of a row; None, or no device, if they are not in the paper."""
 
     parameters: Line | None = None
     bits: Line | None = None
@@ -68,17 +68,14 @@ class Table:
     rows: Annotated[list[Row], Field(min_length=1)]
     name: str = ""
     systems: Path = SYSTEMS
-    """folder of the configurations of its systems: the one above its own"""
-
-
-_TABLE = TypeAdapter(Table)
+    """folder of the configurations of its systems: the parent of the file's folder"""
 
 
 def read_table(name: str) -> Table:
-    """Read a shipped table by its name (``table3``), or any by its path.
+    """Read a shipped table by its name (``table3``), or any table by its path.
 
     Raises:
-        InputError: there is no such file, it is no YAML, or a key or a value in it is wrong.
+        InputError: the file does not exist, is not valid YAML, or holds a wrong key or value.
     """
     path = Path(name) if name.endswith((".yaml", ".yml")) else TABLES / f"{name}.yaml"
     if not path.is_file():
@@ -88,15 +85,15 @@ def read_table(name: str) -> Table:
     if not isinstance(tree, dict) or {"name", "systems"} & tree.keys():
         raise InputError(f"{path}: must hold the keys title and rows, and no others")
     try:
-        # JSON is where pydantic takes mappings for dataclasses and yet is strict about types
-        table = _TABLE.validate_json(json.dumps(tree, default=str))
+        # in JSON, unlike Python, a strict dataclass may be given as a mapping
+        table = TypeAdapter(Table).validate_json(json.dumps(tree, default=str))
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         place = ".".join(str(step + 1) if isinstance(step, int) else str(step) for step in first["loc"])
         message = first["msg"].removeprefix("Value error, ")
         raise InputError(f"{path}: {place}: {message} (given {shown(first['input'])})") from None
     systems = [row.system for row in table.rows]
-    twice = [system for system in systems if systems.count(system) > 1]
-    if twice:
-        raise InputError(f"{path}: rows: two rows are of the system {twice[0]!r}")
+    for system in systems:
+        if systems.count(system) > 1:
+            raise InputError(f"{path}: rows: two rows have the system {system!r}")
     return replace(table, name=path.stem, systems=path.resolve().parent.parent)

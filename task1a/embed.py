@@ -1,10 +1,10 @@
-"""Figure 1 of the paper: do frequency-wise or channel-wise statistics of a network's features tell the device?
+"""Figure 1 of the paper: do frequency-wise or channel-wise statistics of a network's features reveal the device?
 
 ``python -m task1a.embed RUN [--data-root DIR] [--stage N] [--out DIR]`` draws the t-SNE (van der Maaten & Hinton, JMLR
-2008) of either, coloured by device, as PNG and SVG, and measures what the picture shows: how well a linear probe
-(Alain & Bengio, arXiv 1610.01644) tells the device from either, cross-validated by location.
+2008) of both kinds of statistics, coloured by device, as PNG and SVG. A linear probe (Alain & Bengio, arXiv
+1610.01644), cross-validated by location, measures how well they tell the device.
 
-The features are those of a stage's output [N, C, F, T], before any normalization that follows it. Kim et al. (arXiv
+The features are the output [N, C, F, T] of a stage, before any normalization that follows it. Kim et al. (arXiv
 2111.06531) show stage 2 of ASC-1 without ResNorm: the frequency-wise statistics separate the devices, which is why
 ResNorm is frequency-wise.
 """
@@ -17,8 +17,7 @@ import numpy as np
 import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.manifold import TSNE
-from sklearn.metrics import balanced_accuracy_score
-from sklearn.model_selection import StratifiedGroupKFold
+from sklearn.model_selection import StratifiedGroupKFold, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
@@ -34,14 +33,14 @@ from task1a.predict import ReadClips
 from task1a.run import Run
 
 AXES = {"frequency-wise": (1, 3), "channel-wise": (2, 3)}
-"""the axes of [N, C, F, T] that each kind of statistics is taken over"""
+"""axes of [N, C, F, T] over which each kind of statistics is computed"""
 FOLDS = 5
 
 
 def statistics(x: Tensor, over: tuple[int, int]) -> Tensor:
-    """Mean and standard deviation of features over two of their axes.
+    """Mean and standard deviation of features over two axes.
 
-    Shape: [N, C, F, T] -> [N, 2 F] over (1, 3), [N, 2 C] over (2, 3): the means, then the deviations.
+    Shape: [N, C, F, T] -> [N, 2 F] over (1, 3), [N, 2 C] over (2, 3): the means, then the standard deviations.
     """
     variance, mean = torch.var_mean(x, dim=over, correction=0)
     return torch.cat([mean, variance.sqrt()], dim=1)
@@ -50,17 +49,17 @@ def statistics(x: Tensor, over: tuple[int, int]) -> Tensor:
 @torch.no_grad()
 def layer_statistics(model: nn.Module, layer: nn.Module, read: ReadClips, clips: int,
                      batch_size: int = 64) -> dict[str, np.ndarray]:
-    """Frequency-wise and channel-wise statistics of a layer's output for clips 0 ... ``clips`` - 1.
+    """Frequency-wise and channel-wise statistics of a layer's output.
 
     Args:
-        model: in evaluation mode.
-        layer: of the model, e.g. one of its ``stages``.
-        read: gives the clips' log-mel energies.
-        clips: how many there are.
-        batch_size: clips a forward pass.
+        model: model in evaluation mode.
+        layer: layer of the model, e.g. one of its ``stages``.
+        read: function from indices to the log-mel energies of these clips.
+        clips: number of clips.
+        batch_size: clips per forward pass.
 
     Returns:
-        [clips, 2 F] and [clips, 2 C] by the names of :data:`AXES`.
+        [clips, 2 F] and [clips, 2 C], by the names of :data:`AXES`.
     """
     collected: dict[str, list[Tensor]] = {name: [] for name in AXES}
 
@@ -76,16 +75,16 @@ def layer_statistics(model: nn.Module, layer: nn.Module, read: ReadClips, clips:
 
 
 def probe(features: np.ndarray, devices: Sequence[str], locations: Sequence[str]) -> dict[str, float]:
-    """How well a linear classifier tells the device of clips from locations that it has not seen.
+    """How well a linear classifier tells the device of clips from unseen locations.
 
     Args:
         features: [clips, dimensions].
-        devices: by clip.
-        locations: by clip; none is both learnt from and judged.
+        devices: device of each clip.
+        locations: location of each clip; training and test clips of a fold have different locations.
 
     Returns:
-        ``accuracy``: mean over :data:`FOLDS` folds of the class-averaged accuracy, in percent; ``deviation`` over the
-        folds; ``chance``.
+        ``accuracy``: class-averaged, in percent, mean over :data:`FOLDS` folds; ``deviation``: standard deviation over
+        the folds; ``chance``: accuracy of guessing.
 
     Raises:
         InputError: there are fewer than :data:`FOLDS` locations, or only one device.
@@ -94,11 +93,10 @@ def probe(features: np.ndarray, devices: Sequence[str], locations: Sequence[str]
     if len(set(locations)) < FOLDS or len(set(devices)) < 2:
         raise InputError(f"{len(set(locations))} locations and {len(set(devices))} devices are too few to tell devices "
                          f"apart in {FOLDS} folds by location")
-    scores = []
-    for learnt, judged in StratifiedGroupKFold(FOLDS, shuffle=True, random_state=0).split(features, devices, locations):
-        classifier = make_pipeline(StandardScaler(), LogisticRegression(max_iter=5000))
-        classifier.fit(features[learnt], devices[learnt])
-        scores.append(100 * balanced_accuracy_score(devices[judged], classifier.predict(features[judged])))
+    classifier = make_pipeline(StandardScaler(), LogisticRegression(max_iter=5000))
+    folds = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=0)
+    scores = 100 * cross_val_score(classifier, features, devices, groups=locations, cv=folds,
+                                   scoring="balanced_accuracy")
     return {"accuracy": float(np.mean(scores)), "deviation": float(np.std(scores, ddof=1)),
             "chance": 100 / len(set(devices))}
 
@@ -110,12 +108,12 @@ def embed(features: np.ndarray, seed: int = 0) -> np.ndarray:
 
 
 def draw(points: Mapping[str, np.ndarray], devices: Sequence[str], title: str, paths: Sequence[Path]) -> None:
-    """Scatter plots side by side, coloured by device, in the format that each path's suffix names."""
+    """Draw scatter plots side by side, coloured by device; the suffix of each path determines its format."""
     import matplotlib
     from matplotlib.figure import Figure
 
     devices = np.asarray(devices)
-    with matplotlib.rc_context({"svg.hashsalt": "task1a"}):  # else every file is different
+    with matplotlib.rc_context({"svg.hashsalt": "task1a"}):  # for reproducible files
         figure = Figure(figsize=(11, 5.5), layout="constrained")
         for axes, (name, xy) in zip(figure.subplots(1, len(points)), points.items(), strict=True):
             for index, device in enumerate(sorted(set(devices))):
@@ -130,14 +128,17 @@ def draw(points: Mapping[str, np.ndarray], devices: Sequence[str], title: str, p
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Draw and measure one run; returns 0."""
-    parser = CommandParser(prog="python -m task1a.embed", description="How well a network's features tell the device.")
+    """Draw the figure for a run, and measure what it shows; returns 0."""
+    parser = CommandParser(prog="python -m task1a.embed",
+                           description="How well the features of a network reveal the device.")
     parser.add_argument("run", metavar="RUN", type=Path, help="a run folder, e.g. runs/bcresnet_asc_1/seed0")
     parser.add_argument("--data-root", metavar="DIR", type=Path, help="development set (default: that of the run)")
-    parser.add_argument("--stage", type=int, default=2, choices=(1, 2, 3, 4), help="whose output (default: 2)")
-    parser.add_argument("--out", metavar="DIR", type=Path, help="where to write (default: RUN/embedding)")
+    parser.add_argument("--stage", type=int, default=2, choices=(1, 2, 3, 4),
+                        help="stage of the network with the features (default: 2)")
+    parser.add_argument("--out", metavar="DIR", type=Path, help="output folder (default: RUN/embedding)")
     arguments = parser.parse_args(argv)
-    run, out = Run(arguments.run), arguments.out or arguments.run / "embedding"
+
+    run = Run(arguments.run)
     config = run.config
     root = arguments.data_root or (Path(config.data.root) if config.data.root else None)
     if root is None:
@@ -145,28 +146,30 @@ def main(argv: Sequence[str] | None = None) -> int:
     model, spec = model_file.load(run.vanilla)
     stages = getattr(getattr(model, "network", model), "stages", None)
     if not isinstance(stages, nn.ModuleList) or len(stages) < arguments.stage:
-        raise InputError(f"{run.vanilla}: {spec.model.name} has no stages to look into; take a BC-ResNet-ASC")
+        raise InputError(f"{run.vanilla}: {spec.model.name} has no stage {arguments.stage}; use a BC-ResNet-ASC")
+
     cache = FeatureCache.open(root, config.features, Path(config.data.cache_dir))
     clips = Dataset(root).split("test")
     damaged = run.read("features")["damaged"]["development"]
     clips = clips[~clips.filename.isin(set(damaged))].reset_index(drop=True)
     rows = cache.rows(clips.filename)
-    found = layer_statistics(model, stages[arguments.stage - 1], lambda indices: cache.read(rows[indices]), len(clips))
-    probes = {name: probe(features, clips.device, clips.identifier) for name, features in found.items()}
+    layer = stages[arguments.stage - 1]
+    features = layer_statistics(model, layer, lambda indices: cache.read(rows[indices]), len(clips))
+
+    probes = {name: probe(values, clips.device, clips.identifier) for name, values in features.items()}
+    points = {name: embed(values) for name, values in features.items()}
     demo = is_demo(root)
     title = f"{config.system}, stage {arguments.stage}, {len(clips):,} test clips" + (f" ({DEMO_NOTE})" if demo else "")
-    points = {name: embed(features) for name, features in found.items()}
-    pictures = [out / f"stage{arguments.stage}.{kind}" for kind in ("png", "svg")]
-    draw(points, clips.device, title, pictures)
-    numbers = out / f"stage{arguments.stage}.json"
+    stem = (arguments.out or arguments.run / "embedding") / f"stage{arguments.stage}"
+    png, svg, numbers = (stem.with_suffix(suffix) for suffix in (".png", ".svg", ".json"))
+    draw(points, clips.device, title, [png, svg])
     write_json(numbers, {"system": config.system, "stage": arguments.stage, "clips": len(clips), "demo": demo,
                          "locations": clips.identifier.nunique(), "probe": probes})
     print(title)
     for name, score in probes.items():
         print(f"{name:<15} linear probe of the device: {score['accuracy']:.1f} +- {score['deviation']:.1f} % "
               f"(chance {score['chance']:.1f} %)")
-    for path in (*pictures, numbers):
-        print(path)
+    print(png, svg, numbers, sep="\n")
     return 0
 
 

@@ -1,8 +1,8 @@
-"""The table of predictions: tab-separated, one row a clip, with its decided label and a probability for each label.
+"""Tables of predictions: tab-separated, one row per clip, with its decided label and the probability of each label.
 
-It has the official columns of DCASE 2021 Task 1A: ``filename``, ``scene_label``, then a column for each scene label.
-Probabilities are written with nine significant digits, which a float32 survives. Runs, metrics and submissions read and
-write it here; what strangers hand in is checked byte by byte in :mod:`submission.check_output`.
+The columns are those of DCASE 2021 Task 1A: ``filename``, ``scene_label``, then one per scene label. Probabilities are
+written with nine significant digits, enough to restore a float32. :mod:`submission.check_output` checks the output
+files of submissions more strictly, byte by byte.
 """
 import re
 from collections.abc import Sequence
@@ -16,12 +16,12 @@ from task1a.data.tables import read_table
 from task1a.errors import InputError, shown
 from task1a.files import write_text
 
-# float() takes more than decimal numbers: 1_0, the digits of other scripts, spaces around them
+# float() also accepts 1_0, digits of other scripts, and spaces
 _NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 
 
 def table(filenames: Sequence[str], probabilities: np.ndarray, labels: Sequence[str]) -> pd.DataFrame:
-    """Predictions as a table; the decided label is the most probable one.
+    """A table of predictions, which decide for the most probable label.
 
     Shape:
         probabilities: (clips, labels).
@@ -33,15 +33,15 @@ def table(filenames: Sequence[str], probabilities: np.ndarray, labels: Sequence[
 
 
 def label_columns(predictions: pd.DataFrame) -> list[str]:
-    """The scene labels that ``predictions`` has probabilities of, in alphabetical order."""
+    """Scene labels with a column of probabilities, in alphabetical order."""
     return sorted(column for column in predictions.columns if column not in KEY_COLUMNS)
 
 
 def average(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
-    """The mean of the probabilities that several models predict for the same clips.
+    """Mean of the probabilities that several models predict for the same clips.
 
     Raises:
-        InputError: the tables are of different clips or labels.
+        InputError: the tables have different clips or labels.
     """
     first = tables[0]
     labels = list(first.columns[len(KEY_COLUMNS):])
@@ -58,13 +58,12 @@ def read(path: Path) -> pd.DataFrame:
     """Read a table of predictions.
 
     Returns:
-        One row a clip in the order of the file; ``filename`` and ``scene_label`` as text, probabilities as float64.
+        ``filename`` and ``scene_label`` as text, probabilities as float64; rows and columns in the order of the file.
 
     Raises:
-        InputError: there is no such table or it is malformed (:func:`task1a.data.tables.read_table`), or a probability
-            is not a decimal number.
+        InputError: the file is missing or malformed (:func:`task1a.data.tables.read_table`), or a probability is not a
+            decimal number.
     """
-    path = Path(path)
     predictions = read_table(path, KEY_COLUMNS, "a prediction file (filename, scene_label, one column a label)")
     for label in label_columns(predictions):
         numbers = np.empty(len(predictions))
@@ -77,7 +76,7 @@ def read(path: Path) -> pd.DataFrame:
 
 
 def to_text(predictions: pd.DataFrame) -> str:
-    """The table as the challenge wants it: tab-separated, LF line ends, nine significant digits."""
+    """The table in the format of the challenge."""
     return predictions.to_csv(sep="\t", index=False, lineterminator="\n", float_format="%.9g")
 
 
@@ -87,11 +86,11 @@ def write(path: Path, predictions: pd.DataFrame) -> None:
 
 
 def check_probabilities(predictions: pd.DataFrame) -> None:
-    """Check the numbers and the decided labels of a table.
+    """Check the decided labels and the probabilities of a table.
 
     Raises:
-        InputError: a decided label is none of the labels; a probability is not finite or not in [0, 1], or those of a
-            clip do not sum to 1 within ``SUM_TOLERANCE``.
+        InputError: a decided label has no column; a probability is not finite or not in [0, 1]; or the probabilities of
+            a clip do not sum to 1 within ``SUM_TOLERANCE``.
     """
     labels = label_columns(predictions)
     unknown = predictions[~predictions.scene_label.isin(labels)]
@@ -100,13 +99,12 @@ def check_probabilities(predictions: pd.DataFrame) -> None:
         raise InputError(f"predictions: {first.filename}: scene_label {first.scene_label!r} has no column of "
                          f"probabilities ({len(unknown)} clips like it); the labels are {', '.join(labels)}")
     probabilities = predictions[labels].to_numpy(np.float64)
-    finite = np.isfinite(probabilities)
-    inside = (probabilities >= 0) & (probabilities <= 1)
-    for wrong, what in ((~finite, "is not a finite number"), (~inside, "is not between 0 and 1")):
+    for wrong, problem in ((~np.isfinite(probabilities), "is not a finite number"),
+                           ((probabilities < 0) | (probabilities > 1), "is not between 0 and 1")):
         if wrong.any():
             row, column = np.argwhere(wrong)[0]
             raise InputError(f"predictions: {predictions.filename.iloc[row]}: the probability of {labels[column]} "
-                             f"{what}: {probabilities[row, column]:.9g} ({wrong.any(axis=1).sum()} clips like it)")
+                             f"{problem}: {probabilities[row, column]:.9g} ({wrong.any(axis=1).sum()} clips like it)")
     sums = probabilities.sum(axis=1)
     off = np.abs(sums - 1) > SUM_TOLERANCE
     if off.any():

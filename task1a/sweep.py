@@ -28,7 +28,6 @@ from tqdm import tqdm
 from evaluation.table_file import Table, read_table
 from task1a import runner
 from task1a.errors import CommandParser, FallsShort, InputError, run_command
-from task1a.files import read_json
 from task1a.machine import cores
 from task1a.run import Run
 
@@ -45,8 +44,6 @@ class Task:
     run: Run
     wanted: list[str]
     """Names of the stages to run."""
-    name: str
-    log: Path
     options: list[str]
     """Arguments of the runner."""
     needs: set[str]
@@ -57,8 +54,10 @@ class Task:
     """One of waiting, running, done, falls short, failed."""
     note: str = ""
 
+    log = property(lambda self: self.run.folder.absolute() / "log.txt")
+
     def __str__(self) -> str:
-        return f"{self.name}  {self.state}  {self.note}".rstrip()
+        return f"{self.run}  {self.state}  {self.note}".rstrip()
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -140,20 +139,19 @@ def plan(table: Table, arguments: argparse.Namespace) -> list[Task]:
             if folder:
                 options += [option, folder.replace("{seed}", str(seed))]
         session, wanted = runner.asked_for(options)
-        run = session.run
-        data = run.config.data
+        data = session.run.config.data
         if data.source == "tau_layout" and data.root is None:
             raise InputError("no data set: give its folder with --data-root DIR (and --eval-root DIR)")
         for folder in (data.root, data.evaluation_root):
             if folder is not None and not Path(folder).is_dir():
                 raise InputError(f"{folder}: no such folder")
-        needs, trainings = {f"{member}/seed{seed}" for member in run.config.ensemble}, set()
-        for config in (part.run.config for part in session.parts):
+        needs, trainings = {f"{member}/seed{seed}" for member in session.run.config.ensemble}, set()
+        for part in session.parts:
+            config = part.run.config
             trainings.add((config.seed, config.features, config.model, config.training))
             if config.compression.enabled and "compress" in wanted:
                 needs.update(config.compression.teachers)
-        name = f"{run.config.system}/seed{seed}"
-        tasks.append(Task(run, wanted, name, Path.cwd() / arguments.runs / name / "log.txt", options, needs, trainings))
+        tasks.append(Task(session.run, wanted, options, needs, trainings))
         if runner.is_finished(session, wanted):
             finish(tasks[-1])
     return tasks
@@ -251,7 +249,7 @@ def work(tasks: Sequence[Task], submit: Callable[..., Future[int]], room: int) -
         while unfinished := [task for task in tasks if task.state in ("waiting", "running")]:
             trained = set().union(*(task.trainings for task in tasks if task.state in ("done", "falls short")))
             waiting = [task for task in unfinished if task.state == "waiting"]
-            ready = [task for task in waiting if not any(other.name in task.needs for other in unfinished)]
+            ready = [task for task in waiting if not any(str(other.run) in task.needs for other in unfinished)]
             if not ready and not running:
                 ready = waiting[:1]  # they need each other; the first one reports the missing model
             for task in ready:
@@ -282,8 +280,9 @@ def work(tasks: Sequence[Task], submit: Callable[..., Future[int]], room: int) -
 def finish(task: Task, finding: str = "") -> None:
     """Note the accuracy of a run that has ended, and why its result falls short, if it does."""
     finding = runner.over_limit(task.run, task.wanted) or finding
-    results = task.log.with_name("evaluation.json")
-    accuracy = f"accuracy {read_json(results)['overall']['accuracy']:.1f} %  " if results.is_file() else ""
+    accuracy = ""
+    if task.run.evaluation.is_file():
+        accuracy = f"accuracy {task.run.read('evaluation')['overall']['accuracy']:.1f} %  "
     task.state, task.note = "falls short" if finding else "done", accuracy + finding
 
 

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from evaluation import metrics, tables
-from evaluation.comparison import compare, format_markdown, verdict
+from evaluation.comparison import compare, format_markdown
 from task1a.errors import InputError
 
 SCENES = ("bus", "park", "tram")
@@ -33,7 +33,10 @@ def write_data(root, locations=LOCATIONS, clips=4):
 
 
 def write_predicted_run(runs, system, seed, reference, right, name="tiny-development"):
-    """A run that is right, with p = 1/2, about ``right`` of the clips of each location, and gives the others 1/4."""
+    """A run that is right, with p = 1/2, about ``right`` of the clips of each location, and gives the others 1/4.
+
+    Its predictions are in random order, so that clips must be paired by name.
+    """
     number = reference.groupby("identifier").cumcount()
     wrong = reference.scene_label.map(dict(zip(SCENES, SCENES[1:] + SCENES[:1], strict=True)))
     decided = np.where(number < reference.identifier.map(right), reference.scene_label, wrong)
@@ -42,7 +45,7 @@ def write_predicted_run(runs, system, seed, reference, right, name="tiny-develop
     results = metrics.evaluate(reference, table)
     folder = runs / system / f"seed{seed}"
     (folder / "predictions").mkdir(parents=True)
-    table.to_csv(folder / "predictions" / "test.csv", sep="\t", index=False, lineterminator="\n")
+    table.sample(frac=1, random_state=len(system)).to_csv(folder / "predictions" / "test.csv", sep="\t", index=False)
     record = {"data": {"name": name, "demo": False, "clips": len(reference)}, **results, "left_out": []}
     (folder / "evaluation.json").write_text(json.dumps(record), encoding="utf-8")
 
@@ -59,19 +62,17 @@ def compared(tmp_path):
 
 def test_comparison_by_hand(compared):
     comparison = compare(compared / "runs", "plain", "small", str(compared / "data"))
-    test = comparison.tests["accuracy"]
-    # three locations a scene, so each weighs 1/9: (2 + 7 + 0) / 4 / 9 = 25 %
-    assert test.difference == pytest.approx(25) and comparison.scores["accuracy"] == pytest.approx((75, 50))
-    assert test.p_locations == 4 / 512  # all eight that differ exchanged or none, and the ninth either way
-    assert (test.locations, test.clips, test.p_seeds) == (9, 36, None)
-    assert comparison.tests["logloss"].difference == pytest.approx(-np.log(2) / 4)
-    assert verdict(comparison, "accuracy") == (
-        "Accuracy: not within noise: plain is better; one seed says nothing of the noise of training.")
-    assert verdict(comparison, "logloss").startswith("Log loss: not within noise: plain is better")
-    other = compare(compared / "runs", "small", "plain", str(compared / "data"))
-    assert other.tests["accuracy"].difference == pytest.approx(-25)
-    assert verdict(other, "accuracy") == verdict(comparison, "accuracy")
-    assert other.tests["accuracy"].low == pytest.approx(-test.high)
+    test = comparison["accuracy"]
+    # three locations per scene, so each weighs 1/9: (2 + 7 + 0) / 4 / 9 = 25 %
+    assert (test["first"], test["second"], test["difference"]) == pytest.approx((75, 50, 25))
+    assert test["p_locations"] == 4 / 512  # all eight that differ exchanged or none, and the ninth either way
+    assert (comparison["locations"], comparison["paired_predictions"], test["p_with_seeds"]) == (9, 36, None)
+    assert comparison["logloss"]["difference"] == pytest.approx(-np.log(2) / 4)
+    for metric in ("accuracy", "logloss"):
+        assert "plain is significantly better (p = 0.0078 over locations; one seed" in comparison[metric]["verdict"]
+    other = compare(compared / "runs", "small", "plain", str(compared / "data"))["accuracy"]
+    assert other["difference"] == pytest.approx(-25) and other["verdict"] == test["verdict"]
+    assert other["interval"] == pytest.approx([-end for end in reversed(test["interval"])])
 
 
 def test_comparison_as_text(compared):
@@ -81,20 +82,18 @@ def test_comparison_as_text(compared):
     assert "1 seed, 9 locations, 36 paired predictions. Difference of accuracy by seed: 0: +25.0." in text
 
 
-def test_comparison_of_equal_systems_is_within_noise(compared):
+def test_equal_systems_are_not_significantly_different(compared):
     shutil.copytree(compared / "runs" / "small", compared / "runs" / "same")
     comparison = compare(compared / "runs", "same", "small", str(compared / "data"))
-    assert comparison.tests["accuracy"].p_locations == 1
-    assert verdict(comparison, "accuracy") == "Accuracy: within noise: other test locations could have turned it."
+    assert comparison["accuracy"]["verdict"] == "Accuracy: not significant (p = 1 over locations)."
 
 
-def test_few_locations_are_within_noise_and_said_so(tmp_path):
+def test_few_locations_are_never_significant(tmp_path):
     reference = write_data(tmp_path / "data", LOCATIONS[:3])
     for system, right in (("plain", 4), ("small", 0)):
         write_predicted_run(tmp_path / "runs", system, 0, reference, dict.fromkeys(LOCATIONS, right))
     comparison = compare(tmp_path / "runs", "plain", "small", str(tmp_path / "data"))
-    assert comparison.tests["accuracy"].p_locations == 2 / 8
-    assert verdict(comparison, "accuracy").endswith("could have turned it: 3 are too few to tell anything.")
+    assert "not significant (p = 0.25 over locations; 3 locations are too few)" in comparison["accuracy"]["verdict"]
     assert "| none " in format_markdown(comparison)
 
 
@@ -105,9 +104,11 @@ def test_folds_have_a_data_set_each(tmp_path):
             write_predicted_run(tmp_path / "runs", system, seed, reference, dict.fromkeys(reference.identifier, right))
     write_predicted_run(tmp_path / "runs", "plain", 5, reference, dict.fromkeys(reference.identifier, 0))
     comparison = compare(tmp_path / "runs", "plain", "small", str(tmp_path / "fold{seed}" / "set"))
-    test = comparison.tests["accuracy"]
-    assert test.by_seed == pytest.approx({0: 25, 1: 25}) and (test.locations, test.clips) == (12, 48)
-    assert test.p_locations == 2 / 4096 and not test.within_noise
+    test = comparison["accuracy"]
+    assert test["by_seed"] == pytest.approx({"0": 25, "1": 25})
+    assert (comparison["seeds"], comparison["locations"], comparison["paired_predictions"]) == ([0, 1], 12, 48)
+    assert test["p_locations"] == 2 / 4096 and not test["within_noise"]
+    assert "plain is significantly better (p = 0.00049 over locations; p = " in comparison["accuracy"]["verdict"]
     with pytest.raises(InputError, match=r"plain/seed1 against .*fold0.*put \{seed\} into --data-root"):
         compare(tmp_path / "runs", "plain", "small", str(tmp_path / "fold0" / "set"))
 
@@ -119,7 +120,7 @@ def test_results_that_are_not_of_the_predictions_are_refused(compared):
         compare(compared / "runs", "plain", "small", str(compared / "data"))
     (compared / "runs" / "small" / "seed0" / "predictions" / "test.csv").write_bytes(
         (compared / "runs" / "plain" / "seed0" / "predictions" / "test.csv").read_bytes())
-    with pytest.raises(InputError, match="accuracy 75 where the run's results say 50"):
+    with pytest.raises(InputError, match="accuracy 75 instead of 50"):
         compare(compared / "runs", "plain", "small", str(compared / "data"))
 
 
@@ -132,9 +133,8 @@ def test_what_cannot_be_compared_is_named(compared, systems, message):
         compare(compared / "runs", *systems, str(compared / "data"))
 
 
-def test_demo_data_is_called_so(compared):
-    for system in ("plain", "small"):
-        path = compared / "runs" / system / "seed0" / "evaluation.json"
+def test_demo_data_is_marked(compared):
+    for path in (compared / "runs").rglob("evaluation.json"):
         path.write_text(path.read_text(encoding="utf-8").replace('"demo": false', '"demo": true'), encoding="utf-8")
     text = format_markdown(compare(compared / "runs", "plain", "small", str(compared / "data")))
     assert text.startswith("## plain less small (demo data)\n")

@@ -85,10 +85,9 @@ def test_command_prints_the_table_and_writes_the_scores(tmp_path, data_root, pre
 
 def test_command_marks_demo_data(tmp_path, data_root, predictions, capsys):
     (data_root / "DEMO_DATA.txt").touch()
-    scores = tmp_path / "evaluation.json"
-    main([write(tmp_path / "test.csv", predictions), "--data-root", str(data_root), "--json", str(scores)])
+    main([write(tmp_path / "test.csv", predictions), "--data-root", str(data_root), "--json", str(tmp_path / "scores")])
     assert capsys.readouterr().out == f"demo data: figures say nothing about real recordings\n\n{TABLE}"
-    assert json.loads(scores.read_text(encoding="utf-8"))["data"]["demo"] is True
+    assert json.loads((tmp_path / "scores").read_text(encoding="utf-8"))["data"]["demo"] is True
 
 
 @pytest.mark.parametrize(("spoil", "message"), [
@@ -113,8 +112,9 @@ def test_module_runs_as_a_command(tmp_path, data_root, predictions):
     assert bad.returncode == 2 and bad.stderr.startswith("error: ") and "no such file" in bad.stderr
 
 
-def test_import_is_light():
-    check = ("import sys, evaluation.per_device; "
-             "print([name for name in ('torch', 'dcase_util', 'sklearn', 'librosa') if name in sys.modules])")
-    done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True)
+@pytest.mark.parametrize("module", ["per_device", "tables"])
+def test_import_is_light(module):
+    heavy = ("torch", "dcase_util", "sed_eval", "sklearn", "scipy", "librosa")
+    code = f"import sys, evaluation.{module}; print([name for name in {heavy} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert (done.stdout, done.stderr) == ("[]\n", "")

@@ -1,32 +1,30 @@
 """Runs are read as they are stored, and those that do not belong together are told apart."""
 import pytest
 
-from evaluation.results import Result, read_results, unfinished, validate
+from evaluation.results import Result, read_results, validate
 from task1a.errors import InputError
 
 
 def of_both(runs) -> list[Result]:
-    return [*read_results(runs, "plain"), *read_results(runs, "small")]
+    return [*read_results(runs, "plain")[0], *read_results(runs, "small")[0]]
 
 
-def test_runs_are_in_the_order_of_their_seeds(runs):
-    assert [run.seed for run in read_results(runs, "plain")] == [0, 1, 10] and unfinished(runs, "plain") == []
-
-
-def test_figures_are_those_that_are_stored(runs):
-    """Parameters are 8,000 weights and 55 biases: neither statistics nor scales."""
-    run = read_results(runs, "plain")[1]
+def test_results_are_those_of_the_files_in_the_order_of_the_seeds(runs):
+    finished, unfinished = read_results(runs, "plain")
+    assert [run.seed for run in finished] == [0, 1, 10] and unfinished == []
+    run = finished[1]
     assert (str(run), run.data_name, run.clips, run.parameters) == ("plain/seed1", "tiny-development", 8, 8_055)
     assert run.scores == {name: {"accuracy": accuracy, "logloss": 1.3}
                           for name, accuracy in (("a", 74.0), ("s1", 50.0), ("overall", 62.0))}
-    assert (read_results(runs, "small")[0].parameters, read_results(runs, "small")[0].kib) == (None, {})
+    without_size = read_results(runs, "small")[0][0]
+    assert (without_size.parameters, without_size.kib) == (None, {})
 
 
-@pytest.mark.parametrize("name, kind", [("seed7", "unfinished"), ("seed07", None), ("seedling", None)])
-def test_what_has_no_results_yet(runs, name, kind):
+@pytest.mark.parametrize("name, unfinished", [("seed7", ["small/seed7"]), ("seed07", []), ("seedling", [])])
+def test_unfinished_runs(runs, name, unfinished):
     (runs / "small" / name).mkdir()
-    assert unfinished(runs, "small") == ([f"small/{name}"] if kind else [])
-    assert [run.seed for run in read_results(runs, "small")] == [4]
+    finished, found = read_results(runs, "small")
+    assert [run.seed for run in finished] == [4] and found == unfinished
 
 
 def test_runs_of_one_data_set_and_recipe_belong_together(runs, write_run):
@@ -34,44 +32,28 @@ def test_runs_of_one_data_set_and_recipe_belong_together(runs, write_run):
     validate(of_both(runs))
 
 
-def test_mixed_data_sets_are_refused(runs, write_run):
-    write_run(runs, "small", 5, {"overall": 60.0}, data={"name": "elsewhere"})
-    with pytest.raises(InputError, match="different data sets.*plain/seed0 is of tiny.*small/seed5 of elsewhere"):
-        validate(of_both(runs))
-
-
-def test_demo_data_beside_other_data_is_refused(runs, write_run):
-    write_run(runs, "small", 5, {"overall": 60.0}, data={"demo": True})
-    with pytest.raises(InputError, match=r"small/seed5 of tiny-development \(demo data\)"):
-        validate(of_both(runs))
-
-
-def test_one_seed_with_two_test_splits_is_refused(runs, write_run):
-    write_run(runs, "small", 1, {"overall": 60.0}, data={"clips": 12})
-    with pytest.raises(InputError, match="plain/seed1 and small/seed1 were tested on different clips"):
-        validate(of_both(runs))
-
-
-@pytest.mark.parametrize(("record", "message"), [
-    ("{", "damaged; make it with: python task1a.py --stage evaluate"),
-    ("[]", "not the results of a run"),
-    ('{"data": {"name": "x"}}', "not the results of a run"),
+@pytest.mark.parametrize("seed, data, message", [
+    (5, {"name": "elsewhere"}, "different data sets.*plain/seed0 is on tiny.*small/seed5 on elsewhere"),
+    (5, {"demo": True}, r"small/seed5 on tiny-development \(demo data\)"),
+    (1, {"clips": 12}, "plain/seed1 and small/seed1 were tested on different clips"),
 ])
-def test_damaged_results_are_named(runs, record, message):
-    path = runs / "small" / "seed4" / "evaluation.json"
-    path.write_text(record, encoding="utf-8")
-    with pytest.raises(InputError, match=f"seed4.evaluation.json: {message}"):
-        of_both(runs)
+def test_runs_that_cannot_share_a_table_are_refused(runs, write_run, seed, data, message):
+    write_run(runs, "small", seed, {"overall": 60.0}, data=data)
+    with pytest.raises(InputError, match=message):
+        validate(of_both(runs))
 
 
 @pytest.mark.parametrize(("name", "content", "message"), [
+    ("evaluation.json", b"{", "damaged; make it with: python task1a.py --stage evaluate"),
+    ("evaluation.json", b"[]", "not the results of a run"),
+    ("evaluation.json", b'{"data": {"name": "x"}}', "not the results of a run"),
     ("complexity.json", b"{", "damaged; make it with: python task1a.py --stage complexity"),
     ("complexity.json", b"{}", "not the size of a run"),
     ("config.yaml", b"a: [", "not valid YAML"),
     ("config.yaml", b"- a", "must hold sections"),
     ("predictions/test.csv", b"\xff", "not UTF-8 text"),
 ])
-def test_damaged_records_beside_the_results_are_named(runs, name, content, message):
+def test_damaged_records_are_named(runs, name, content, message):
     path = runs / "plain" / "seed1" / name
     path.parent.mkdir(exist_ok=True)
     path.write_bytes(content)

@@ -62,7 +62,7 @@ def test_a_table_is_found_by_its_name_and_by_its_path(tmp_path, monkeypatch):
     ({"rows": [{"system": "a", "label": "a"}]}, "title: Field required"),
     ({"title": "t", "rows": []}, "rows: List should have at least 1 item"),
     ({"title": "t", "rows": [{"system": "a", "label": "a"}, {"system": "a", "label": "b"}]},
-     "two rows are of the system 'a'"),
+     "two rows have the system 'a'"),
     ({"title": "t", "rows": [{"system": "../a", "label": "a"}]}, "rows.1.system: String should match pattern"),
     ({"title": "t", "rows": [{"system": "a", "label": "a"}, {"label": "b"}]}, "rows.2.system: Field required"),
     ({"title": "t", "rows": [{"system": 3, "label": "a"}]}, "rows.1.system: Input should be a valid string"),

@@ -33,18 +33,18 @@ def clips(locations=10, devices=("a", "b", "c")):
                            location=np.repeat([f"place-{k}" for k in range(locations)], len(devices)))
 
 
-def test_the_probe_finds_what_tells_the_devices_and_nothing_where_nothing_does():
+def test_the_probe_finds_devices_in_features_that_depend_on_them_and_not_in_noise():
     rng, some = np.random.default_rng(0), clips(40)
     noise = rng.normal(size=(len(some.device), 6))
-    telling = noise + 5 * np.eye(6)[[some.device.index(device) for device in some.device]]
-    assert embed.probe(telling, some.device, some.location)["accuracy"] > 95
+    dependent = noise + 5 * np.eye(6)[[some.device.index(device) for device in some.device]]
+    assert embed.probe(dependent, some.device, some.location)["accuracy"] > 95
     by_chance = embed.probe(noise, some.device, some.location)
     assert by_chance["chance"] == pytest.approx(100 / 3)
     assert abs(by_chance["accuracy"] - by_chance["chance"]) < 15
 
 
-def test_the_probe_is_not_fooled_by_locations_it_has_learnt():
-    """A feature that names the clip's location and device alike says nothing of a location that was not learnt."""
+def test_the_probe_is_tested_on_unseen_locations():
+    """Features that identify each clip reveal nothing about clips from other locations."""
     some = clips(20)
     names = np.eye(len(some.device))
     assert embed.probe(names, some.device, some.location)["accuracy"] < 50
