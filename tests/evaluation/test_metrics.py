@@ -1,4 +1,3 @@
-import time
 import warnings
 from math import log
 
@@ -82,11 +81,9 @@ def test_empty_groups_and_labels_without_clips_have_no_score(reference, predicti
 
 def test_every_subset_has_the_scores_of_scikit_learn():
     reference, predictions = large_set()
-    started = time.process_time()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         results = evaluate(reference, predictions, seen_devices=["a", "b", "c", "s1", "s2", "s3"])
-    assert time.process_time() - started < 2  # with the import of sed_eval
     device, scene = reference.device, reference.scene_label
 
     def expected(clips):
