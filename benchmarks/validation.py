@@ -22,6 +22,7 @@ import numpy as np
 import pandas as pd
 import yaml
 
+from submission import schema
 from submission.blocks import nested
 from submission.rules import EDITIONS, META_SUFFIX, Rules
 from submission.validate import validate
@@ -29,8 +30,7 @@ from task1a import predictions
 from task1a.errors import CommandParser, run_command
 
 SCORES = {"logloss": 1.5, "accuracy": 50.0}
-FILLED = {"text": "x", "optional text": None, "count": 1000, "optional count": None, "number": 1.0,
-          "optional number": None, "percent": 50.0, "optional list": []}
+FILLED = {str: "x", int: 1000, float: 1.0}
 AUTHOR = {"lastname": "Lastname", "firstname": "Firstname", "email": "name@institute.test", "corresponding": True,
           "affiliation": {"abbreviation": "I", "institute": "Institute", "department": None, "location": None}}
 
@@ -100,8 +100,7 @@ def write_package(path: Path, rules: Rules, suffix: str = ".wav") -> Path:
             table = predictions.table(clips, scores / scores.sum(axis=1, keepdims=True), rules.labels)
             package.writestr(f"{folder}{output_suffix}", predictions.to_text(table))
 
-        values = {field.path: FILLED[field.kind] for field in rules.fields
-                  if "*" not in field.path and field.kind in FILLED}
+        values = {path: FILLED.get(field.annotation) for path, field in schema.leaves(rules.metadata)}
         values |= {"submission.label": label, "submission.authors": [AUTHOR]}
         for block in rules.result_blocks:
             values[f"{block}.class_wise"] = {name: dict(SCORES) for name in rules.labels}

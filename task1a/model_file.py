@@ -1,14 +1,14 @@
-"""Models as safetensors files that rebuild themselves: no pickle, and one file is enough to predict.
+"""Model files: safetensors that describe themselves, so that one file without pickle is enough to predict.
 
 The metadata holds the architecture and its settings, the scene labels in the order of the outputs, the features the
-model was trained on, how its weights are packed where they are, and a digest of all that and of the tensors. The same
-file compressed with xz (``.safetensors.xz``) is read as well: the small encoding for storage and transport.
+model was trained on, how a compressed model is packed, and a digest of these and of the tensors. The same file
+compressed with xz (``.safetensors.xz``), for storage and transport, is read as well.
 """
 import hashlib
 import json
 import lzma
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -27,23 +27,23 @@ from task1a.files import replacing
 from task1a.safetensors_file import SafetensorsFile, opened, printable
 
 FORMAT = "task1a-model-2"
-"""the one key of the metadata: with several, safetensors writes them in an order that differs from run to run"""
-# no position and no context helps to predict a byte of a sparse int8 tensor
+"""The only key of the metadata; safetensors writes several keys in a random order."""
+# neither its position nor its neighbours help to predict a byte of a sparse int8 tensor
 _XZ = [{"id": lzma.FILTER_LZMA2, "preset": 9 | lzma.PRESET_EXTREME, "lc": 0, "lp": 0, "pb": 0}]
 
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """What rebuilds a model around its tensors."""
+    """Everything that is needed beside the tensors to rebuild a model."""
 
     model: Network
     features: FeatureConfig
     labels: tuple[str, ...]
     packing: Packing | None = None
-    """how a compressed model is packed; None is a vanilla one, float32 throughout"""
+    """how a compressed model is packed; None for a vanilla model, which is float32 throughout"""
 
     def build(self) -> nn.Module:
-        """The front end and the architecture, with freshly drawn weights."""
+        """Build the front end and the network with random weights."""
         network = models.build(len(self.labels), self.model.name, **self.model.settings)
         features = self.features
         model = models.with_front_end(network, self.model.front_end, features.n_mels,
@@ -52,19 +52,19 @@ class ModelSpec:
         return fold_batch_norms(model, self.input_shape) if folded else model
 
     def stored_form(self) -> dict[str, Tensor]:
-        """Tensors of the names, shapes and types that a file of such a model has; they hold no data."""
+        """Tensors without data, with the names, shapes and types of such a model's file."""
         with torch.device("meta"):
             model = self.build()
             return stored_state(model) if self.packing is None else packed_form(model, self.packing)
 
     def multiply_accumulates(self) -> int:
-        """Multiply-accumulates of one clip, counted without memory for any weight or value."""
+        """Multiply-accumulates for one clip, counted without memory for weights or activations."""
         with torch.device("meta"):
             model = self.build()
         return models.multiply_accumulates(model, self.input_shape)
 
     def trainable_parameters(self) -> int:
-        """Trainable values, pruned ones included."""
+        """Number of trainable values, including pruned ones."""
         with torch.device("meta"):
             return models.parameter_count(self.build())
 
@@ -79,75 +79,82 @@ _SPEC = TypeAdapter(ModelSpec)
 
 def save(path: Path, tensors: Mapping[str, Tensor], spec: ModelSpec) -> None:
     """Write the tensors of a model with its specification, atomically."""
-    tensors = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+    tensors = {name: value.detach().cpu().contiguous() for name, value in sorted(tensors.items())}
+    contents = ((name, _kind(value), [value.reshape(-1).view(torch.uint8).numpy().tobytes()])
+                for name, value in tensors.items())
     with replacing(path) as part:
-        part.write_bytes(save_bytes(tensors, metadata={FORMAT: _metadata(asdict(spec), _contents(tensors))}))
+        part.write_bytes(save_bytes(tensors, metadata={FORMAT: _metadata(asdict(spec), contents)}))
 
 
 def save_xz(path: Path) -> Path:
-    """Write the small encoding of a model file beside it; returns its path."""
-    small = path.with_name(path.name + ".xz")
-    with replacing(small) as part:
+    """Write a model file compressed with xz beside it, and return the path."""
+    compressed = path.with_name(path.name + ".xz")
+    with replacing(compressed) as part:
         part.write_bytes(lzma.compress(path.read_bytes(), check=lzma.CHECK_SHA256, filters=_XZ))
-    return small
+    return compressed
 
 
 def load(path: Path) -> tuple[nn.Module, ModelSpec]:
-    """Read a model back, in evaluation mode on the CPU, in float32.
+    """Load a model in evaluation mode, on the CPU and in float32.
 
     Raises:
-        InputError: the file is missing, not a model file of this project, damaged, or its tensors do not fit the
-            architecture that its metadata names.
+        InputError: the file is missing, damaged, not a model file of this project, or its tensors do not fit the
+            architecture in its metadata.
     """
+    tensors = {}
     with opened(path) as stored:
-        spec, tensors = verified(stored), _tensors(stored)
+        spec = verified(stored)
+        for name, entry in stored.tensors.items():
+            content = bytearray().join(stored.blocks(name))
+            flat = torch.frombuffer(content, dtype=entry.dtype) if content else torch.empty(0, dtype=entry.dtype)
+            tensors[name] = flat.reshape(entry.shape)
     model = spec.build()
     model.load_state_dict(tensors if spec.packing is None else unpack(tensors), strict=False)
     return model.eval(), spec
 
 
-def read_spec(path: Path) -> ModelSpec:
-    """The specification in a model file's metadata, which the tensors fit."""
-    with opened(path) as stored:
-        return verified(stored)
-
-
 def stated_spec(path: Path) -> ModelSpec | None:
-    """The specification in a model file's metadata, whatever its tensors are; None in a file of another maker."""
+    """The specification in a file's metadata, not checked against the tensors; None for files of other origin."""
     with opened(path) as stored:
         return _stated(stored)[0] if FORMAT in stored.metadata else None
 
 
-def read_tensors(path: Path) -> dict[str, Tensor]:
-    """All tensors of a safetensors file, of this project or any other."""
-    with opened(path) as stored:
-        if FORMAT in stored.metadata:
-            verified(stored)
-        return _tensors(stored)
-
-
 def verified(stored: SafetensorsFile) -> ModelSpec:
-    """The specification of a model file after all checks: nothing is damaged, and the tensors fit the architecture.
-
-    The tensors are gone through block by block and not kept.
+    """Check an open model file completely and return its specification.
 
     Raises:
-        InputError: one of these is not so, or it is not a model file of this project.
+        InputError: the file is damaged or not a model file of this project, or its tensors do not fit the architecture.
     """
+    path = stored.path
     if FORMAT not in stored.metadata:
-        raise InputError(f"{stored.path}: not a model file of this project (its metadata lacks {FORMAT!r})")
+        raise InputError(f"{path}: not a model file of this project (its metadata lacks {FORMAT!r})")
     spec, plain = _stated(stored)
-    contents = ((name, str(entry), stored.blocks(name)) for name, entry in stored.tensors.items())
-    # the text and not what it says, for 1e-5 may be written in many ways and was written in one
+    contents = ((name, _kind(entry), stored.blocks(name)) for name, entry in stored.tensors.items())
+    # the whole text is compared, because the same settings can be written in several ways, e.g. 1e-5
     if stored.metadata[FORMAT] != _metadata(plain, contents):
-        raise InputError(f"{stored.path}: damaged: its content is not what was written (the digest in its metadata "
-                         "differs)")
-    _check_form(stored, spec)
+        raise InputError(f"{path}: damaged: the digest in its metadata is not that of its content")
+
+    # only names and shapes are built
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch warns of layers without outputs, which are rejected below
+            expected = spec.stored_form()
+            spec.multiply_accumulates()  # fails if the layers do not fit the clips
+    except Exception as error:  # torch and the networks raise all kinds of exceptions for extreme settings
+        raise InputError(f"{path}: damaged metadata: no model can be built from its settings "
+                         f"({printable(' '.join(str(error).split()))})") from None
+    for name in sorted(set(expected) ^ set(stored.tensors)):
+        state = "missing" if name in expected else "not part of the architecture"
+        raise InputError(f"{path}: tensor {printable(name)} is {state}; the file was made for another model")
+    for name, value in expected.items():
+        if _kind(stored.tensors[name]) != _kind(value):
+            raise InputError(f"{path}: tensor {name} is {_kind(stored.tensors[name])}, the architecture needs "
+                             f"{_kind(value)}")
     return spec
 
 
 def _stated(stored: SafetensorsFile) -> tuple[ModelSpec, Mapping[str, Any]]:
-    """The specification in the metadata, and the plain data that it is made of."""
+    """The specification in the metadata, and the plain data it was read from."""
     try:
         plain = json.loads(stored.metadata[FORMAT])["spec"]
         return _SPEC.validate_json(json.dumps(plain)), plain
@@ -160,42 +167,10 @@ def _stated(stored: SafetensorsFile) -> tuple[ModelSpec, Mapping[str, Any]]:
         raise InputError(f"{stored.path}: damaged metadata") from None
 
 
-def _check_form(stored: SafetensorsFile, spec: ModelSpec) -> None:
-    """Refuse tensors that are not those of the architecture; of that, nothing is built but names and shapes."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch warns of layers without outputs, which are refused below
-            expected = spec.stored_form()
-            spec.multiply_accumulates()  # layers may fit together, and not the clips that the features make
-    except Exception as error:  # torch and the networks raise all sorts over settings that nobody trains with
-        raise InputError(f"{stored.path}: damaged metadata: no model can be built of its settings "
-                         f"({printable(' '.join(str(error).split()))})") from None
-    for name in sorted(set(expected) ^ set(stored.tensors)):
-        state = "missing" if name in expected else "not part of the architecture"
-        raise InputError(f"{stored.path}: tensor {printable(name)} is {state}; the file was made for another model")
-    for name, value in expected.items():
-        if str(stored.tensors[name]) != _kind(value):
-            raise InputError(f"{stored.path}: tensor {name} is {stored.tensors[name]}, the architecture needs "
-                             f"{_kind(value)}")
-
-
-def _tensors(stored: SafetensorsFile) -> dict[str, Tensor]:
-    tensors = {}
-    for name, entry in stored.tensors.items():
-        content, dtype = bytearray(), getattr(torch, entry.dtype)
-        for block in stored.blocks(name):
-            content += block
-        flat = torch.frombuffer(content, dtype=dtype) if content else torch.empty(0, dtype=dtype)
-        tensors[name] = flat.reshape(entry.shape)
-    return tensors
-
-
 def _metadata(spec: Mapping[str, Any], contents: Iterable[tuple[str, str, Iterable[bytes]]]) -> str:
-    """The text of the metadata: the specification, and the digest of that and of the tensors.
+    """The text of the metadata: the specification as plain data, and the digest of it and of the tensors.
 
-    Args:
-        spec: as plain data.
-        contents: name, type and shape, and bytes in blocks of every tensor, in the order of the names.
+    ``contents`` are name, type and shape, and blocks of bytes of every tensor, in alphabetical order.
     """
     sha256 = hashlib.sha256(json.dumps(spec, sort_keys=True).encode())
     for name, kind, blocks in contents:
@@ -205,10 +180,6 @@ def _metadata(spec: Mapping[str, Any], contents: Iterable[tuple[str, str, Iterab
     return json.dumps({"sha256": sha256.hexdigest(), "spec": spec})
 
 
-def _contents(tensors: Mapping[str, Tensor]) -> Iterator[tuple[str, str, Iterable[bytes]]]:
-    for name, value in sorted(tensors.items()):
-        yield name, _kind(value), [value.reshape(-1).view(torch.uint8).numpy().tobytes()]
-
-
-def _kind(value: Tensor) -> str:
-    return f"{str(value.dtype).removeprefix('torch.')} {list(value.shape)}"
+def _kind(tensor: Any) -> str:
+    """Type and shape of a tensor or of the header entry of one."""
+    return f"{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}"

@@ -1,8 +1,7 @@
-"""Safetensors files of any maker: the header first, then of every tensor as much at a time as a block holds.
+"""Safetensors files of any origin, read in bounded time and memory.
 
-The safetensors library maps a whole file into memory or copies it. Here, neither memory nor time depends on what a file
-claims: the header has a bound, and the tensors stay in the file until they are asked for. A file compressed with xz
-(``.safetensors.xz``) is unpacked into memory, up to a bound.
+The safetensors library maps a whole file into memory. Here the header has a maximum size, and tensors are read in
+blocks. A file compressed with xz (``.safetensors.xz``) is unpacked into memory, up to a maximum.
 """
 import io
 import json
@@ -14,63 +13,56 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import torch
+
 from task1a.errors import InputError, shown
 
-LARGEST_UNPACKED = 1 << 25
-"""The most bytes that an xz file may unpack to: ten times what the largest network of the paper takes in float32."""
-MOST_HEADER_BYTES = 1 << 21
-"""The largest header that is read. It has room for 10,000 tensors; parsed, it takes up to 30 times as much memory."""
+MAX_UNPACKED_BYTES = 1 << 25
+"""Maximum size of an unpacked xz file: ten times the largest network of the paper in float32."""
+MAX_HEADER_BYTES = 1 << 21
+"""Maximum size of a header: enough for 10,000 tensors. Parsed, it takes up to 30 times as much memory."""
 
-_XZ_MEMORY = 1 << 27  # the strongest of the usual settings takes half of that
+_XZ_MEMORY = 1 << 27  # twice what the strongest of the usual settings takes
 _BLOCK = 1 << 20
-_MOST_AXES = 64  # those of an array of numpy
-# the names that torch has for the types; those of less than a byte are left out, for they are packed in several ways
+_MAX_AXES = 64  # as in numpy
+# types of less than a byte are left out, because they are packed in several ways
 _TYPES = {
-    "BOOL": ("bool", 1), "U8": ("uint8", 1), "I8": ("int8", 1), "U16": ("uint16", 2), "I16": ("int16", 2),
-    "U32": ("uint32", 4), "I32": ("int32", 4), "U64": ("uint64", 8), "I64": ("int64", 8),
-    "F8_E4M3": ("float8_e4m3fn", 1), "F8_E4M3FNUZ": ("float8_e4m3fnuz", 1), "F8_E5M2": ("float8_e5m2", 1),
-    "F8_E5M2FNUZ": ("float8_e5m2fnuz", 1), "F16": ("float16", 2), "BF16": ("bfloat16", 2), "F32": ("float32", 4),
-    "F64": ("float64", 8), "C64": ("complex64", 8),
+    "BOOL": torch.bool, "U8": torch.uint8, "I8": torch.int8, "U16": torch.uint16, "I16": torch.int16,
+    "U32": torch.uint32, "I32": torch.int32, "U64": torch.uint64, "I64": torch.int64,
+    "F8_E4M3": torch.float8_e4m3fn, "F8_E4M3FNUZ": torch.float8_e4m3fnuz, "F8_E5M2": torch.float8_e5m2,
+    "F8_E5M2FNUZ": torch.float8_e5m2fnuz, "F16": torch.float16, "BF16": torch.bfloat16, "F32": torch.float32,
+    "F64": torch.float64, "C64": torch.complex64,
 }
 
 
 @dataclass(frozen=True)
 class Entry:
-    """What the header says of one tensor."""
+    """Header entry of one tensor."""
 
-    dtype: str
-    """as torch calls it"""
+    dtype: torch.dtype
     shape: tuple[int, ...]
     start: int
-    """place of the first byte in the file"""
+    """offset of the first byte in the file"""
     size: int
-    """in bytes"""
-
-    @property
-    def values(self) -> int:
-        """How many there are."""
-        return math.prod(self.shape)
-
-    def __str__(self) -> str:
-        return f"{self.dtype} {list(self.shape)}"
+    """number of bytes"""
 
 
 @dataclass(frozen=True)
 class SafetensorsFile:
-    """An open file with a sound header."""
+    """An open file with a valid header."""
 
     path: Path
     metadata: Mapping[str, str]
     tensors: Mapping[str, Entry]
-    """by name, in the order of the names: the order in a file is that of the sizes of the types"""
+    """by name, in alphabetical order"""
     file: BinaryIO
 
     def blocks(self, name: str) -> Iterator[bytes]:
-        """Yield the bytes of a tensor, a block at a time; the first blocks hold whole values."""
+        """Yield the bytes of a tensor in blocks of whole values."""
         entry = self.tensors[name]
         self.file.seek(entry.start)
-        for place in range(0, entry.size, _BLOCK):
-            wanted = min(_BLOCK, entry.size - place)
+        for offset in range(0, entry.size, _BLOCK):
+            wanted = min(_BLOCK, entry.size - offset)
             block = self.file.read(wanted)
             if len(block) < wanted:
                 raise InputError(f"{self.path}: became shorter while it was read")
@@ -79,11 +71,11 @@ class SafetensorsFile:
 
 @contextmanager
 def opened(path: Path) -> Iterator[SafetensorsFile]:
-    """Open a safetensors file, or one that is compressed with xz, and check its header.
+    """Open a safetensors file, compressed with xz or not, and check its header.
 
     Raises:
-        InputError: there is no such file, it is damaged or not of this format, its header or its unpacked content is
-            too large, or a tensor has a type of unknown width.
+        InputError: the file is missing, damaged or of another format, its header or unpacked content is too large, or a
+            tensor has a type of unknown width.
     """
     path = Path(path)
     if not path.is_file():
@@ -97,81 +89,74 @@ def opened(path: Path) -> Iterator[SafetensorsFile]:
         yield SafetensorsFile(path, metadata, tensors, file)
 
 
-def printable(text: str, most: int = 200) -> str:
-    """Text on one line and without control characters, its middle left out where it is longer than ``most``."""
-    if len(text) > most:
-        text = f"{text[:most // 2]}...{text[-most // 2:]}"
+def printable(text: str, max_length: int = 200) -> str:
+    """Text in one line without control characters, shortened in the middle."""
+    if len(text) > max_length:
+        text = f"{text[:max_length // 2]}...{text[-max_length // 2:]}"
     return "".join(character if character.isprintable() else "?" for character in text)
 
 
 def _unpacked(path: Path, file: BinaryIO) -> bytes:
-    content = file.read(LARGEST_UNPACKED + 1)  # what is longer than that unpacks to more
     reader = lzma.LZMADecompressor(format=lzma.FORMAT_XZ, memlimit=_XZ_MEMORY)
     try:
-        content = reader.decompress(content, max_length=LARGEST_UNPACKED)
+        content = reader.decompress(file.read(MAX_UNPACKED_BYTES + 1), max_length=MAX_UNPACKED_BYTES)
     except lzma.LZMAError as error:
         raise InputError(f"{path}: not a readable xz file ({error})") from None
     if not reader.eof or reader.unused_data:
-        raise InputError(f"{path}: cut off, followed by something else, or larger than {LARGEST_UNPACKED:,} B when "
+        raise InputError(f"{path}: truncated, followed by other data, or larger than {MAX_UNPACKED_BYTES:,} B when "
                          "unpacked")
     return content
 
 
 def _read_header(file: BinaryIO) -> tuple[dict[str, str], dict[str, Entry]]:
-    """Metadata and entries by name (ValueError: the header is not sound)."""
+    """Read metadata and entries; raises ValueError if the header is invalid, too large, or does not fit the file."""
     file_bytes = file.seek(0, io.SEEK_END)
     file.seek(0)
     length = int.from_bytes(file.read(8), "little")
-    if file_bytes < 8 or 8 + length > file_bytes:
-        raise ValueError("cut off, or of another format")
-    if length > MOST_HEADER_BYTES:
-        raise ValueError(f"its header has {length:,} bytes; {MOST_HEADER_BYTES:,}, enough for 10,000 tensors, are the "
-                         "most")
+    if 8 + length > file_bytes:
+        raise ValueError("truncated, or of another format")
+    if length > MAX_HEADER_BYTES:
+        raise ValueError(f"its header has {length:,} bytes; the maximum is {MAX_HEADER_BYTES:,}, enough for 10,000 "
+                         "tensors")
     text = file.read(length).decode("utf-8")
+    if not text.startswith("{"):
+        raise ValueError("its header is not a JSON object")
     try:
-        header = json.loads(text, object_pairs_hook=_without_repeated_keys) if text.startswith("{") else None
+        header = json.loads(text, object_pairs_hook=_unique)
     except (ValueError, RecursionError):
-        raise ValueError("its header is no plain JSON, or has a key twice") from None
-    if not isinstance(header, dict):
-        raise ValueError("its header is no JSON object")
+        raise ValueError("its header is not valid JSON, or has a repeated key") from None
     metadata = header.pop("__metadata__", None) or {}
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
-        raise ValueError("its metadata are not text")
-    entries = {name: _entry(name, header[name], 8 + length) for name in sorted(header)}
+        raise ValueError("its metadata is not text")
+
+    entries = {name: _entry(printable(name), header[name], 8 + length) for name in sorted(header)}
     end = 8 + length
     for entry in sorted(entries.values(), key=lambda entry: (entry.start, entry.size)):
         if entry.start != end:
-            raise ValueError("its tensors overlap, or leave bytes between them")
+            raise ValueError("its tensors overlap, or leave gaps")
         end += entry.size
     if end != file_bytes:
-        raise ValueError(f"{file_bytes:,} bytes, and the header describes {end:,}")
+        raise ValueError(f"it has {file_bytes:,} bytes, but its header describes {end:,}")
     return metadata, entries
 
 
-def _without_repeated_keys(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+def _unique(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
     mapping = dict(pairs)
     if len(mapping) < len(pairs):
         raise ValueError
     return mapping
 
 
-def _entry(name: str, said: Any, tensors_start: int) -> Entry:
-    """What the header says of a tensor, checked against itself (ValueError: it contradicts itself)."""
-    name = printable(name)
-    if not isinstance(said, dict):
-        raise ValueError(f"tensor {name} has no type, shape and place")
-    shape, offsets = said.get("shape"), said.get("data_offsets")
-    if not _naturals(shape) or len(shape) > _MOST_AXES or not _naturals(offsets) or len(offsets) != 2:
-        raise ValueError(f"tensor {name} has a shape of {shown(shape)} and a place of {shown(offsets)}")
-    if not isinstance(said.get("dtype"), str) or said["dtype"] not in _TYPES:
-        raise ValueError(f"tensor {name} is of type {shown(said.get('dtype'))}, whose width is not known")
-    dtype, width = _TYPES[said["dtype"]]
-    start, end = offsets
-    if end - start != width * math.prod(shape):
-        raise ValueError(f"tensor {name} has a shape of {shown(shape)}, and {end - start:,} bytes")
-    return Entry(dtype, tuple(shape), tensors_start + start, end - start)
-
-
-def _naturals(numbers: Any) -> bool:
-    """Whether it is a list of whole numbers as a file has them."""
-    return isinstance(numbers, list) and all(type(number) is int and 0 <= number < 1 << 63 for number in numbers)
+def _entry(name: str, fields: Any, tensors_start: int) -> Entry:
+    match fields:
+        case {"dtype": dtype, "shape": [*shape], "data_offsets": [start, end]}:
+            numbers = (*shape, start, end)
+        case _:
+            raise ValueError(f"tensor {name} lacks a dtype, shape or data_offsets")
+    if len(shape) > _MAX_AXES or not all(type(number) is int and 0 <= number < 1 << 63 for number in numbers):
+        raise ValueError(f"tensor {name} has the shape {shown(shape)} and the offsets {shown([start, end])}")
+    if not isinstance(dtype, str) or dtype not in _TYPES:
+        raise ValueError(f"tensor {name} is of type {shown(dtype)}, whose width is not known")
+    if end - start != _TYPES[dtype].itemsize * math.prod(shape):
+        raise ValueError(f"tensor {name} has the shape {shown(shape)}, but {end - start:,} bytes")
+    return Entry(_TYPES[dtype], tuple(shape), tensors_start + start, end - start)

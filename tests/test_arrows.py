@@ -27,9 +27,7 @@ ARROWS = {
     "features": {"config", "data", "compat"},
     "model_file": {"config", "models", "compression", "safetensors_file"},
     "safetensors_file": set(),
-    "load_cost": {"safetensors_file"},
-    "tensor_files": {"load_cost", "model_file", "safetensors_file"},
-    "complexity": {"model_file", "safetensors_file", "tensor_files"},
+    "complexity": {"model_file", "safetensors_file"},
     "predict": {"model_file", "predictions"},
     "training": {"config", "models", "compression", "model_file", "predict"},
     "environment": {"training"},
@@ -39,7 +37,7 @@ ARROWS = {
     "runner": {"config", "run", "stages", "model_file", "training", "evaluation"},
     "sweep": {"run", "runner", "evaluation"},
     "evaluation": {"config", "run", "data", "predictions"},
-    "submission": {"evaluation", "run", "predictions", "submission.against_run"},
+    "submission": {"config", "evaluation", "run", "predictions", "submission.against_run"},
     # compares a package with the run that it was made of, and so lies above both
     "submission.against_run": {"submission", "evaluation", "run", "predictions", "data", "complexity"},
 }

@@ -1,10 +1,9 @@
-"""Batch norms folded into the convolutions before them: four stored values a channel become one, the bias.
+"""Batch norms folded into the preceding convolutions: four stored values per channel become one, the bias.
 
 In evaluation mode a batch norm is an affine map of each channel, so it and the convolution before it are one
-convolution (Jacob et al., CVPR 2018, section 3.2). Sub-spectral norms have several maps a channel and stay.
+convolution (Jacob et al., CVPR 2018, section 3.2). Sub-spectral norms have several maps per channel and stay.
 """
 import copy
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,40 +11,31 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 
 def fold_batch_norms(model: nn.Module, input_shape: tuple[int, ...]) -> nn.Module:
-    """Replace every batch norm that takes the output of a convolution as it is by that convolution's bias.
+    """Fold every batch norm whose input is the output of a convolution into that convolution, in place.
 
-    Args:
-        model: changed in place, and put in evaluation mode.
-        input_shape: of one input, without the batch axis.
-
-    Returns:
-        ``model``. In evaluation mode it computes what it did before, but for rounding.
+    The model is put in evaluation mode, in which it computes the same up to rounding, and returned. ``input_shape`` has
+    no batch axis.
     """
     model.eval()
     for conv, norm in _followed_by_norm(model, input_shape).items():
         fused = fuse_conv_bn_eval(model.get_submodule(conv), model.get_submodule(norm))
-        # the bias comes of running statistics, which are not trained; it is
+        # a bias computed from running statistics, which are not trained, must be trainable itself
         model.set_submodule(conv, fused.requires_grad_())
         model.set_submodule(norm, nn.Identity())
     return model
 
 
 def _followed_by_norm(model: nn.Module, input_shape: tuple[int, ...]) -> dict[str, str]:
-    """Names of the convolutions whose output goes into a batch norm, and of that norm, seen in a pass without data."""
+    """Names of the convolutions whose output goes into a batch norm, with the name of that norm."""
     shadow, pairs = copy.deepcopy(model).to("meta", torch.float32).eval(), {}
     outputs: list[tuple[Tensor, str]] = []
 
     def watch(name: str, layer: nn.Module) -> None:
-        def came_out(_: nn.Module, inputs: Any, output: Tensor) -> None:
-            outputs.append((output, name))
-
-        def goes_in(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            pairs.update({conv: name for output, conv in outputs if output is inputs[0]})
-
         if isinstance(layer, nn.Conv2d):
-            layer.register_forward_hook(came_out)
+            layer.register_forward_hook(lambda _, inputs, output: outputs.append((output, name)))
         elif isinstance(layer, nn.BatchNorm2d):
-            layer.register_forward_pre_hook(goes_in)
+            layer.register_forward_pre_hook(
+                lambda _, inputs: pairs.update({conv: name for output, conv in outputs if output is inputs[0]}))
 
     for name, layer in shadow.named_modules():
         watch(name, layer)

@@ -1,7 +1,7 @@
-"""The packed form of a compressed model: int8 weights and their scales, float16 for everything else.
+"""The packed form of a compressed model: int8 weights with scales, and float16 for everything else.
 
-Every convolution is stored as ``<layer>.weight`` (int8) and ``<layer>.weight_scale`` (float32), every other value a
-layer keeps as float16 under its own name. Unpacked, all is float32 again, and exactly the numbers that were stored.
+Every convolution is stored as ``<layer>.weight`` (int8) and ``<layer>.weight_scale`` (float32), every other value as
+float16 under its own name. Unpacking gives float32 tensors with exactly the stored values.
 """
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,39 +15,39 @@ from task1a.compression.quantize import PrunedQuantized, dequantize, quantize, s
 from task1a.errors import InputError
 
 _SCALE = "_scale"
-# a step counter that batch norms keep for a mode that is not used here; no part of the model
+# the step counter of a batch norm, which only serves a mode that is not used here
 _COUNTER = "num_batches_tracked"
 
 
 @dataclass(frozen=True)
 class Packing:
-    """What rebuilds a compressed model beside its architecture."""
+    """Settings that are needed beside the architecture to rebuild a compressed model."""
 
     weight_scales: Literal["tensor", "channel"]
     folded: bool
-    """whether the batch norms after convolutions are folded into them"""
+    """whether batch norms are folded into the convolutions before them"""
 
 
 def convolutions(model: nn.Module) -> dict[str, nn.Conv2d]:
-    """The layers that are pruned and quantized, by name."""
+    """The layers to prune and quantize, by name."""
     return {name: layer for name, layer in model.named_modules() if isinstance(layer, nn.Conv2d)}
 
 
 def prepare(model: nn.Module, packing: Packing) -> None:
-    """Let the convolutions compute with the weights that will be stored (:class:`PrunedQuantized`)."""
+    """Make the convolutions compute with the weights that will be stored (:class:`PrunedQuantized`)."""
     for layer in convolutions(model).values():
         parametrize.register_parametrization(layer, "weight", PrunedQuantized(layer.weight, packing.weight_scales))
 
 
 def pruning(model: nn.Module) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """The float32 weights behind a prepared model's convolutions and what of them is kept (bool), both by layer."""
+    """The float32 weights behind the convolutions of a prepared model, and their masks (True is kept), by layer."""
     lists = {name: layer.parametrizations["weight"] for name, layer in convolutions(model).items()}
     return ({name: parts.original.detach() for name, parts in lists.items()},
             {name: parts[0].kept for name, parts in lists.items()})
 
 
 def stored_state(model: nn.Module) -> dict[str, Tensor]:
-    """What of a model's state is stored: all but the step counters of batch norms."""
+    """The stored part of a model's state: all but the step counters of batch norms."""
     return {name: value.detach() for name, value in model.state_dict().items() if not name.endswith(_COUNTER)}
 
 
@@ -55,42 +55,38 @@ def pack(model: nn.Module, packing: Packing) -> dict[str, Tensor]:
     """The tensors of a prepared model as they are stored.
 
     Raises:
-        InputError: a weight is not finite, or another value does not fit half precision.
+        InputError: a weight is not finite, or another value exceeds half precision.
     """
     tensors = {}
-    weights, kept = pruning(model)
+    weights, masks = pruning(model)
     for name, weight in weights.items():
         if not weight.isfinite().all():
-            raise InputError(f"{name}: a weight is no longer a finite number; lower the learning rate")
-        scale = scale_of(weight, kept[name], packing.weight_scales)
-        steps = quantize(weight, kept[name], scale)
-        assert torch.equal(steps != 0, kept[name]), f"{name}: the zeros are not those of the mask"
-        tensors[f"{name}.weight"], tensors[f"{name}.weight{_SCALE}"] = steps, scale
+            raise InputError(f"{name}: a weight is no longer finite; lower the learning rate")
+        scale = scale_of(weight, masks[name], packing.weight_scales)
+        quantized = quantize(weight, masks[name], scale)
+        assert torch.equal(quantized != 0, masks[name]), f"{name}: the zeros are not those of the mask"
+        tensors[f"{name}.weight"], tensors[f"{name}.weight{_SCALE}"] = quantized, scale
+
     for name, value in stored_state(model).items():
         if ".parametrizations." not in name:
-            tensors[name] = _half(name, value)
+            tensors[name] = half = value.to(torch.float16)
+            if not half.isfinite().all():
+                raise InputError(f"{name}: {value.abs().max():g} does not fit half precision, whose maximum is 65,504; "
+                                 "lower the learning rate")
     return tensors
 
 
 def packed_form(model: nn.Module, packing: Packing) -> dict[str, Tensor]:
-    """Tensors of the shapes and types in which a model of this architecture (not prepared) is stored."""
+    """Tensors with the shapes and types in which a model of this architecture (not prepared) is stored."""
     form = {name: torch.empty_like(value, dtype=torch.float16) for name, value in stored_state(model).items()}
     for name, layer in convolutions(model).items():
         weight = layer.weight.detach()
         form[f"{name}.weight"] = torch.empty_like(weight, dtype=torch.int8)
-        form[f"{name}.weight{_SCALE}"] = torch.empty_like(scale_of(weight, weight == weight, packing.weight_scales))
+        form[f"{name}.weight{_SCALE}"] = scale_of(weight, torch.ones_like(weight), packing.weight_scales)
     return form
 
 
 def unpack(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Packed tensors as the float32 state of the architecture."""
+    """Turn packed tensors into the float32 state of the architecture."""
     return {name: dequantize(value, tensors[name + _SCALE]) if name + _SCALE in tensors else value.float()
             for name, value in tensors.items() if not name.endswith(_SCALE)}
-
-
-def _half(name: str, value: Tensor) -> Tensor:
-    half = value.to(torch.float16)
-    if not half.isfinite().all():
-        raise InputError(f"{name}: {value.abs().max():g} does not fit half precision, whose largest value is 65,504; "
-                         "lower the learning rate")
-    return half

@@ -1,5 +1,4 @@
-"""Unstructured magnitude pruning: which weights stay, how the pruned part grows over the epochs, and how large it must
-be for a size.
+"""Unstructured magnitude pruning: masks of the kept weights, schedules, and the ratio for a size in bytes.
 
 Zhu & Gupta: *To prune, or not to prune* (ICLR 2018 workshop) for the gradual schedule; Han et al.: *Learning both
 weights and connections for efficient neural networks* (NeurIPS 2015) for the iterative one. BC-ResNet-ASC is pruned in
@@ -12,45 +11,42 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-# so that a ratio that stands for a whole number of weights prunes that number, however it was rounded
+# rounding errors of a ratio must not change the number of weights that it stands for
 _SLACK = 1e-6
 
 
-def kept_by_magnitude(weights: Mapping[str, Tensor], kept: Mapping[str, Tensor], ratio: float,
-                      scope: Literal["global", "layer", "lamp"]) -> dict[str, Tensor]:
-    """Choose the weights that stay: all but the smallest magnitudes.
+def magnitude_masks(weights: Mapping[str, Tensor], masks: Mapping[str, Tensor], ratio: float,
+                    scope: Literal["global", "layer", "lamp"]) -> dict[str, Tensor]:
+    """Masks of the kept weights: all but those of the smallest magnitude.
 
-    Exactly ``ratio`` of the weights, rounded up, is pruned: of all together (``global``), of every layer by itself
-    (``layer``), or of all together by their share in their layer (``lamp``: w^2 over the sum of v^2 of the weights v of
-    the layer that are not smaller), so that none loses all. Among equal magnitudes the earlier is pruned first. What
-    was pruned stays pruned.
+    Exactly ``ratio`` of the weights, rounded up, is pruned. They are ranked over all layers (``global``), within each
+    layer (``layer``), or over all layers by their layer-adaptive score (``lamp``), which empties no layer. Among equal
+    magnitudes the earlier is pruned first. Pruned weights stay pruned.
 
     Args:
-        weights: by layer, of any shape.
-        kept: bool of the same shapes, what stays so far.
-        ratio: pruned part of the weights, 0 to 1.
+        weights: weights by layer.
+        masks: masks by layer (bool, True for kept weights), as they are so far.
+        ratio: fraction of all weights that is pruned, 0 to 1.
         scope: ``global``, ``layer`` or ``lamp``.
-
-    Returns:
-        bool by layer, of the shapes of the weights: True stays.
     """
+    # -1 for pruned weights, so that they rank below kept weights that happen to be 0
+    scores = {name: torch.where(masks[name], weight.abs(), -1.0).flatten() for name, weight in weights.items()}
     if scope == "layer":
-        return {name: _smallest_out(_magnitude(weight, kept[name]).flatten(), ratio).view(weight.shape) & kept[name]
-                for name, weight in weights.items()}
-    magnitudes = [_magnitude(weight, kept[name]).flatten() for name, weight in weights.items()]
-    if scope == "lamp":
-        magnitudes = [_layer_adaptive(layer) for layer in magnitudes]
-    parts = _smallest_out(torch.cat(magnitudes), ratio).split([len(part) for part in magnitudes])
-    return {name: part.view(weight.shape) & kept[name]
-            for (name, weight), part in zip(weights.items(), parts, strict=True)}
+        layers = [_all_but_smallest(layer, ratio) for layer in scores.values()]
+    else:
+        if scope == "lamp":
+            scores = {name: _layer_adaptive(layer) for name, layer in scores.items()}
+        sizes = [len(layer) for layer in scores.values()]
+        layers = _all_but_smallest(torch.cat(list(scores.values())), ratio).split(sizes)
+    return {name: layer.view(masks[name].shape) & masks[name] for name, layer in zip(scores, layers, strict=True)}
 
 
 def ratio_at(epoch: int, ratio: float, schedule: Literal["one_shot", "iterative", "gradual"], epochs: int,
              steps: int) -> float:
-    """The pruned part from the start of an epoch (counted from 0) on; it reaches ``ratio`` within ``epochs``.
+    """The pruned fraction in an epoch (counted from 0); it reaches ``ratio`` within ``epochs``.
 
-    ``one_shot`` prunes all at once; ``iterative`` in ``steps`` prunings that each take the same part of what is left;
-    ``gradual`` a little before every epoch, along the cubic of Zhu & Gupta.
+    ``one_shot`` prunes everything at once, ``iterative`` in ``steps`` that each take the same fraction of the remaining
+    weights, ``gradual`` before every epoch, along the cubic of Zhu & Gupta.
     """
     if schedule == "one_shot" or epoch >= epochs:
         return ratio
@@ -61,25 +57,21 @@ def ratio_at(epoch: int, ratio: float, schedule: Literal["one_shot", "iterative"
 
 
 def ratio_for_bytes(target: int, weights: int, other_bytes: int) -> float:
-    """The part of 8-bit ``weights`` to prune so that they and ``other_bytes`` come to at most ``target`` bytes.
+    """The fraction of 8-bit ``weights`` to prune so that they and ``other_bytes`` take at most ``target`` bytes.
 
     Raises:
-        ValueError: the rest alone is larger than the target.
+        ValueError: ``other_bytes`` alone reach the target.
     """
     if other_bytes >= target:
-        raise ValueError(f"{other_bytes:,} B are taken by what is not pruned")
+        raise ValueError(f"{other_bytes:,} B are taken by values that are not pruned")
     return max(0.0, 1 - (target - other_bytes) / weights)
 
 
-def _magnitude(weight: Tensor, kept: Tensor) -> Tensor:
-    # below every magnitude, so that a kept weight that happens to be 0 does not change places with a pruned one
-    return torch.where(kept, weight.abs(), -1.0)
-
-
 def _layer_adaptive(magnitudes: Tensor) -> Tensor:
-    """The scores of layer-adaptive magnitude pruning (Lee et al., ICLR 2021, eq. 2) of one layer, [weights].
+    """Scores of layer-adaptive magnitude pruning (Lee et al., ICLR 2021, eq. 2) for one layer, [weights].
 
-    Their order within the layer is that of the magnitudes, and the largest of every layer has the greatest score, 1.
+    The score of a weight w is w^2 over the sum of v^2 of the weights v of the layer that are not smaller. It ranks
+    weights within the layer like their magnitudes, and the largest weight of every layer has the maximum, 1.
     """
     order = magnitudes.argsort(stable=True)
     squares = magnitudes[order].double().square()
@@ -89,8 +81,8 @@ def _layer_adaptive(magnitudes: Tensor) -> Tensor:
     return torch.where(magnitudes < 0, -1.0, scores)
 
 
-def _smallest_out(magnitudes: Tensor, ratio: float) -> Tensor:
-    stays = torch.ones(len(magnitudes), dtype=torch.bool, device=magnitudes.device)
-    pruned = min(len(magnitudes), math.ceil(ratio * len(magnitudes) - _SLACK))
-    stays[magnitudes.argsort(stable=True)[:pruned]] = False
-    return stays
+def _all_but_smallest(scores: Tensor, ratio: float) -> Tensor:
+    mask = torch.ones(len(scores), dtype=torch.bool, device=scores.device)
+    pruned = min(len(scores), math.ceil(ratio * len(scores) - _SLACK))
+    mask[scores.argsort(stable=True)[:pruned]] = False
+    return mask

@@ -1,13 +1,12 @@
-"""Symmetric 8-bit weights, learned in training through a straight-through estimator.
+"""Symmetric 8-bit weights, trained with a straight-through estimator.
 
-A weight w is stored as the integer q = round(w / s) from -127 to 127 with the zero point 0 and the scale
-s = max|w| / 127, of a whole layer or of each output channel. In training the network sees s q, and the gradient goes
-through the rounding as if it were not there (Bengio et al. 2013; Jacob et al.: *Quantization and training of neural
-networks for efficient integer-arithmetic-only inference*, CVPR 2018; the symmetric range as in Krishnamoorthi,
-arXiv 1806.08342).
+A weight w is stored as the integer q = round(w / s) from -127 to 127, with zero point 0 and scale s = max|w| / 127 per
+layer or per output channel. In training the network computes with s q, and the gradient ignores the rounding (Bengio et
+al. 2013; Jacob et al.: *Quantization and training of neural networks for efficient integer-arithmetic-only inference*,
+CVPR 2018; symmetric range as in Krishnamoorthi, arXiv 1806.08342).
 
-A pruned weight is exactly 0, and nothing else is: a kept one that would round to 0 is stored as 1 or -1, so that the
-size of a model is known from its pruning alone.
+Exactly the pruned weights are 0: a kept weight that would round to 0 is stored as 1 or -1, so the size of a model
+depends on its pruning alone.
 """
 from typing import Any, Literal
 
@@ -17,37 +16,33 @@ from torch import Tensor, nn
 LEVELS = 127
 
 
-def scale_of(weight: Tensor, kept: Tensor, per: Literal["tensor", "channel"]) -> Tensor:
-    """The scale of the kept weights, max|w| / 127; 0 where none is kept.
+def scale_of(weight: Tensor, mask: Tensor, per: Literal["tensor", "channel"]) -> Tensor:
+    """The scale of the kept weights, max|w| / 127; 0 if none is kept.
 
-    Shape: weight, kept [C, ...] -> float32 [] (``tensor``) or [C, 1, ...] (``channel``).
+    Shape: weight, mask [C, ...] -> float32 [] (``tensor``) or [C, 1, ...] (``channel``).
     """
-    magnitude = weight.abs() * kept
+    magnitude = weight.abs() * mask
     largest = magnitude.max() if per == "tensor" else magnitude.amax(tuple(range(1, weight.dim())), keepdim=True)
     return largest / LEVELS
 
 
-def quantize(weight: Tensor, kept: Tensor, scale: Tensor) -> Tensor:
-    """int8 of the shape of ``weight``: round(weight / scale), 0 exactly where a weight is not kept."""
-    steps = (weight / torch.where(scale > 0, scale, 1.0)).round()
-    steps = torch.where(steps == 0, torch.ones_like(steps).copysign(weight), steps)
-    return (steps.clamp(-LEVELS, LEVELS) * kept).to(torch.int8)
+def quantize(weight: Tensor, mask: Tensor, scale: Tensor) -> Tensor:
+    """int8 codes round(weight / scale) in the shape of ``weight``, 0 exactly where ``mask`` is False."""
+    q = (weight / torch.where(scale > 0, scale, 1.0)).round()
+    q = torch.where(q == 0, torch.ones_like(q).copysign(weight), q)
+    return (q.clamp(-LEVELS, LEVELS) * mask).to(torch.int8)
 
 
-def dequantize(steps: Tensor, scale: Tensor) -> Tensor:
-    """float32 weights of int8 ``steps``: scale x steps."""
-    return steps.to(torch.float32) * scale
+def dequantize(q: Tensor, scale: Tensor) -> Tensor:
+    """float32 weights of int8 codes: scale x q."""
+    return q.to(torch.float32) * scale
 
 
 class PrunedQuantized(nn.Module):
-    """A parametrization (``torch.nn.utils.parametrize``) under which a layer computes with the weights that will be
-    stored, while the float32 ones behind them are trained.
+    """A parametrization (``torch.nn.utils.parametrize``): a layer computes with the weights that will be stored, while
+    the float32 weights behind them are trained.
 
-    The buffer ``kept`` says which weights are not pruned.
-
-    Args:
-        weight: of the layer, [C, ...].
-        per: scales of the whole ``tensor`` or of each output ``channel``.
+    The buffer ``kept`` is the mask of the weights that are not pruned; checkpoints contain it under this name.
 
     Shape: [C, ...] -> the same.
     """
@@ -58,17 +53,17 @@ class PrunedQuantized(nn.Module):
         self.register_buffer("kept", torch.ones_like(weight, dtype=torch.bool))
 
     def forward(self, weight: Tensor) -> Tensor:
-        """The weights that will be stored, as float32."""
+        """The float32 weights that will be stored."""
         return _Rounded.apply(weight, self.kept, self.per)
 
 
 class _Rounded(torch.autograd.Function):
-    """scale x steps forward, the gradient of the kept weights straight through backward."""
+    """Forward scale x q; backward the gradient of the kept weights, unchanged."""
 
     @staticmethod
-    def forward(weight: Tensor, kept: Tensor, per: Literal["tensor", "channel"]) -> Tensor:
-        scale = scale_of(weight, kept, per)
-        return dequantize(quantize(weight, kept, scale), scale)
+    def forward(weight: Tensor, mask: Tensor, per: Literal["tensor", "channel"]) -> Tensor:
+        scale = scale_of(weight, mask, per)
+        return dequantize(quantize(weight, mask, scale), scale)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, str], output: Tensor) -> None:

@@ -1,10 +1,11 @@
-"""Networks, front ends and normalizations. They know no data, no configuration and no files."""
+"""Networks, front ends and normalizations, which know tensors but no data, configuration or files."""
 import copy
 from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from task1a.models.bcresnet import BCResNet
 from task1a.models.bcresnet_asc import BCResNetASC
@@ -15,19 +16,15 @@ ARCHITECTURES = {"bcresnet_asc": BCResNetASC, "bcresnet": BCResNet, "cp_resnet":
 
 
 def build(classes: int, name: str, **settings: Any) -> nn.Module:
-    """The named architecture with freshly drawn weights; ``settings`` are the arguments of its class."""
+    """Build a network with random weights; ``settings`` are the arguments of its class."""
     return ARCHITECTURES[name](classes, **settings)
 
 
 def with_front_end(network: nn.Module, name: str, bins: int, frame_rate: float, log_floor: float) -> nn.Module:
-    """The network behind the named front end; the network alone where it takes the log-mel energies as they are.
+    """Put a network behind the front end ``log_mel`` (none), ``freqnorm`` or ``pcen``.
 
-    Args:
-        network: with freshly drawn weights or trained ones.
-        name: ``log_mel``, ``freqnorm`` or ``pcen``.
-        bins: mel bins.
-        frame_rate: frames a second.
-        log_floor: what was added to the energies before the logarithm.
+    The features have ``bins`` mel bins and ``frame_rate`` frames per second; ``log_floor`` was added to the energies
+    before the logarithm.
     """
     match name:
         case "log_mel":
@@ -40,11 +37,9 @@ def with_front_end(network: nn.Module, name: str, bins: int, frame_rate: float, 
 
 
 def learn_statistics(model: nn.Module, batches: Iterable[Tensor]) -> None:
-    """Set the statistics of a model's front end, where it has any, to those of the training clips.
+    """Set the statistics of a FreqNorm front end to those of the training clips, [n, 1, mel bins, frames] a batch.
 
-    Args:
-        model: is changed in place.
-        batches: log-mel energies [n, 1, mel bins, frames]; gone through only where there are statistics to learn.
+    Without such a front end, no batch is read.
     """
     front_end = getattr(model, "front_end", None)
     if isinstance(front_end, FreqNorm):
@@ -52,52 +47,40 @@ def learn_statistics(model: nn.Module, batches: Iterable[Tensor]) -> None:
 
 
 def parameter_count(model: nn.Module) -> int:
-    """Trainable values of a model."""
+    """Number of trainable values."""
     return sum(parameter.numel() for parameter in model.parameters())
 
 
 def training_bytes(model: nn.Module, input_shape: tuple[int, ...], batch_size: int) -> int:
-    """Memory that a training step in float32 takes: everything that is kept for the backward pass, and the gradient and
+    """Memory of a training step in float32, in bytes: the tensors saved for the backward pass, and the gradient and
     momentum of every parameter.
 
-    Taken from a forward pass without data; what the backward pass takes for a moment is not counted.
-
-    Args:
-        model: of any device; it is not changed.
-        input_shape: of one input, without the batch axis.
-        batch_size: inputs of a step.
+    Found by a forward pass without data; temporary memory of the backward pass is not counted. ``input_shape`` has no
+    batch axis.
     """
-    kept: dict[int, Tensor] = {}
+    saved: dict[int, Tensor] = {}
 
-    def keep(tensor: Tensor) -> Tensor:
-        kept[tensor.untyped_storage()._cdata] = tensor
+    def save(tensor: Tensor) -> Tensor:
+        saved[tensor.untyped_storage()._cdata] = tensor
         return tensor
 
     shadow = copy.deepcopy(model).to("meta").train()
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+    with torch.autograd.graph.saved_tensors_hooks(save, lambda tensor: tensor):
         outputs = shadow(torch.empty(batch_size, *input_shape, device="meta"))
     del outputs
-    of_step = sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
-    return of_step + 2 * 4 * parameter_count(model)
+    saved_bytes = sum(tensor.untyped_storage().nbytes() for tensor in saved.values())
+    return saved_bytes + 2 * 4 * parameter_count(model)
 
 
 def multiply_accumulates(model: nn.Module, input_shape: tuple[int, ...]) -> int:
     """Multiply-accumulates of all convolutions and linear layers for one input of ``input_shape`` (no batch axis).
 
-    Counted from the shapes of a pass without data, padding included; biases, norms and activations are not counted.
+    Padding is counted; biases, norms and activations are not.
     """
-    total = 0
-
-    def count(layer: nn.Module, _: Any, output: Tensor) -> None:
-        nonlocal total
-        total += output[0].numel() * layer.weight[0].numel()
-
     shadow = copy.deepcopy(model).to("meta").eval()
-    for layer in shadow.modules():
-        if isinstance(layer, (nn.Conv2d, nn.Linear)):
-            layer.register_forward_hook(count)
-    shadow(torch.empty(1, *input_shape, device="meta"))
-    return total
+    with FlopCounterMode(display=False) as counter:
+        shadow(torch.empty(1, *input_shape, device="meta"))
+    return counter.get_total_flops() // 2  # multiplications and additions are counted apart
 
 
 __all__ = ["ARCHITECTURES", "BCResNet", "BCResNetASC", "CPResNet", "build", "learn_statistics", "multiply_accumulates",

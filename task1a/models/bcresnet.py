@@ -17,15 +17,9 @@ class BCResBlock(nn.Module):
     f1: mean over frequency, 1x3 depthwise convolution, batch norm, SiLU, 1x1 convolution, channel dropout;
     y = ReLU(f2(x) + f1(f2(x)) [+ x where channels do not change]), f1 broadcast over frequency.
 
-    Args:
-        in_channels: C_in.
-        channels: C_out.
-        sub_bands: of the sub-spectral norm.
-        dropout: of whole channels.
-        stride: of the convolution over frequency; above 1 only where channels change.
-        dilation: of the convolution over time.
+    The stride is that over frequency, and above 1 only where channels change; the dilation is that over time.
 
-    Shape: [N, C_in, F, T] -> [N, C_out, F / stride, T].
+    Shape: [N, in_channels, F, T] -> [N, channels, F / stride, T].
     """
 
     def __init__(self, in_channels: int, channels: int, sub_bands: int, dropout: float, stride: int = 1,
@@ -59,14 +53,8 @@ class BCResNet(nn.Module):
     A 5x5 stem of stride 2 over frequency, four stages of (2, 2, 4, 4) blocks with c, 1.5c, 2c and 2.5c channels for
     c = 8 tau, the second and the third with stride 2 over frequency, dilation 1, 2, 4 and 8 over time; then a 5x5
     depthwise and a 1x1 convolution to 4c channels, ReLU, the mean over frequency and time, and a 1x1 convolution to
-    the classes. The authors' code has a batch norm before the last ReLU; it is left out here, for with it BC-ResNet-8
-    has 317,610 parameters, and without it, with ten classes and 4 sub-bands, 317,098: the published 317k.
-
-    Args:
-        classes: number of scenes.
-        tau: width factor.
-        sub_bands: of the sub-spectral norms.
-        dropout: channel dropout in every block.
+    the classes. The batch norm before the last ReLU in the authors' code is left out: with ten classes and 4 sub-bands,
+    BC-ResNet-8 has 317,610 parameters with it and 317,098, the published 317k, without it.
 
     Shape: log-mel energies [N, 1, F, T] -> logits [N, classes]. F is a multiple of 8 ``sub_bands`` and at least 40.
     """
@@ -75,7 +63,7 @@ class BCResNet(nn.Module):
     widths = (1.0, 1.5, 2.0, 2.5)
     strides = (1, 2, 2, 1)
 
-    def __init__(self, classes: int, tau: float = 8.0, sub_bands: int = 4, dropout: float = 0.1) -> None:
+    def __init__(self, classes: int, *, tau: float, sub_bands: int, dropout: float) -> None:
         super().__init__()
         base = 8 * tau
         channels = round(2 * base)

@@ -21,13 +21,9 @@ class BCResNetASC(nn.Module):
     With ten classes tau = 1 has 8,055 parameters and tau = 8 has 314,970.
 
     Args:
-        classes: number of scenes.
         tau: width factor.
-        sub_bands: of the sub-spectral norms.
-        dropout: channel dropout in every block.
         residual_norm: ResNorm at the input and after every stage (before its max-pool), at the input only, or nowhere.
         residual_norm_shortcut: lambda of ResNorm.
-        residual_norm_eps: of ResNorm.
 
     Shape: log-mel energies [N, 1, F, T] -> logits [N, classes]. F is a multiple of 8 ``sub_bands``.
     """
@@ -35,9 +31,9 @@ class BCResNetASC(nn.Module):
     blocks = (2, 2, 2, 3)
     widths = (1.0, 1.5, 2.0, 2.5)
 
-    def __init__(self, classes: int, tau: float = 1.0, sub_bands: int = 4, dropout: float = 0.1,
-                 residual_norm: Literal["all", "input", "none"] = "all",
-                 residual_norm_shortcut: float = 0.1, residual_norm_eps: float = 1e-5) -> None:
+    def __init__(self, classes: int, *, tau: float, sub_bands: int, dropout: float,
+                 residual_norm: Literal["all", "input", "none"], residual_norm_shortcut: float,
+                 residual_norm_eps: float) -> None:
         super().__init__()
         base = 10 * tau
         stem = round(2 * base)

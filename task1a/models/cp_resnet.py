@@ -13,12 +13,7 @@ from torch.nn import functional as F
 class ResidualBlock(nn.Module):
     """Two convolutions with batch norms and a shortcut, which is a 1x1 convolution where channels change.
 
-    Args:
-        in_channels: C_in.
-        channels: C_out.
-        kernels: sizes of the two convolutions, 1 or 3.
-
-    Shape: [N, C_in, F, T] -> [N, C_out, F, T].
+    Shape: [N, in_channels, F, T] -> [N, channels, F, T].
     """
 
     def __init__(self, in_channels: int, channels: int, kernels: tuple[int, int]) -> None:
@@ -42,16 +37,14 @@ class CPResNet(nn.Module):
 
     A 5x5 stem of stride 2, three stages of four blocks with c, 2c and 4c channels, a 2x2 max-pool after the first, the
     second and the fourth block, a 1x1 convolution to the classes, batch norm and the mean over frequency and time. Of
-    the 24 convolutions of the blocks the first and, from the third on, ``rho`` are 3x3 and the others 1x1.
+    the 24 convolutions of the blocks, the first and ``rho`` others from the third on are 3x3, the rest 1x1.
 
     With ten classes, c = 64 and rho = 5 it has 898,580 parameters for the two channels of the authors' stereo input,
     and 896,980 for one.
 
     Args:
-        classes: number of scenes.
-        width: c.
-        rho: number of 3x3 convolutions, which the receptive field grows with.
-        in_channels: of the input.
+        width: number of channels c.
+        rho: number of 3x3 convolutions, which sets the receptive field.
 
     Shape: log-mel energies [N, in_channels, F, T] -> logits [N, classes].
     """
@@ -59,7 +52,7 @@ class CPResNet(nn.Module):
     blocks = 4
     pooled_after = (0, 1, 3)
 
-    def __init__(self, classes: int, width: int = 64, rho: int = 5, in_channels: int = 1) -> None:
+    def __init__(self, classes: int, *, width: int, rho: int, in_channels: int = 1) -> None:
         super().__init__()
         self.stem = nn.Sequential(
             nn.Conv2d(in_channels, width, 5, stride=2, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU())
@@ -78,7 +71,7 @@ class CPResNet(nn.Module):
 
     @property
     def head(self) -> nn.Module:
-        """The layer whose parameters scale the logits: the last norm, or what it was folded into."""
+        """The layer that scales the logits: the last norm, or the convolution it was folded into."""
         conv, norm = self.classifier
         return conv if isinstance(norm, nn.Identity) else norm
 
@@ -86,8 +79,8 @@ class CPResNet(nn.Module):
         return torch.flatten(self.classifier(self.stages(self.stem(x))).mean(dim=(2, 3)), 1)
 
     def _initialize(self) -> None:
-        """Draw the weights as the authors do: Fixup (Zhang et al., ICLR 2019), so that every block starts as its
-        shortcut and all logits as 0."""
+        """Initialize the weights as the authors do, with Fixup (Zhang et al., ICLR 2019): every block starts as its
+        shortcut, and all logits as 0."""
         nn.init.kaiming_normal_(self.stem[0].weight, nonlinearity="relu")
         blocks = [layer for layer in self.stages if isinstance(layer, ResidualBlock)]
         for block in blocks:

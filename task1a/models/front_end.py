@@ -1,6 +1,6 @@
-"""Front ends: what becomes of the log-mel energies before the network.
+"""Front ends between the log-mel energies and the network.
 
-Batches are [clips, 1, mel bins, frames] throughout, ln(energy + floor), augmented already where there is augmentation.
+Batches are ln(energy + floor), [clips, 1, mel bins, frames], after augmentation.
 """
 import math
 from collections.abc import Iterable
@@ -9,18 +9,14 @@ import torch
 from torch import Tensor, nn
 
 SCALE = 2.0 ** 31
-"""the factor that librosa's documentation asks for before its default parameters, for recordings within +-1"""
+"""Factor that librosa's documentation prescribes for its default parameters and recordings within +-1."""
 
 
 class FreqNorm(nn.Module):
     """Global FreqNorm: (x - mean_f) / sqrt(variance_f + eps), with the statistics of mel bin f over the training clips.
 
-    One of the comparisons in Kim et al., arXiv 2206.13909. The statistics are no parameters; they are stored, named and
-    counted like the running statistics of a batch norm. Until :meth:`learn` they are 0 and 1.
-
-    Args:
-        bins: F.
-        eps: added to the variance, for bins that never change.
+    One of the comparisons in Kim et al., arXiv 2206.13909. The statistics are not parameters; they are stored, named
+    and counted like the running statistics of a batch norm. Until :meth:`learn` they are 0 and 1.
 
     Shape: [N, 1, F, T] -> the same.
     """
@@ -33,7 +29,7 @@ class FreqNorm(nn.Module):
 
     @torch.no_grad()
     def learn(self, batches: Iterable[Tensor]) -> None:
-        """Set the statistics to those of all batches together, which are gone through once and summed in float64."""
+        """Set the statistics to those of all batches together, summed in float64."""
         count, total, squares = 0, 0.0, 0.0
         for batch in batches:
             x = batch.double()
@@ -52,9 +48,8 @@ class FreqNorm(nn.Module):
 def smooth(x: Tensor, weight: float, initial: float = 1.0) -> Tensor:
     """First-order low-pass over the last axis: y_t = (1 - weight) y_(t-1) + weight x_t, with ``initial`` for y_(-1).
 
-    The sum over a span of frames, and that over the same span before it, decayed, make the sum over twice the span
-    (Hillis, Steele: *Data parallel algorithms*, Communications of the ACM 1986): T frames take log2 T steps over whole
-    tensors, where the recursion takes T.
+    The sum over a span plus the decayed sum over the span before it is the sum over twice the span (Hillis, Steele:
+    *Data parallel algorithms*, Communications of the ACM 1986): log2 T steps over whole tensors in place of T.
 
     Shape: [..., T] -> the same.
     """
@@ -68,7 +63,7 @@ def smooth(x: Tensor, weight: float, initial: float = 1.0) -> Tensor:
 
 
 def smoothing_weight(frames: float) -> float:
-    """The weight of :func:`smooth` whose low-pass has about the time constant ``frames``, as librosa derives it."""
+    """The weight of :func:`smooth` for a time constant of ``frames``, as librosa derives it."""
     return (math.sqrt(1 + 4 * frames ** 2) - 1) / (2 * frames ** 2)
 
 
@@ -81,8 +76,8 @@ def pcen(energies: Tensor, weight: float, gain: float = 0.98, bias: float = 2.0,
 
     Args:
         energies: E, not negative.
-        weight: of the smoothing over time, :func:`smoothing_weight`.
-        gain: how far the gain control goes.
+        weight: weight of the smoothing over time (:func:`smoothing_weight`).
+        gain: exponent of the gain control.
         bias: offset of the root.
         power: exponent of the root.
         eps: added to the smoothed energies.
@@ -95,14 +90,14 @@ def pcen(energies: Tensor, weight: float, gain: float = 0.98, bias: float = 2.0,
 
 
 class PCEN(nn.Module):
-    """Fixed PCEN in place of the logarithm: :func:`pcen` of the energies that the log-mel energies came of.
+    """Fixed PCEN in place of the logarithm: :func:`pcen` of the energies behind the log-mel energies.
 
-    One of the comparisons in Kim et al., arXiv 2206.13909, which does not say its parameters; these are librosa's.
+    One of the comparisons in Kim et al., arXiv 2206.13909, which does not state its parameters; these are librosa's.
 
     Args:
-        frame_rate: frames a second.
-        log_floor: what was added to the energies before the logarithm.
-        time_constant: of the smoothing, in seconds.
+        frame_rate: frames per second.
+        log_floor: added to the energies before the logarithm.
+        time_constant: time constant of the smoothing in seconds.
 
     Shape: [N, 1, F, T] -> the same.
     """
@@ -113,7 +108,7 @@ class PCEN(nn.Module):
         self.weight = smoothing_weight(time_constant * frame_rate)
 
     def forward(self, x: Tensor) -> Tensor:
-        # half precision has no room for energies, whatever was made of the input
+        # the range of half precision is too small for energies
         x = x.to(torch.promote_types(x.dtype, torch.float32))
         return pcen((x.exp() - self.log_floor).clamp(min=0) * SCALE, self.weight)
 
@@ -134,7 +129,7 @@ class WithFrontEnd(nn.Module):
 
     @property
     def head(self) -> nn.Module:
-        """The layer of the network whose parameters scale the logits."""
+        """The layer that scales the logits."""
         return self.network.head
 
     def forward(self, x: Tensor) -> Tensor:

@@ -1,16 +1,13 @@
-"""Normalizations over frequency: Residual Normalization and sub-spectral normalization.
-
-Tensors are [clips, channels, frequency, time] throughout.
-"""
+"""Residual Normalization and sub-spectral normalization; tensors are [clips, channels, frequency, time]."""
 import torch
 from torch import Tensor, nn
 
 
-def residual_norm(x: Tensor, shortcut: float = 0.1, eps: float = 1e-5) -> Tensor:
-    """Residual Normalization: lambda x + (x - mean_nf) / sqrt(variance_nf + eps), with ``shortcut`` for lambda.
+def residual_norm(x: Tensor, shortcut: float, eps: float) -> Tensor:
+    """Residual Normalization: lambda x + (x - mean_nf) / sqrt(variance_nf + eps), where lambda is ``shortcut``.
 
-    Mean and (biased) variance are those of each example n and frequency f over channels and time. Kim et al., DCASE
-    2021 Task 1A (arXiv 2206.13909), eq. 1-3. Without the shortcut it is FreqIN, frequency-wise instance norm.
+    Mean and (biased) variance of each example n and frequency f over channels and time (Kim et al., DCASE 2021 Task 1A,
+    arXiv 2206.13909, eq. 1-3). With lambda = 0 it is FreqIN, frequency-wise instance normalization.
 
     Shape: [N, C, F, T] -> the same.
     """
@@ -21,15 +18,15 @@ def residual_norm(x: Tensor, shortcut: float = 0.1, eps: float = 1e-5) -> Tensor
 
 
 class ResidualNorm(nn.Module):
-    """:func:`residual_norm` as a layer; it has no parameters and keeps no statistics."""
+    """:func:`residual_norm` as a layer without parameters or running statistics."""
 
-    def __init__(self, shortcut: float = 0.1, eps: float = 1e-5) -> None:
+    def __init__(self, shortcut: float, eps: float) -> None:
         super().__init__()
         self.shortcut = shortcut
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
-        # squares and their sums need float32, whatever autocast makes of the layer before
+        # sums of squares need float32, also under autocast
         return residual_norm(x.to(torch.promote_types(x.dtype, torch.float32)), self.shortcut, self.eps)
 
     def extra_repr(self) -> str:
@@ -37,15 +34,9 @@ class ResidualNorm(nn.Module):
 
 
 class SubSpectralNorm(nn.Module):
-    """Sub-spectral normalization (Chang et al., ICASSP 2021): a batch norm of its own for every sub-band.
+    """Sub-spectral normalization (Chang et al., ICASSP 2021): an affine batch norm for every channel and sub-band.
 
-    One affine batch norm over (channel, sub-band) pairs, with scale and shift for each pair.
-
-    Args:
-        channels: C.
-        sub_bands: S; the number of frequencies must be a multiple of it.
-
-    Shape: [N, C, F, T] -> the same.
+    Shape: [N, channels, F, T] -> the same; F is a multiple of ``sub_bands``.
     """
 
     def __init__(self, channels: int, sub_bands: int) -> None:

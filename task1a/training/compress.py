@@ -18,7 +18,7 @@ from task1a import model_file
 from task1a.compression import packed
 from task1a.compression.fold import fold_batch_norms
 from task1a.compression.packed import Packing
-from task1a.compression.prune import kept_by_magnitude, ratio_at, ratio_for_bytes
+from task1a.compression.prune import magnitude_masks, ratio_at, ratio_for_bytes
 from task1a.config import CompressionConfig
 from task1a.errors import InputError
 from task1a.model_file import ModelSpec
@@ -94,9 +94,9 @@ def wanted_ratio(model: nn.Module, packing: Packing, settings: CompressionConfig
 
 def prune_to(model: nn.Module, ratio: float, scope: str) -> None:
     """Prune a prepared model by magnitude; weights pruned before stay pruned."""
-    weights, kept = packed.pruning(model)
-    for name, stays in kept_by_magnitude(weights, kept, ratio, scope).items():
-        kept[name].copy_(stays)
+    weights, masks = packed.pruning(model)
+    for name, mask in magnitude_masks(weights, masks, ratio, scope).items():
+        masks[name].copy_(mask)
 
 
 def unpacked(model: nn.Module, spec: ModelSpec) -> nn.Module:

@@ -6,52 +6,31 @@ from torch import nn
 
 from task1a.compression.fold import fold_batch_norms
 from task1a.compression.packed import stored_state
-from task1a.models import BCResNetASC, parameter_count
+from task1a.models import parameter_count
 
 # rounding of float64 and float32, over some 30 layers
 DOUBLE, SINGLE = 1e-10, 1e-3
 SHAPE = (1, 64, 50)
 
 
-def as_trained(model):
-    """Scales, shifts and running statistics as they might be after training."""
-    torch.manual_seed(1)
-    with torch.no_grad():
-        for norm in model.modules():
-            if isinstance(norm, nn.BatchNorm2d):
-                norm.weight.uniform_(-1.5, 1.5)
-                norm.bias.normal_()
-                norm.running_mean.normal_()
-                norm.running_var.uniform_(0.1, 4)
-    return model.eval()
-
-
 def names_of(model, kind):
     return {name for name, layer in model.named_modules() if isinstance(layer, kind)}
 
 
+@pytest.mark.parametrize("dtype, tolerance", [(torch.float64, DOUBLE), (torch.float32, SINGLE)])
 @pytest.mark.parametrize("settings", [{}, {"residual_norm": "none"}, {"sub_bands": 2, "residual_norm": "input"}])
 @torch.no_grad()
-def test_the_folded_model_computes_what_it_did(settings):
-    model = as_trained(BCResNetASC(10, **settings)).double()
-    x = torch.randn(3, *SHAPE, dtype=torch.float64)
+def test_the_folded_model_computes_what_it_did(network, as_trained, settings, dtype, tolerance):
+    model, x = as_trained(network(**settings)).to(dtype), torch.randn(3, *SHAPE, dtype=dtype)
     expected = model(x)
     folded = fold_batch_norms(model, SHAPE)
     assert folded is model and not folded.training
-    torch.testing.assert_close(folded(x), expected, atol=DOUBLE, rtol=DOUBLE)
-
-
-@torch.no_grad()
-def test_the_folded_model_computes_what_it_did_in_float32():
-    model = as_trained(BCResNetASC(10))
-    x = torch.randn(3, *SHAPE)
-    expected = model(x)
-    torch.testing.assert_close(fold_batch_norms(model, SHAPE)(x), expected, atol=SINGLE, rtol=SINGLE)
+    torch.testing.assert_close(folded(x), expected, atol=tolerance, rtol=tolerance)
 
 
 @pytest.mark.parametrize("biased", [False, True])
 @torch.no_grad()
-def test_weight_and_bias_by_the_formula(biased):
+def test_weight_and_bias_by_the_formula(as_trained, biased):
     """w' = w g / sqrt(v + eps), b' = (b - m) g / sqrt(v + eps) + s."""
     model = as_trained(nn.Sequential(nn.Conv2d(4, 6, 3, groups=2, bias=biased), nn.BatchNorm2d(6)))
     conv, norm = copy.deepcopy(model[0]), model[1]
@@ -63,14 +42,14 @@ def test_weight_and_bias_by_the_formula(biased):
     assert isinstance(folded[1], nn.Identity)
 
 
-def test_norms_of_anything_but_a_convolutions_own_output_stay():
+def test_norms_of_anything_but_a_convolutions_own_output_stay(as_trained):
     model = nn.Sequential(nn.BatchNorm2d(2), nn.Conv2d(2, 3, 1), nn.ReLU(), nn.BatchNorm2d(3), nn.Conv2d(3, 4, 1),
                           nn.BatchNorm2d(4), nn.BatchNorm2d(4))
     assert names_of(fold_batch_norms(as_trained(model), (2, 5, 5)), nn.BatchNorm2d) == {"0", "3", "6"}
 
 
-def test_folded_are_the_norms_of_stem_expansion_and_time_and_no_others():
-    model = BCResNetASC(10)
+def test_folded_are_the_norms_of_stem_expansion_and_time_and_no_others(network):
+    model = network()
     expected = {"stem.1"}
     for stage, blocks in enumerate((2, 2, 2, 3)):
         expected |= {f"stages.{stage}.0.expand.1", *(f"stages.{stage}.{k}.time_norm" for k in range(blocks))}
@@ -82,8 +61,8 @@ def test_folded_are_the_norms_of_stem_expansion_and_time_and_no_others():
     assert all(name.endswith("frequency_norm.norm") for name in stayed)
 
 
-def test_a_folded_model_can_be_trained_as_a_whole():
-    model = fold_batch_norms(as_trained(BCResNetASC(10)), SHAPE).train()
+def test_a_folded_model_can_be_trained_as_a_whole(network, as_trained):
+    model = fold_batch_norms(as_trained(network()), SHAPE).train()
     assert [name for name, parameter in model.named_parameters() if not parameter.requires_grad] == []
     before = {name: value.detach().clone() for name, value in model.named_parameters()}
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
@@ -98,8 +77,8 @@ def test_a_folded_model_can_be_trained_as_a_whole():
     (1, 8_055 - 255, 8_055 + 1_830 - 3 * 255),
     (8, 314_970 - 8 * 255, 314_970 + 14_640 - 3 * 8 * 255),
 ])
-def test_counts_by_hand(tau, parameters, values):
-    model = fold_batch_norms(BCResNetASC(10, tau=tau), (1, 256, 334))
+def test_counts_by_hand(network, tau, parameters, values):
+    model = fold_batch_norms(network(tau=tau), (1, 256, 334))
     assert parameter_count(model) == parameters
     assert sum(value.numel() for value in stored_state(model).values()) == values
     biases = {name: layer.bias.numel() for name, layer in model.named_modules()

@@ -174,21 +174,15 @@ def test_unpacked_values_by_hand():
 
 
 @torch.no_grad()
-def test_a_value_that_does_not_fit_half_precision_is_named(tmp_path):
+def test_values_that_cannot_be_stored_are_named(tmp_path):
     model, _ = compressed(tmp_path, ALL_PACKINGS[0])
     for tensor, value in (("stem.1.running_var", 70_000), ("head.bias", -65_520),
                           ("stages.2.1.frequency_norm.norm.weight", math.inf), ("head.bias", math.nan)):
         model.state_dict()[tensor][1] = value
-        with pytest.raises(InputError, match=f"^{tensor}: .* does not fit half precision") as error:
+        with pytest.raises(InputError, match=f"^{tensor}: .* does not fit half precision"):
             packed.pack(model, ALL_PACKINGS[0])
-        assert "\n" not in str(error.value)
         model.state_dict()[tensor][1] = 65_504
         assert packed.pack(model, ALL_PACKINGS[0])[tensor].max() == 65_504
-
-
-@torch.no_grad()
-def test_a_weight_that_is_no_number_is_named(tmp_path):
-    model, _ = compressed(tmp_path, ALL_PACKINGS[0], 0.0)
     for value in (math.nan, math.inf):
         packed.pruning(model)[0]["head"][3, 2] = value
         with pytest.raises(InputError, match="head"):
@@ -205,15 +199,3 @@ def test_a_file_is_the_same_byte_for_byte_whoever_writes_it(tmp_path):
         model_file.save(path, tensors if name == "a" else dict(reversed(tensors.items())), spec)
         files.append((path.read_bytes(), model_file.save_xz(path).read_bytes()))
     assert files[0] == files[1]
-
-
-@pytest.mark.parametrize("packing", ALL_PACKINGS[1:3])
-def test_the_small_encoding_holds_the_same_tensors_in_fewer_bytes(tmp_path, packing):
-    tensors = stored(tmp_path, packing, 0.89, spec=replace(SMALL, model=BCResNetASCConfig(tau=1.0)))
-    path = tmp_path / "packed.safetensors"
-    small = model_file.save_xz(path)
-    assert small == tmp_path / "packed.safetensors.xz" and small.stat().st_size < path.stat().st_size
-    again = model_file.read_tensors(small)
-    assert set(again) == set(tensors) and all(torch.equal(again[name], tensors[name]) for name in tensors)
-    assert all(again[name].dtype == tensors[name].dtype for name in tensors)
-    assert model_file.read_spec(small) == model_file.read_spec(path)

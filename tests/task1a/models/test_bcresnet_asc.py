@@ -2,15 +2,15 @@ import pytest
 import torch
 from torch import nn
 
-from task1a.models import BCResNetASC, build, multiply_accumulates, parameter_count
+from task1a.models import multiply_accumulates, parameter_count
 
 
 @pytest.mark.parametrize("tau, parameters, macs, conv_weights, conv_layers, depthwise, norms", [
     (1, 8_055, 19_562_940, None, None, None, None),
     (8, 314_970, 509_416_920, 300_320, 33, 7_920, 14_640),
 ])
-def test_published_counts(tau, parameters, macs, conv_weights, conv_layers, depthwise, norms):
-    model = BCResNetASC(10, tau=tau)
+def test_published_counts(network, tau, parameters, macs, conv_weights, conv_layers, depthwise, norms):
+    model = network(tau=tau)
     assert parameter_count(model) == parameters
     assert multiply_accumulates(model, (1, 256, 334)) == macs
     if conv_weights:
@@ -23,18 +23,18 @@ def test_published_counts(tau, parameters, macs, conv_weights, conv_layers, dept
         assert sum(b.numel() for name, b in model.named_buffers() if "running" in name) == norms
 
 
-def test_residual_norm_adds_no_parameters_and_stands_where_it_is_wanted():
+def test_residual_norm_adds_no_parameters_and_stands_where_it_is_wanted(network):
     places = {}
     for where in ("all", "input", "none"):
-        model = BCResNetASC(10, residual_norm=where)
+        model = network(residual_norm=where)
         assert parameter_count(model) == 8_055
         places[where] = [name for name, layer in model.named_modules() if type(layer).__name__ == "ResidualNorm"]
     assert places == {"all": ["input_norm", *(f"stage_norms.{k}" for k in range(4))], "input": ["input_norm"],
                       "none": []}
 
 
-def test_shapes_after_every_stage():
-    model = BCResNetASC(10).eval()
+def test_shapes_after_every_stage(network):
+    model = network().eval()
     shapes = {}
     for name, layer in [("stem", model.stem), *((f"stage {k + 1}", stage) for k, stage in enumerate(model.stages)),
                         ("head", model.head)]:
@@ -44,7 +44,7 @@ def test_shapes_after_every_stage():
                       "stage 3": (20, 32, 41), "stage 4": (25, 32, 41), "head": (10, 32, 41)}
 
 
-def seen_by_one_output(model: BCResNetASC) -> torch.Tensor:
+def seen_by_one_output(model: nn.Module) -> torch.Tensor:
     """Which inputs, bool [bins, frames], one position of the head's output depends on."""
     with torch.no_grad():
         for parameter in model.parameters():
@@ -56,9 +56,9 @@ def seen_by_one_output(model: BCResNetASC) -> torch.Tensor:
     return torch.autograd.grad(outputs[0][0, :, 16, 20].sum(), x)[0][0, 0] != 0
 
 
-def test_local_receptive_field_is_115_by_115(monkeypatch):
+def test_local_receptive_field_is_115_by_115(network, monkeypatch):
     monkeypatch.setattr(nn.functional, "max_pool2d", nn.functional.avg_pool2d)  # passes a gradient to all of its inputs
-    model = BCResNetASC(10, residual_norm="none", dropout=0).eval().double()
+    model = network(residual_norm="none", dropout=0).eval().double()
     frames = seen_by_one_output(model).any(dim=0).nonzero()
     assert frames.max() - frames.min() + 1 == 115
     for stage in model.stages:
@@ -69,7 +69,5 @@ def test_local_receptive_field_is_115_by_115(monkeypatch):
     assert bins.max() - bins.min() + 1 == 115
 
 
-def test_single_class_settings_and_unknown_architecture():
-    assert build(3, "bcresnet_asc", tau=0.2, sub_bands=2)(torch.zeros(1, 1, 32, 40)).shape == (1, 3)
-    with pytest.raises(KeyError):
-        build(10, "resnet")
+def test_fewer_classes_and_sub_bands(network):
+    assert network(classes=3, tau=0.2, sub_bands=2)(torch.zeros(1, 1, 32, 40)).shape == (1, 3)

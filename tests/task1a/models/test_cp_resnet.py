@@ -51,22 +51,22 @@ KERNELS = {
 
 @pytest.mark.parametrize("channels, parameters", [(2, 898_580), (1, 896_980)])
 def test_layers_and_counts_are_those_of_the_public_implementation(layers_of, channels, parameters):
-    model = CPResNet(10, in_channels=channels)
+    model = CPResNet(10, width=64, rho=5, in_channels=channels)
     assert parameter_count(model) == parameters
     stem = PUBLIC[0].replace("64x2x5x5", f"64x{channels}x5x5")
     assert layers_of(model, (channels, 256, 334)) == [stem, *PUBLIC[1:]]
 
 
 @pytest.mark.parametrize("rho", KERNELS)
-def test_kernels_by_rho(rho):
-    blocks = [layer for layer in CPResNet(10, width=2, rho=rho).stages if hasattr(layer, "conv1")]
+def test_kernels_by_rho(network, rho):
+    blocks = [layer for layer in network("cp_resnet", width=2, rho=rho).stages if hasattr(layer, "conv1")]
     assert [f"{block.conv1.kernel_size[0]}{block.conv2.kernel_size[0]}" for block in blocks] == KERNELS[rho].split()
 
 
-def test_weights_are_drawn_as_fixup_says():
+def test_weights_are_drawn_as_fixup_says(network):
     """sqrt(2 / fan-out) for shortcuts, a 12th root of 2 of that for the first convolution, 0 for the second."""
     torch.manual_seed(0)
-    model = CPResNet(10)
+    model = network("cp_resnet")
     blocks = [layer for layer in model.stages if hasattr(layer, "conv1")]
     assert len(blocks) == 12
     for block in blocks:
@@ -80,9 +80,9 @@ def test_weights_are_drawn_as_fixup_says():
     assert not model.eval()(torch.randn(2, 1, 32, 40)).any()
 
 
-def test_it_learns_from_where_it_starts():
+def test_it_learns_from_where_it_starts(network):
     torch.manual_seed(0)
-    model, x, y = CPResNet(2, width=8), torch.randn(16, 1, 32, 32), torch.arange(16) % 2
+    model, x, y = network("cp_resnet", 2, width=8), torch.randn(16, 1, 32, 32), torch.arange(16) % 2
     x += 2 * y[:, None, None, None]
     optimizer = torch.optim.SGD(model.parameters(), lr=0.06, momentum=0.9, weight_decay=1e-3)
     losses = []

@@ -30,21 +30,13 @@ def spec_of(name, front_end="log_mel"):
     return ModelSpec(replace(NETWORKS[name], front_end=front_end), FEATURES, ("bus", "park", "tram"))
 
 
-def as_trained(spec):
-    """Weights, statistics and norms as they might be after training."""
-    torch.manual_seed(1)
-    model = spec.build()
-    with torch.no_grad():
-        for layer in model.modules():
-            if isinstance(layer, nn.Conv2d):
-                nn.init.kaiming_normal_(layer.weight)
-            if isinstance(layer, nn.BatchNorm2d):
-                layer.weight.uniform_(0.5, 1.5)
-                layer.bias.normal_()
-                layer.running_mean.normal_()
-                layer.running_var.uniform_(0.5, 2)
-    models.learn_statistics(model, [clips(5)])
-    return model.eval()
+@pytest.fixture
+def trained(as_trained):
+    def build(spec):
+        model = as_trained(spec.build())
+        models.learn_statistics(model, [clips(5)])
+        return model
+    return build
 
 
 def clips(count):
@@ -53,9 +45,9 @@ def clips(count):
 
 @pytest.mark.parametrize("name, front_end", CASES)
 @torch.no_grad()
-def test_folded_it_computes_what_it_did(name, front_end):
+def test_folded_it_computes_what_it_did(trained, name, front_end):
     spec = spec_of(name, front_end)
-    model, x = as_trained(spec).double(), clips(3).double()
+    model, x = trained(spec).double(), clips(3).double()
     expected = model(x)
     norms = sum(isinstance(layer, nn.BatchNorm2d) for layer in model.modules())
     folded = fold_batch_norms(model, spec.input_shape)
@@ -74,9 +66,9 @@ def test_a_front_end_changes_no_count(name, front_end):
 @pytest.mark.parametrize("folded", [False, True])
 @pytest.mark.parametrize("name, front_end", CASES)
 @torch.no_grad()
-def test_compressed_and_read_back_it_computes_what_was_trained(tmp_path, name, front_end, folded):
+def test_compressed_and_read_back_it_computes_what_was_trained(tmp_path, trained, name, front_end, folded):
     path, packing = tmp_path / "m.safetensors", Packing("tensor", folded)
-    model_file.save(path, packed.stored_state(as_trained(spec_of(name, front_end))), spec_of(name, front_end))
+    model_file.save(path, packed.stored_state(trained(spec_of(name, front_end))), spec_of(name, front_end))
     model, spec = compress.prepared(path, packing)
     compress.prune_to(model, 0.5, "global")
     model_file.save(path, packed.pack(model, packing), spec)
@@ -88,9 +80,9 @@ def test_compressed_and_read_back_it_computes_what_was_trained(tmp_path, name, f
 
 @pytest.mark.parametrize("state", ["vanilla", "folded", "prepared", "folded and prepared"])
 @pytest.mark.parametrize("name", NETWORKS)
-def test_calibration_divides_the_logits_and_changes_nothing_else(name, state):
+def test_calibration_divides_the_logits_and_changes_nothing_else(trained, name, state):
     spec = spec_of(name, "freqnorm")
-    model = as_trained(spec)
+    model = trained(spec)
     if "folded" in state:
         fold_batch_norms(model, spec.input_shape)
     if "prepared" in state:

@@ -29,20 +29,20 @@ def test_residual_norm_is_the_papers_equations_in_float64(shortcut):
 def test_without_shortcut_a_devices_frequency_response_disappears():
     x = torch.randn(2, 1, 8, 50, dtype=torch.float64)
     response = torch.linspace(-20, 20, 8, dtype=torch.float64)[:, None]  # additive in the log-mel domain
-    torch.testing.assert_close(residual_norm(x + response, 0.0), residual_norm(x, 0.0), atol=1e-10, rtol=0)
-    assert not torch.allclose(residual_norm(x + response, 0.1), residual_norm(x, 0.1), atol=0.1)
+    torch.testing.assert_close(residual_norm(x + response, 0.0, 1e-5), residual_norm(x, 0.0, 1e-5), atol=1e-10, rtol=0)
+    assert not torch.allclose(residual_norm(x + response, 0.1, 1e-5), residual_norm(x, 0.1, 1e-5), atol=0.1)
 
 
 def test_layer_has_no_parameters_and_computes_half_precision_inputs_in_float32():
     layer = ResidualNorm(0.1, 1e-5)
     assert not list(layer.parameters()) and not list(layer.buffers())
     x = (1000 + torch.randn(1, 2, 4, 9)).to(torch.bfloat16)
-    torch.testing.assert_close(layer(x), residual_norm(x.float()))
+    torch.testing.assert_close(layer(x), residual_norm(x.float(), 0.1, 1e-5))
 
 
 def test_gradient():
     x = torch.randn(2, 3, 4, 5, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(residual_norm, (x,))
+    assert torch.autograd.gradcheck(residual_norm, (x, 0.1, 1e-5))
 
 
 @pytest.mark.parametrize("training", [True, False])

@@ -6,7 +6,7 @@ from torch import nn
 from task1a.config import BCResNetASCConfig, FeatureConfig, TrainingConfig
 from task1a.errors import InputError
 from task1a.model_file import ModelSpec
-from task1a.models import BCResNetASC, training_bytes
+from task1a.models import training_bytes
 from task1a.training import fit
 
 
@@ -18,10 +18,10 @@ def test_training_bytes_by_hand():
     assert next(model.parameters()).device.type == "cpu" and model.training
 
 
-def test_training_bytes_are_what_autograd_keeps():
+def test_training_bytes_are_what_autograd_keeps(network):
     """The storages that the graph of a real forward pass holds on to."""
     torch.manual_seed(0)
-    model, x = BCResNetASC(10, tau=0.4), torch.randn(3, 1, 32, 40)
+    model, x = network(tau=0.4), torch.randn(3, 1, 32, 40)
     kept = {}
     with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.setdefault(t.data_ptr(), t), lambda t: t):
         model.train()(x).sum()
@@ -32,6 +32,6 @@ def test_training_bytes_are_what_autograd_keeps():
 
 def test_a_training_that_does_not_fit_is_refused_beforehand():
     wide, narrow = (ModelSpec(BCResNetASCConfig(tau=tau), FeatureConfig(), tuple("abcdefghij")) for tau in (100, 1))
-    with pytest.raises(InputError, match=r"takes [\d,.]+ GB or more, .* lower training.batch_size=100000"):
+    with pytest.raises(InputError, match="lower training.batch_size=100000"):
         fit.check_memory(wide, TrainingConfig(batch_size=100_000), "cpu")
     fit.check_memory(narrow, TrainingConfig(batch_size=2), "cpu")

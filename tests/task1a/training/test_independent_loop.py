@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from safetensors.torch import load_file
 from sklearn.metrics import log_loss
 from torch import nn
 from torch.func import functional_call
@@ -137,7 +138,7 @@ def test_the_training_is_that_of_the_recipe(tmp_path, spec, examples):
     model.front_end.running_var = torch.tensor(clips.var(axis=(0, 2)))
     history = [[*figures, *judged(model, validation)] for figures in
                learn(model, train, lambda x, targets: cross_entropy(model(x), targets))]
-    stored, state = model_file.read_tensors(tmp_path / "model.safetensors"), model.state_dict()
+    stored, state = load_file(tmp_path / "model.safetensors"), model.state_dict()
     expected = {name: state[name].float() for name in stored}
     torch.testing.assert_close(stored, expected, rtol=SINGLE, atol=SINGLE)
     np.testing.assert_allclose(history_of(tmp_path), history, rtol=SINGLE, atol=SINGLE)

@@ -1,0 +1,89 @@
+"""The size of a model as the challenge counts it: non-zero values times the bytes of their stored type.
+
+Model files of any origin are counted; several files are an ensemble, whose sizes add up.
+
+Policies
+--------
+``dcase2021``: everything that is stored, including running mean and variance of batch norms, as in the organisers'
+model size tool (DCASE 2021 Task 1A baseline). The limit applies to this policy.
+``paper``: without running mean and variance, as in the published sizes of BC-ResNet-ASC (arXiv 2206.13909).
+
+Scales of quantized tensors are counted. Indices of sparse tensors and the features are not, by the rules of the
+challenge. Sizes are given in bytes, in kB of 1,000 and in KiB of 1,024 bytes, because the rules say "KB" and the
+organisers' tool divides by 1,024.
+"""
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from task1a.challenge import LIMIT_BYTES, WARN_ABOVE_BYTES
+from task1a.complexity.model_files import stored_tensors
+from task1a.complexity.tensors import TensorSize
+from task1a.model_file import stated_spec
+from task1a.safetensors_file import printable
+
+LIMIT_POLICY = "dcase2021"
+
+
+def measure(paths: Sequence[Path]) -> dict[str, Any]:
+    """Count the model files of a system; the result is the content of ``complexity.json``.
+
+    Multiply-accumulates, trainable parameters and the shape of the input are None for files of other origin.
+
+    Raises:
+        InputError: a file cannot be counted (:func:`stored_tensors`).
+    """
+    files, tensors = [], []
+    for index, path in enumerate(map(Path, paths)):
+        stored = stored_tensors(path)
+        counted = [tensor for tensor in stored if not tensor.step_counter]
+        tensors += [(index, tensor) for tensor in counted]
+
+        own = path.name.lower().endswith((".safetensors", ".safetensors.xz"))
+        spec = stated_spec(path) if own else None
+        compressed = path.with_name(path.name + ".xz")
+        files.append({
+            "file": printable(path.name),
+            "file_bytes": path.stat().st_size,
+            "xz_bytes": compressed.stat().st_size if compressed.is_file() else None,
+            "multiply_accumulates": spec.multiply_accumulates() if spec else None,
+            "trainable_parameters": spec.trainable_parameters() if spec else None,
+            "input_shape": list(spec.input_shape) if spec else None,
+            "left_out": len(stored) - len(counted),
+        })
+
+    policies = {"dcase2021": _by_bits([tensor for _, tensor in tensors]),
+                "paper": _by_bits([tensor for _, tensor in tensors if not tensor.statistics])}
+    return {
+        "models": files,
+        "policies": policies,
+        "multiply_accumulates": _sum(file["multiply_accumulates"] for file in files),
+        "trainable_parameters": _sum(file["trainable_parameters"] for file in files),
+        "limit_bytes": LIMIT_BYTES,
+        "warning_bytes": WARN_ABOVE_BYTES,
+        "limit_policy": LIMIT_POLICY,
+        "within_limit": policies[LIMIT_POLICY]["bytes"] <= LIMIT_BYTES,
+        "tensors": [{"model": index, **asdict(tensor), "shape": list(tensor.shape), "bytes": tensor.bytes,
+                     "statistics": tensor.statistics} for index, tensor in tensors],
+    }
+
+
+def totals(tensors: Sequence[TensorSize]) -> dict[str, float]:
+    """Number of values (``parameters``) and of ``non_zero`` values, and size in ``bytes``, ``kB`` and ``KiB``."""
+    size = sum(tensor.bytes for tensor in tensors)
+    return {"parameters": sum(tensor.values for tensor in tensors),
+            "non_zero": sum(tensor.non_zero for tensor in tensors),
+            "bytes": size, "kB": size / 1000, "KiB": size / 1024}
+
+
+def _by_bits(tensors: Sequence[TensorSize]) -> dict[str, Any]:
+    """Totals of all tensors, and those of each bit width under ``by_bits``."""
+    widths = sorted({tensor.bits for tensor in tensors})
+    return {**totals(tensors), "by_bits": {
+        str(bits): totals([tensor for tensor in tensors if tensor.bits == bits]) for bits in widths}}
+
+
+def _sum(numbers: Iterable[int | None]) -> int | None:
+    numbers = list(numbers)
+    return None if None in numbers else sum(numbers)
