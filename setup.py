@@ -13,7 +13,7 @@ setup(
     license_files=["LICENSE"],
     python_requires=">=3.10,<3.14",
     packages=find_packages(include=["task1a*", "evaluation*", "submission*"]),
-    package_data={"submission": ["*.yaml", "*.jinja"]},
+    package_data={"submission": ["*.yaml", "*.jinja"], "evaluation": ["*.jinja"]},
     install_requires=[
         "torch>=2.11",
         "torchaudio>=2.11",

@@ -1,10 +1,13 @@
 """Paired tests of two systems, clip by clip: is one significantly better than the other?
 
+``python -m evaluation.compare A B [--data-root DIR] [--json FILE]``
+
 The systems are compared over the seeds that both have and the locations of the test clips, with the tests of
 :mod:`evaluation.intervals`. Differences are those of the first system minus the second.
 """
 import math
-from collections.abc import Mapping
+import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,73 +17,60 @@ import pandas as pd
 from evaluation import intervals, markdown, metrics
 from evaluation.intervals import PairedTest
 from evaluation.per_device import DEMO_NOTE
-from evaluation.results import METRICS, Result, read_results, validate
+from evaluation.results import METRICS, Result, read_result, read_results, validate
 from task1a import predictions as predictions_table
 from task1a.challenge import clip_key
 from task1a.data.tau_layout import read_development
-from task1a.errors import InputError
+from task1a.errors import CommandParser, InputError, run_command
+from task1a.files import write_json
+from task1a.run import Run
 
 
-def compare(runs: Path, first: str, second: str, data_root: str) -> dict[str, Any]:
-    """Paired tests of two systems over the seeds that both have.
+def compare(first: Path, second: Path, data_root: str | None = None) -> dict[str, Any]:
+    """Paired tests of two systems.
 
     Args:
-        runs: folder of the runs.
-        first: name of a system.
-        second: name of another system.
+        first: folder of a system, ``<runs>/<system>``, whose seeds are paired with the same seeds of the other system;
+            or of a single run, ``<runs>/<system>/seed<N>``.
+        second: likewise.
         data_root: development set with the test split of the predictions; ``{seed}`` in it stands for the seed, for
-            seeds that are folds.
+            seeds that are folds. Default: the data set that each run was made with.
 
     Returns:
         ``first``, ``second``, ``data``, ``seeds``, ``locations``, ``paired_predictions``; for ``accuracy`` and
         ``logloss`` the scores of both systems, averaged over the seeds, the results of
-        :func:`evaluation.intervals.evaluate`, and a ``verdict`` in words.
+        :func:`evaluation.intervals.evaluate`, and a ``verdict`` in words; in ``device_wise`` the ``difference``,
+        ``interval`` and ``p_locations`` of both metrics for each device.
 
     Raises:
         InputError: they have no common seed, are on different data sets, or the predictions are not for this test
             split.
     """
-    if first == second:
-        raise InputError(f"--compare: {first} cannot be compared with itself")
-    by_seed = {}
-    for system in (first, second):
-        finished, _ = read_results(runs, system)
-        by_seed[system] = {run.seed: run for run in finished}
-    seeds = sorted(by_seed[first].keys() & by_seed[second].keys())
-    if not seeds:
-        have = [f"{system} has {', '.join(map(str, finished)) or 'none'}" for system, finished in by_seed.items()]
-        raise InputError(f"{runs}: no seed that both systems have finished: {'; '.join(have)}")
-    pairs = [(by_seed[first][seed], by_seed[second][seed]) for seed in seeds]
+    if Path(first).resolve() == Path(second).resolve():
+        raise InputError(f"{first} cannot be compared with itself")
+    names, pairs = _pairs(Path(first), Path(second))
     validate([run for pair in pairs for run in pair])
+    clips = pd.concat([_paired_clips(*pair, data_root) for pair in pairs])
 
-    clips: dict[str, list[pd.DataFrame]] = {metric: [] for metric in METRICS}
-    for one, other in pairs:
-        if one.left_out != other.left_out:
-            raise InputError(f"{one} and {other}: different damaged test clips were left out; run one of the two again")
-        root = Path(data_root.replace("{seed}", str(one.seed)))
-        reference = read_development(root)
-        keep = (reference.split == "test") & ~reference.filename.map(clip_key).isin(one.left_out)
-        reference = reference[keep].reset_index(drop=True)
-        weights = {"accuracy": intervals.class_weights(reference.scene_label),
-                   "logloss": np.full(len(reference), 1 / len(reference))}
-        scores = [_clip_scores(run, reference, root, weights) for run in (one, other)]
-        for metric in METRICS:
-            clips[metric].append(pd.DataFrame({
-                "seed": one.seed, "location": reference.identifier, "weight": weights[metric],
-                "difference": scores[0][metric] - scores[1][metric]}))
-
-    comparison = {"first": first, "second": second,
-                  "data": {"name": pairs[0][0].data, "demo": pairs[0][0].demo}, "seeds": seeds}
+    comparison = {"first": names[0], "second": names[1],
+                  "data": {"name": pairs[0][0].data, "demo": pairs[0][0].demo}, "seeds": [run.seed for run, _ in pairs]}
     for metric in METRICS:
-        test = intervals.evaluate(pd.concat(clips[metric]))
+        test = _test(clips, metric)
         comparison |= {"locations": test.locations, "paired_predictions": test.clips}
         comparison[metric] = {
             "first": float(np.mean([one.scores["overall"][metric] for one, _ in pairs])),
             "second": float(np.mean([other.scores["overall"][metric] for _, other in pairs])),
-            "difference": test.difference, "interval": None if math.isinf(test.low) else [test.low, test.high],
+            "difference": test.difference, "interval": _interval(test),
             "p_locations": test.p_locations, "p_with_seeds": test.p_seeds,
             "by_seed": {str(seed): difference for seed, difference in test.by_seed.items()},
-            "within_noise": not test.significant, "verdict": _verdict(metric, test, first, second)}
+            "within_noise": not test.significant, "verdict": _verdict(metric, test, *names)}
+    comparison["device_wise"] = {}
+    for device in sorted(set(clips.device)):
+        comparison["device_wise"][device] = {}
+        for metric in METRICS:
+            test = _test(clips[clips.device == device], metric)
+            comparison["device_wise"][device][metric] = {
+                "difference": test.difference, "interval": _interval(test), "p_locations": test.p_locations}
     return comparison
 
 
@@ -90,12 +80,21 @@ def format_markdown(comparison: Mapping[str, Any]) -> str:
     rows = [["", first, second, "Difference", "95 % interval", "p, locations", "p, with seeds"]]
     for metric, (title, decimals) in METRICS.items():
         test = comparison[metric]
-        interval = "none"
-        if test["interval"]:
-            interval = " to ".join(f"{end:+.{decimals}f}" for end in test["interval"])
         rows.append([title, f"{test['first']:.{decimals}f}", f"{test['second']:.{decimals}f}",
-                     f"{test['difference']:+.{decimals}f}", interval, _p_value(test["p_locations"]),
-                     _p_value(test["p_with_seeds"])])
+                     f"{test['difference']:+.{decimals}f}", _interval_text(test["interval"], decimals),
+                     _p_value(test["p_locations"]), _p_value(test["p_with_seeds"])])
+
+    head = ["Device"]
+    for title, _ in METRICS.values():
+        head += [title, "95 % interval", "p, locations"]
+    by_device = [head]
+    for device, tests in comparison["device_wise"].items():
+        row = [device]
+        for metric, (_, decimals) in METRICS.items():
+            test = tests[metric]
+            row += [f"{test['difference']:+.{decimals}f}", _interval_text(test["interval"], decimals),
+                    _p_value(test["p_locations"])]
+        by_device.append(row)
 
     by_seed = ", ".join(f"{seed}: {difference:+.1f}" for seed, difference in comparison["accuracy"]["by_seed"].items())
     notes = [comparison[metric]["verdict"] for metric in METRICS]
@@ -108,7 +107,70 @@ def format_markdown(comparison: Mapping[str, Any]) -> str:
     if comparison["data"]["demo"]:
         notes.append(f"{DEMO_NOTE.capitalize()}.")
         mark = " (demo data)"
-    return markdown.section(f"{first} less {second}{mark}", rows, "<" * len(rows[0]), notes)
+    overall = markdown.section(f"{first} less {second}{mark}", rows, "<" * len(rows[0]), notes)
+    devices = markdown.section(f"{first} less {second}, by device{mark}", by_device, "<" * len(head),
+                               ["Intervals and p of the devices are not corrected for their number."])
+    return f"{overall}\n{devices}"
+
+
+def _pairs(first: Path, second: Path) -> tuple[list[str], list[tuple[Result, Result]]]:
+    """Names of the two systems, and the pairs of runs to compare."""
+    folders = (first, second)
+    single = [folder for folder in folders if Run(folder).evaluation.is_file()]
+    if len(single) == 2:
+        one, other = read_result(Run(first)), read_result(Run(second))
+        return [str(one), str(other)] if str(one) != str(other) else [str(first), str(second)], [(one, other)]
+    if single:
+        raise InputError(f"{single[0]} is a single run and the other a system; give two runs or two systems")
+    by_seed = []
+    for folder in folders:
+        finished, _ = read_results(folder.parent, folder.name)
+        by_seed.append({run.seed: run for run in finished})
+    seeds = sorted(by_seed[0].keys() & by_seed[1].keys())
+    if not seeds:
+        have = [f"{folder.name} has {', '.join(map(str, runs)) or 'none'}"
+                for folder, runs in zip(folders, by_seed, strict=True)]
+        raise InputError(f"{first} and {second}: no seed that both systems have finished: {'; '.join(have)}")
+    names = [first.name, second.name] if first.name != second.name else [str(first), str(second)]
+    return names, [(by_seed[0][seed], by_seed[1][seed]) for seed in seeds]
+
+
+def _paired_clips(one: Result, other: Result, data_root: str | None) -> pd.DataFrame:
+    """Test clips with seed, location, device, scene and, by metric, the difference between the scores of two runs."""
+    if one.left_out != other.left_out:
+        raise InputError(f"{one} and {other}: different damaged test clips were left out; run one of the two again")
+    root = one.run.data_root if data_root is None else Path(data_root.replace("{seed}", str(one.seed)))
+    reference = read_development(root)
+    keep = (reference.split == "test") & ~reference.filename.map(clip_key).isin(one.left_out)
+    reference = reference[keep].reset_index(drop=True)
+    clips = pd.DataFrame({"seed": one.seed, "location": reference.identifier, "device": reference.device,
+                          "scene_label": reference.scene_label})
+    scores, others = (_clip_scores(run, reference, root) for run in (one, other))
+    for metric in METRICS:
+        clips[metric] = scores[metric] - others[metric]
+    return clips
+
+
+def _test(clips: pd.DataFrame, metric: str) -> PairedTest:
+    """The test of one metric on some of the clips."""
+    weights = []
+    for _, of_seed in clips.groupby("seed", sort=False):
+        weights.append(_weights(metric, of_seed.scene_label))
+    return intervals.evaluate(clips.assign(difference=clips[metric], weight=np.concatenate(weights)))
+
+
+def _weights(metric: str, labels: pd.Series) -> np.ndarray:
+    if metric == "accuracy":
+        return intervals.class_weights(labels)
+    return np.full(len(labels), 1 / len(labels))
+
+
+def _interval(test: PairedTest) -> list[float] | None:
+    return None if math.isinf(test.low) else [test.low, test.high]
+
+
+def _interval_text(interval: Sequence[float] | None, decimals: int) -> str:
+    return " to ".join(f"{end:+.{decimals}f}" for end in interval) if interval else "none"
 
 
 def _verdict(metric: str, test: PairedTest, first: str, second: str) -> str:
@@ -127,8 +189,7 @@ def _verdict(metric: str, test: PairedTest, first: str, second: str) -> str:
     return f"{title}: {first if first_is_better else second} is significantly better ({p_locations}; {p_seeds})."
 
 
-def _clip_scores(run: Result, reference: pd.DataFrame, root: Path,
-                 weights: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+def _clip_scores(run: Result, reference: pd.DataFrame, root: Path) -> dict[str, np.ndarray]:
     """Accuracy in percent and log loss of every clip of the reference.
 
     Raises:
@@ -144,7 +205,7 @@ def _clip_scores(run: Result, reference: pd.DataFrame, root: Path,
     scores = {"accuracy": 100.0 * correct,
               "logloss": metrics.clip_log_losses(reference.scene_label, matched[labels].to_numpy(), labels)}
     for metric, of_clips in scores.items():
-        found, recorded = of_clips @ weights[metric], run.scores["overall"][metric]
+        found, recorded = of_clips @ _weights(metric, reference.scene_label), run.scores["overall"][metric]
         if not math.isclose(found, recorded, rel_tol=1e-6, abs_tol=1e-6):
             raise InputError(f"{run} against {root}: {metric} {found:.6g} instead of {recorded:.6g} as in the run's "
                              "results; this is another data set, or the predictions were changed")
@@ -159,3 +220,28 @@ def _p_value(p: float | None) -> str:
 
 def _counted(count: int, noun: str) -> str:
     return f"{count:,} {noun}{'s' * (count != 1)}"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Compare two systems or two runs; returns 0.
+
+    Raises:
+        InputError: the runs or the data set cannot be read, or do not belong together.
+    """
+    parser = CommandParser(prog="python -m evaluation.compare",
+                           description="Test whether two systems differ significantly, overall and by device.")
+    parser.add_argument("first", metavar="A", type=Path, help="folder of a system, for all of its seeds, or of one run")
+    parser.add_argument("second", metavar="B", type=Path, help="folder of another system, or of another run")
+    parser.add_argument("--data-root", metavar="DIR", help="development set of the runs (default: the one they were "
+                        "made with); if every seed has a fold of its own, with {seed} for the seed")
+    parser.add_argument("--json", metavar="FILE", type=Path, help="also write the results to FILE")
+    arguments = parser.parse_args(argv)
+    comparison = compare(arguments.first, arguments.second, arguments.data_root)
+    if arguments.json:
+        write_json(arguments.json, comparison)
+    print(format_markdown(comparison), end="")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(main))

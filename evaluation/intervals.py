@@ -1,12 +1,14 @@
-"""Mean and deviation over seeds, and tests of the difference between two systems.
+"""Confidence intervals of scores, mean and deviation over seeds, and tests of the difference between two systems.
 
 Conventions
 -----------
+The test clips are a sample of recording locations. Clips of one location sound alike on any device, so that a system
+tends to be right about all of them or none: the independent samples are the locations, not the clips.
+
 Two systems are compared on the same test clips, seed by seed. A table of clips holds one row per clip and seed:
 
 * ``seed``: training seed; both systems have a run with it. Seeds may have test clips of their own (folds).
-* ``location``: where the clip was recorded. Clips of one location sound alike on any device, so that a system tends to
-  be right about all of them or none: the independent samples are the locations, not the clips.
+* ``location``: where the clip was recorded.
 * ``difference``: score of the first system for the clip minus that of the second.
 * ``weight``: weight of the clip in the score; the weights of a seed sum to 1. They are equal for mean scores, and
   those of :func:`class_weights` for class-averaged scores.
@@ -16,6 +18,9 @@ unlikely to come from the choice of the locations or of the seeds, both of which
 
 Statistics
 ----------
+* :func:`score_interval`: 95 % interval of a score. Clips are sampled in clusters, the locations, and the locations of
+  each scene are a sample of their own (strata). The variance is that of a ratio estimator [c], the degrees of freedom
+  are those of [s]. The only location of a scene is compared with the mean over all scenes, which is conservative.
 * :func:`spread`: mean and sample standard deviation.
 * :func:`sign_flip_test`: if two systems were equally good, they could be exchanged at any location, for all of its
   clips and seeds at once; p is the share of such exchanges with a difference as large as the observed one [crs]. With
@@ -30,6 +35,7 @@ Statistics
 Sources
 -------
 .. [b] X. Bouthillier et al., "Accounting for variance in machine learning benchmarks", MLSys 2021
+.. [c] W. G. Cochran, "Sampling techniques", 3rd edition, 1977, chapters 6 and 11
 .. [cgm] A. C. Cameron, J. B. Gelbach, D. L. Miller, "Robust inference with multiway clustering", J. Business &
    Economic Statistics 29, 2011
 .. [crs] I. A. Canay, J. P. Romano, A. M. Shaikh, "Randomization tests under an approximate symmetry assumption",
@@ -94,6 +100,45 @@ def class_weights(labels: Sequence[str]) -> np.ndarray:
     """
     classes, names = pd.factorize(np.asarray(labels, dtype=object))
     return 1 / (len(names) * np.bincount(classes)[classes])
+
+
+def score_interval(scores: np.ndarray, weights: np.ndarray, labels: Sequence[str],
+                   locations: Sequence[str]) -> tuple[float, float] | None:
+    """95 % confidence interval of a weighted sum of the clips' scores, over the choice of the locations.
+
+    Args:
+        scores: score of each clip.
+        weights: weight of each clip, equal within a class; 1 / clips, or :func:`class_weights`.
+        labels: true scene of each clip.
+        locations: recording location of each clip.
+
+    Shape:
+        all (clips,).
+
+    Returns:
+        The lower and the upper end, or None if the variance cannot be estimated: there is only one location, or no
+        location differs from the mean of its class.
+    """
+    from scipy.special import stdtrit  # takes longer to import than the rest of this module
+
+    classes, _ = pd.factorize(np.asarray(labels, dtype=object))
+    location, names = pd.factorize(np.asarray(locations, dtype=object))
+    clusters, cluster = np.unique(classes * len(names) + location, return_inverse=True)
+    stratum = clusters // len(names)
+    counts = np.bincount(stratum)
+
+    mean = float(np.sum(scores * weights))
+    class_means = np.bincount(classes, scores * weights) / np.bincount(classes, weights)
+    class_means[counts == 1] = mean
+    sums = np.bincount(cluster, weights * (scores - class_means[classes]))
+    freedoms = np.maximum(counts - 1, 1)
+    variances = counts / freedoms * np.bincount(stratum, np.square(sums))
+    variance = float(variances.sum())
+    if math.sqrt(variance) <= _ROUNDING * np.abs(scores * weights).sum():
+        return None
+    freedom = variance ** 2 / float((variances ** 2 / freedoms).sum())
+    margin = float(stdtrit(freedom, 1 - ALPHA / 2)) * math.sqrt(variance)
+    return mean - margin, mean + margin
 
 
 def contributions(clips: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:

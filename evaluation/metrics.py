@@ -1,10 +1,12 @@
-"""Log loss and accuracy of scene predictions: overall, by class, by device, by class and device, by device group.
+"""Log loss, accuracy and calibration of scene predictions.
+
+Log loss and accuracy are computed overall, by class, by device, by class and device, and by device group.
 
 Conventions
 -----------
 Predictions hold one row per clip: ``filename``, the decided ``scene_label``, and one column of probabilities for each
 scene label (the official output format of DCASE 2021 Task 1A). The reference holds ``filename``, ``scene_label`` and
-the recording ``device``. Clips are matched by name, never by row number. The labels and devices are those in the files,
+the recording ``device``, and may hold the recording location, ``identifier``. Clips are matched by name, never by row number. The labels and devices are those in the files,
 in alphabetical order. Accuracies are in percent. A subset without clips has no score: ``None``.
 
 Metrics
@@ -16,6 +18,8 @@ Metrics
   average over the clips of that device.
 * Device groups: *real* are the devices not named ``s<number>``, which are simulated; *seen* are those with training
   clips, *unseen* the others [task]. A group is scored like a device, over the clips of all its devices together.
+* Intervals: 95 % over locations, for every score (:func:`evaluation.intervals.score_interval`).
+* Calibration: reliability and expected calibration error (:mod:`evaluation.calibration`).
 
 Sources
 -------
@@ -27,15 +31,23 @@ Sources
 """
 import re
 import warnings
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from evaluation.calibration import reliability, unscaled
+from evaluation.intervals import class_weights, score_interval
 from task1a.challenge import KEY_COLUMNS, clip_key
 from task1a.errors import InputError
 from task1a.predictions import check_probabilities, label_columns
+
+EPS = float(np.finfo(np.float64).eps)
+"""Probabilities are clipped to [EPS, 1 - EPS] in the log loss."""
+
+HIGHEST_LOSSES = 20
+"""Number of clips with the highest log loss that are named."""
 
 _BLOCK = 50  # clips per call of sed_eval, whose time is quadratic in their number
 
@@ -90,7 +102,7 @@ def clip_log_losses(labels_true: Sequence[str], probabilities: np.ndarray, label
     """Negative natural logarithm of the probability of each clip's true label.
 
     As in ``sklearn.metrics.log_loss``, whose import takes longer than a whole command, probabilities are clipped to
-    [eps, 1 - eps] of float64.
+    [EPS, 1 - EPS].
 
     Shape:
         labels_true: (clips,); probabilities: (clips, labels), in the order of ``labels`` -> (clips,).
@@ -103,8 +115,7 @@ def clip_log_losses(labels_true: Sequence[str], probabilities: np.ndarray, label
     columns = pd.Index(labels).get_indexer(truth)
     if (columns < 0).any():
         raise InputError(f"the true label {truth[columns < 0][0]!r} is none of the labels {', '.join(labels)}")
-    eps = np.finfo(np.float64).eps
-    return -np.log(probabilities[np.arange(len(columns)), columns].clip(eps, 1 - eps))
+    return -np.log(probabilities[np.arange(len(columns)), columns].clip(EPS, 1 - EPS))
 
 
 def log_loss(labels_true: Sequence[str], probabilities: np.ndarray, labels: Sequence[str]) -> float:
@@ -149,40 +160,93 @@ def evaluate(reference: pd.DataFrame, predictions: pd.DataFrame,
         seen_devices: devices with clips in the training split; if None, *seen* and *unseen* have no score.
 
     Returns:
-        ``labels`` and ``devices``, then ``overall``, ``class_wise`` (by label), ``device_wise`` (by device),
-        ``class_device_wise`` (by label, then device) and ``device_groups`` (``real``, ``seen``, ``unseen``). A score
-        is ``{"logloss", "accuracy"}``, unrounded, accuracy in percent, or ``None`` if there are no clips.
+        ``labels`` and ``devices``; the scores ``overall``, ``class_wise`` (by label), ``device_wise`` (by device),
+        ``class_device_wise`` (by label, then device) and ``device_groups`` (``real``, ``seen``, ``unseen``), each
+        ``{"logloss", "accuracy"}``, unrounded, accuracy in percent, or ``None`` if there are no clips; ``intervals``,
+        the intervals of all these scores in the same structure, ``None`` where they cannot be estimated;
+        ``calibration``, from :func:`evaluation.calibration.reliability`; ``confusion``, the number of clips by true and
+        decided label; ``highest_losses``, the clips with the highest log loss; and ``probability_0``, the clips whose
+        true label has a probability below ``EPS``.
     """
     matched = match(reference, predictions)
     labels, devices = label_columns(predictions), sorted(set(reference.device))
     probabilities = matched[labels].to_numpy(np.float64)
     decided = matched.scene_label.to_numpy(object)
     truth, device = reference.scene_label.to_numpy(object), reference.device.to_numpy(object)
+    losses = clip_log_losses(truth, probabilities, labels)
+    location = reference.identifier.to_numpy(object) if "identifier" in reference else None
 
     def score(clips: np.ndarray) -> dict[str, float] | None:
         if not clips.any():
             return None
-        return {"logloss": log_loss(truth[clips], probabilities[clips], labels),
-                "accuracy": accuracy(truth[clips], decided[clips])}
+        return {"logloss": float(losses[clips].mean()), "accuracy": accuracy(truth[clips], decided[clips])}
 
-    class_device_wise = {}
-    for label in labels:
-        class_device_wise[label] = {name: score((truth == label) & (device == name)) for name in devices}
+    def interval(clips: np.ndarray) -> dict[str, tuple[float, float] | None] | None:
+        if location is None or not clips.any():
+            return None
+        scenes = truth[clips]
+        of_loss = score_interval(losses[clips], np.full(len(scenes), 1 / len(scenes)), scenes, location[clips])
+        of_accuracy = score_interval(100.0 * (decided[clips] == scenes), class_weights(scenes), scenes, location[clips])
+        return {"logloss": of_loss and (max(0.0, of_loss[0]), of_loss[1]),
+                "accuracy": of_accuracy and (max(0.0, of_accuracy[0]), min(100.0, of_accuracy[1]))}
 
     groups = {"real": [name for name in devices if not re.fullmatch(r"s\d+", name)], "seen": [], "unseen": []}
     if seen_devices is not None:
         groups["seen"] = [name for name in devices if name in seen_devices]
         groups["unseen"] = [name for name in devices if name not in seen_devices]
 
+    subsets = {
+        "overall": np.ones(len(truth), dtype=bool),
+        "class_wise": {label: truth == label for label in labels},
+        "device_wise": {name: device == name for name in devices},
+        "class_device_wise": {},
+        "device_groups": {group: np.isin(device, members) for group, members in groups.items()},
+    }
+    for label in labels:
+        subsets["class_device_wise"][label] = {name: (truth == label) & (device == name) for name in devices}
+
+    confusion = {}
+    for label in labels:
+        confusion[label] = {other: int(np.sum((truth == label) & (decided == other))) for other in labels}
+
+    highest_losses = []
+    for clip in np.argsort(-losses, kind="stable")[:HIGHEST_LOSSES]:
+        highest_losses.append({
+            "filename": reference.filename.iloc[clip], "device": device[clip], "scene_label": truth[clip],
+            "decided": decided[clip], "probability": float(probabilities[clip, labels.index(truth[clip])]),
+            "logloss": float(losses[clip])})
+
+    confidence = probabilities[np.arange(len(truth)), pd.Index(labels).get_indexer(decided)]
     return {
         "labels": labels,
         "devices": devices,
-        "overall": score(np.ones(len(truth), dtype=bool)),
-        "class_wise": {label: score(truth == label) for label in labels},
-        "device_wise": {name: score(device == name) for name in devices},
-        "class_device_wise": class_device_wise,
-        "device_groups": {group: score(np.isin(device, members)) for group, members in groups.items()},
+        **_apply(score, subsets),
+        "intervals": _apply(interval, subsets),
+        "calibration": reliability(decided, truth, confidence),
+        "confusion": confusion,
+        "highest_losses": highest_losses,
+        "probability_0": reference.filename[losses >= -np.log(EPS)].tolist(),
     }
+
+
+def before_scaling(reference: pd.DataFrame, predictions: pd.DataFrame, temperature: float) -> dict[str, Any]:
+    """Log loss and calibration of the probabilities before the logits were divided by a temperature.
+
+    Returns:
+        ``temperature``, ``logloss`` and ``calibration``.
+    """
+    labels = label_columns(predictions)
+    table = predictions.copy()
+    table[labels] = unscaled(table[labels].to_numpy(np.float64), temperature)
+    results = evaluate(reference, table)
+    return {"temperature": temperature, "logloss": results["overall"]["logloss"], "calibration": results["calibration"]}
+
+
+def _apply(function: Callable[[np.ndarray], Any], subsets: Any) -> Any:
+    """Apply a function to every leaf of nested dictionaries."""
+    if isinstance(subsets, dict):
+        return {name: _apply(function, part) for name, part in subsets.items()}
+    return function(subsets)
 
 
 def _first(names: Sequence[str]) -> str:

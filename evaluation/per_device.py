@@ -1,13 +1,16 @@
 """The per-device table of the official DCASE 2021 Task 1A baseline, for any prediction file and any data root.
 
-``python -m evaluation.per_device PREDICTIONS --data-root DIR [--json FILE]``
+``python -m evaluation.per_device PREDICTIONS --data-root DIR [--format text|markdown|csv] [--json FILE]``
 """
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from evaluation.metrics import evaluate
+import pandas as pd
+
+from evaluation import markdown
+from evaluation.metrics import EPS, evaluate
 from task1a import predictions
 from task1a.data.tau_layout import is_demo, read_development
 from task1a.errors import CommandParser, run_command
@@ -52,12 +55,54 @@ def format_table(results: Mapping[str, Any]) -> str:
 
 
 def summary(results: Mapping[str, Any]) -> str:
-    """Accuracy and log loss, one line per device and one over all clips."""
-    scores = {**results["device_wise"], "overall": results["overall"]}
-    width = max(map(len, (*scores, "device")))
-    lines = [f"{'device':<{width}}  accuracy  log loss"]
-    lines += [f"{name:<{width}}  {_accuracy(score):>8}  {_log_loss(score):>8}" for name, score in scores.items()]
+    """Accuracy and log loss with their 95 % intervals, one line per device and one over all clips."""
+    rows = _summary_rows(results)
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = []
+    for name, *cells in rows:
+        padded = [f"{cell:>{width}}" for cell, width in zip(cells, widths[1:], strict=True)]
+        lines.append("  ".join([f"{name:<{widths[0]}}", *padded]).rstrip())
     return "\n".join(lines) + "\n"
+
+
+def notes(results: Mapping[str, Any]) -> list[str]:
+    """What belongs below the scores: calibration, clipping, and clips with probability 0."""
+    lines = [f"expected calibration error {results['calibration']['expected_calibration_error']:.1f} %",
+             f"log loss with probabilities clipped to [{EPS:.2g}, 1 - {EPS:.2g}]"]
+    zeros = results["probability_0"]
+    if zeros:
+        lines.append(f"{len(zeros):,} clips have probability 0 for their true scene: {', '.join(zeros[:3])}"
+                     + (", ..." if len(zeros) > 3 else ""))
+    return lines
+
+
+def _summary_rows(results: Mapping[str, Any]) -> list[list[str]]:
+    rows = [["device", "accuracy", "95 % interval", "log loss", "95 % interval"]]
+    scores = {**results["device_wise"], "overall": results["overall"]}
+    intervals = {**results["intervals"]["device_wise"], "overall": results["intervals"]["overall"]}
+    for name, score in scores.items():
+        interval = intervals[name] or {"accuracy": None, "logloss": None}
+        rows.append([name, _accuracy(score), _interval(interval["accuracy"], 1), _log_loss(score),
+                     _interval(interval["logloss"], 3)])
+    return rows
+
+
+def _csv(results: Mapping[str, Any]) -> str:
+    """The scores by device, unrounded, one column per end of an interval."""
+    rows = []
+    scores = {**results["device_wise"], "overall": results["overall"]}
+    intervals = {**results["intervals"]["device_wise"], "overall": results["intervals"]["overall"]}
+    for name, score in scores.items():
+        row: dict[str, Any] = {"device": name}
+        for metric in ("accuracy", "logloss"):
+            low, high = (intervals[name] or {}).get(metric) or (None, None)
+            row |= {metric: score[metric], f"{metric}_low": low, f"{metric}_high": high}
+        rows.append(row)
+    return pd.DataFrame(rows).to_csv(index=False, lineterminator="\n")
+
+
+def _interval(interval: Sequence[float] | None, decimals: int) -> str:
+    return "-" if interval is None else f"{interval[0]:.{decimals}f} to {interval[1]:.{decimals}f}"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -72,6 +117,8 @@ def main(argv: Sequence[str] | None = None) -> int:
                         help="predictions of the test split: tab-separated filename, scene_label, one column per label")
     parser.add_argument("--data-root", metavar="DIR", type=Path, required=True,
                         help="development set in the TAU layout, with the true labels of the test split")
+    parser.add_argument("--format", choices=("text", "markdown", "csv"), default="text",
+                        help="text: the table of the baseline (default); markdown and csv: the scores by device")
     parser.add_argument("--json", metavar="FILE", type=Path, help="also write all scores to FILE")
     arguments = parser.parse_args(argv)
 
@@ -80,9 +127,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     results = evaluate(reference, predictions.read(arguments.predictions),
                        seen_devices=set(clips.device[clips.split == "train"]))
     demo = is_demo(arguments.data_root)
-    if demo:
-        print(f"{DEMO_NOTE}\n")
-    print(format_table(results), end="")
+    below = notes(results) + ([DEMO_NOTE] if demo else [])
+    if arguments.format == "markdown":
+        rows = _summary_rows(results)
+        print(markdown.section("Scores by device", rows, "<" + ">" * (len(rows[0]) - 1), below), end="")
+    elif arguments.format == "csv":
+        print(_csv(results), end="")
+    else:
+        if demo:
+            print(f"{DEMO_NOTE}\n")
+        print("\n".join([format_table(results), *notes(results)]))
     if arguments.json:
         data = {"name": arguments.data_root.resolve().name, "demo": demo, "clips": len(reference)}
         write_json(arguments.json, {"data": data, **results, "left_out": []})

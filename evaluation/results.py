@@ -75,7 +75,7 @@ def read_results(runs: Path, system: str) -> tuple[list[Result], list[str]]:
     finished, unfinished = [], []
     for seed, run in sorted(seeds.items()):
         if run.evaluation.is_file():
-            finished.append(_read_result(run, system, seed))
+            finished.append(read_result(run))
         else:
             unfinished.append(str(run))
     return finished, unfinished
@@ -131,7 +131,16 @@ def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in new.items() if key in old and old[key] != value}
 
 
-def _read_result(run: Run, system: str, seed: int) -> Result:
+def read_result(run: Run) -> Result:
+    """The results of a finished run.
+
+    Raises:
+        InputError: a record of the run is damaged or incomplete, or its folder is not ``<system>/seed<N>``.
+    """
+    folder = run.folder.resolve()
+    if not re.fullmatch(r"seed(0|[1-9]\d*)", folder.name, re.ASCII):
+        raise InputError(f"{run.folder}: is not the folder of a run, <system>/seed<N>")
+    system, seed = folder.parent.name, int(folder.name.removeprefix("seed"))
     record = run.read("evaluation")
     try:
         scores = {name: score for name, score in record["device_wise"].items() if score is not None}

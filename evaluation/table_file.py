@@ -71,6 +71,15 @@ class Table:
     """folder of the configurations of its systems: the parent of the file's folder"""
 
 
+def published(system: str) -> Published | None:
+    """The published figures of a system of the shipped tables; None if it is in none of them."""
+    for path in sorted(TABLES.glob("*.yaml")):
+        for row in read_table(str(path)).rows:
+            if row.system == system:
+                return row.published
+    return None
+
+
 def read_table(name: str) -> Table:
     """Read a shipped table by its name (``table3``), or any table by its path.
 

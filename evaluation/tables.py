@@ -18,7 +18,7 @@ from typing import Any
 
 import pandas as pd
 
-from evaluation import comparison, markdown
+from evaluation import compare, markdown
 from evaluation.intervals import spread
 from evaluation.per_device import DEMO_NOTE
 from evaluation.results import POLICIES, Result, changes, read_results, recipe, test_splits, validate
@@ -149,23 +149,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", metavar="DIR", type=Path, help="output folder (default: tables/ in the runs' folder)")
     parser.add_argument("--compare", metavar=("A", "B"), nargs=2,
                         help="test whether two systems, given by name, differ significantly")
-    parser.add_argument("--data-root", metavar="DIR", help="for --compare: development set of the runs; if every seed "
-                        "has a fold of its own, with {seed} for the seed")
+    parser.add_argument("--data-root", metavar="DIR", help="for --compare: development set of the runs (default: the "
+                        "one they were made with); if every seed has a fold of its own, with {seed} for the seed")
     arguments = parser.parse_args(argv)
-    if bool(arguments.compare) != bool(arguments.data_root):
-        raise InputError("--compare A B and --data-root DIR go together: the data set names the location of each clip")
+    if arguments.data_root and not arguments.compare:
+        raise InputError("--data-root DIR is for --compare A B alone")
 
     table = read_table(arguments.table)
     results = evaluate(table, arguments.runs)
     compared = None
     if arguments.compare:
-        compared = comparison.compare(arguments.runs, *arguments.compare, arguments.data_root)
+        first, second = (arguments.runs / system for system in arguments.compare)
+        compared = compare.compare(first, second, arguments.data_root)
     out = arguments.out or arguments.runs / "tables"
     for suffix, form in FORMATS.items():
         write_text(out / f"{table.name}.{suffix}", form(results))
     print(format_markdown(results), end="")
     if compared:
-        text, stem = comparison.format_markdown(compared), f"compare_{compared['first']}_{compared['second']}"
+        text, stem = compare.format_markdown(compared), f"compare_{compared['first']}_{compared['second']}"
         write_text(out / f"{stem}.md", text)
         write_json(out / f"{stem}.json", compared)
         print(f"\n{text}", end="")

@@ -141,6 +141,8 @@ class NetworkConfig:
     """input of the network: log-mel energies; the same, normalised per mel bin over the training clips; mel energies
     under per-channel energy normalization instead of the logarithm"""
 
+    title: ClassVar[str] = ""
+    """name of the architecture in reports and metadata"""
     smallest_input: ClassVar[tuple[int, int]] = (1, 1)
     """smallest number of mel bins and frames that every layer can process"""
 
@@ -169,6 +171,7 @@ class BCResNetASCConfig(NetworkConfig):
     residual_norm_eps: Annotated[Real, Field(ge=1e-30, le=1)] = 1e-5
     """added to the variance in ResNorm"""
 
+    title: ClassVar[str] = "BC-ResNet-ASC"
     smallest_input: ClassVar[tuple[int, int]] = (8, 7)
 
 
@@ -185,6 +188,7 @@ class BCResNetConfig(NetworkConfig):
     dropout: Fraction = 0.1
     """probability of the channel dropout in every block"""
 
+    title: ClassVar[str] = "BC-ResNet"
     smallest_input: ClassVar[tuple[int, int]] = (40, 1)
 
 
@@ -199,6 +203,7 @@ class CPResNetConfig(NetworkConfig):
     rho: Annotated[int, Field(ge=0, le=22)] = 5
     """number of 3x3 convolutions, which sets the receptive field; the other ones are 1x1"""
 
+    title: ClassVar[str] = "CP-ResNet"
     smallest_input: ClassVar[tuple[int, int]] = (17, 17)
 
 
@@ -253,6 +258,8 @@ class TrainingConfig:
     """fraction of the training split, by location, that is held out for validation; 0 trains on all clips"""
     validation_seed: Seed = 0
     """random seed of the validation split, which runs of different seeds share"""
+    averaging_epochs: Annotated[Real, Field(ge=0, le=100_000)] = 0
+    """time constant, in epochs, of the moving average of the weights that is stored; 0: the last weights are stored"""
     calibrate: bool = False
     """scale the logits by the temperature with the lowest validation log loss; accuracy and size do not change"""
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"

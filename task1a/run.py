@@ -42,6 +42,7 @@ class Run:
     packed = property(lambda self: self.folder / "compress" / "packed.safetensors")
     packed_xz = property(lambda self: self.folder / "compress" / "packed.safetensors.xz")
     compress_history = property(lambda self: self.folder / "compress" / "history.csv")
+    report = property(lambda self: self.folder / "report.html")
     complexity = property(lambda self: self.folder / "complexity.json")
     test_predictions = property(lambda self: self.folder / "predictions" / "test.csv")
     evaluation_predictions = property(lambda self: self.folder / "predictions" / "evaluation.csv")
@@ -80,6 +81,17 @@ class Run:
     def model(self) -> Path:
         """Model file that is counted and predicts: the packed one if the system is compressed."""
         return self.packed if self.config.compression.enabled else self.vanilla
+
+    @property
+    def calibration(self) -> Path:
+        """Record of the temperature scaling of the model, which exists only with ``training.calibrate``."""
+        return self.model.with_name("calibration.json")
+
+    @property
+    def data_root(self) -> Path:
+        """Folder of the development set that the run was made with."""
+        data = self.config.data
+        return Path(data.root) if data.root else Path(data.cache_dir) / "demo" / "demo-development"
 
     def beside(self, name: str) -> "Run":
         """Another run, ``<system>/seed<N>``, of the same folder."""

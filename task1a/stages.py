@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from task1a.challenge import size_verdict
 from task1a.config import TrainingConfig, fingerprint
 from task1a.errors import FallsShort, InputError
-from task1a.files import copy, digest, remove, write_json
+from task1a.files import copy, digest, read_json, remove, write_json
 from task1a.machine import processes, rank
 from task1a.run import Run
 
@@ -183,17 +183,16 @@ def train(session: Session, inputs: Inputs) -> list[Path]:
     from task1a.training.train import train as train_model
 
     run = session.run
-    written = [run.vanilla, run.history, run.environment]
     if rank() == 0:
         _clear_results(run, run.vanilla, run.packed, run.packed_xz)
     same = None if session.force or processes() > 1 else _take_training(run, inputs)
     if same:
         session.say(f"{same.folder} has the same training; its model is copied")
-        return written
-    if rank() == 0:
-        write_json(run.environment, environment(session.device))
-    train_model(_job(session, run.vanilla.parent, run.config.training, inputs))
-    return written
+    else:
+        if rank() == 0:
+            write_json(run.environment, environment(session.device))
+        train_model(_job(session, run.vanilla.parent, run.config.training, inputs))
+    return [run.vanilla, run.history, run.environment, *run.vanilla.parent.glob("calibration.json")]
 
 
 def compress_inputs(session: Session) -> Inputs:
@@ -215,7 +214,7 @@ def compress(session: Session, inputs: Inputs) -> list[Path]:
                      warmup_epochs=settings.warmup_epochs)
     job = _job(session, run.packed.parent, recipe, inputs)
     compress_model(job, settings, run.vanilla, _teachers(run))
-    return [run.packed, run.packed_xz, run.compress_history]
+    return [run.packed, run.packed_xz, run.compress_history, *run.packed.parent.glob("calibration.json")]
 
 
 def complexity_inputs(session: Session) -> Inputs:
@@ -265,25 +264,30 @@ def predict(session: Session, inputs: Inputs) -> list[Path]:
 
 def evaluate_inputs(session: Session) -> Inputs:
     """The predictions and the reference."""
-    return {"predictions": digest(session.run.test_predictions), "data": digest(session.run.data)}
+    return {"predictions": digest(session.run.test_predictions), "data": digest(session.run.data), "format": 2}
 
 
 def evaluate(session: Session, inputs: Inputs) -> list[Path]:
-    """Evaluate the predictions of the test split, overall and per device."""
-    from evaluation import metrics, per_device
+    """Evaluate the predictions of the test split, and write the report."""
+    from evaluation import metrics, per_device, report
     from task1a import predictions
 
     run, facts = session.run, session.run.read("data")
     reference = session.clips("test")
-    results = metrics.evaluate(reference, predictions.read(run.test_predictions),
-                               seen_devices=set(facts["by_device"]["train"]))
+    table = predictions.read(run.test_predictions)
+    results = metrics.evaluate(reference, table, seen_devices=set(facts["by_device"]["train"]))
     judged = {"name": facts["name"], "demo": facts["demo"], "clips": len(reference)}
     left_out = sorted(set(session.dataset.split("test").filename) - set(reference.filename))
+    if run.calibration.is_file():
+        temperature = read_json(run.calibration)["temperature"]
+        results["before_scaling"] = metrics.before_scaling(reference, table, temperature)
     write_json(run.evaluation, {"data": judged, **results, "left_out": left_out})
-    session.say(per_device.format_table(results).rstrip("\n"))
+    report.write([run], run.report)
+    session.say(per_device.format_table(results))
+    session.say("\n".join(per_device.notes(results)))
     if left_out:
         session.say(f"{len(left_out)} damaged test clips were left out")
-    return [run.evaluation]
+    return [run.evaluation, run.report]
 
 
 def package_inputs(session: Session) -> Inputs:
@@ -355,7 +359,9 @@ def _clear_results(run: Run, *models: Path) -> None:
     """Remove models and all results made with them, which the next models would contradict."""
     from submission.package import clear
 
-    for path in (*models, run.complexity, run.test_predictions, run.evaluation_predictions, run.evaluation):
+    calibrations = [model.with_name("calibration.json") for model in models]
+    for path in (*models, *calibrations, run.complexity, run.test_predictions, run.evaluation_predictions,
+                 run.evaluation, run.report):
         remove(path)
     clear(run.submission)
 
@@ -371,8 +377,8 @@ def _take_training(run: Run, inputs: Inputs) -> Run | None:
         if other.folder == run.folder or record is None or record["inputs"] != inputs or other.changed_output(record):
             continue
         try:
-            for copied in (run.vanilla, run.history, run.environment, run.checkpoint):
-                copy(other.folder / copied.relative_to(run.folder), copied)
+            for name in (*record["outputs"], run.checkpoint.relative_to(run.folder)):
+                copy(other.folder / name, run.folder / name)
         except FileNotFoundError:
             continue
         if not run.changed_output(record):
@@ -406,7 +412,8 @@ def _job(session: Session, folder: Path, recipe: TrainingConfig, inputs: Inputs)
 
     def examples(chosen: np.ndarray) -> fit.Examples:
         rows = np.flatnonzero(chosen)
-        return fit.Examples(lambda indices: read(rows[indices]), targets[rows])
+        return fit.Examples(lambda indices: read(rows[indices]), targets[rows], clips.device.to_numpy(str)[rows],
+                            clips.identifier.to_numpy(str)[rows])
 
     session.say(f"{(~held_out).sum():,} training clips, {held_out.sum():,} validation clips of other locations")
     return fit.Job(ModelSpec(config.model, config.features, labels), recipe, config.seed, examples(~held_out),

@@ -52,8 +52,8 @@ def compress(job: Job, settings: CompressionConfig, vanilla: Path, teachers: Seq
         prune_to(model, ratio_at(epoch, ratio, settings.schedule, settings.pruning_spread,
                                  settings.pruning_steps), settings.scope)
 
-    fit(job, fabric, model, _loss(settings, teachers, job, fabric.device), prune,
-        lambda trained: unpacked(trained, spec).to(fabric.device))
+    model = fit(job, fabric, model, _loss(settings, teachers, job, fabric.device), prune,
+                lambda trained: unpacked(trained, spec).to(fabric.device))
     if job.recipe.calibrate and len(job.validation):
         calibrate(model, job, fabric)
     if fabric.global_rank == 0:

@@ -10,7 +10,7 @@ import pickle
 import time
 import zipfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ import psutil
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from task1a import models
 from task1a.config import TrainingConfig
@@ -39,10 +40,16 @@ HISTORY = ("epoch", "learning_rate", "train_loss", "validation_accuracy", "valid
 
 @dataclass(frozen=True)
 class Examples:
-    """Labelled clips: a function that reads their log-mel energies, and their class indices [clips]."""
+    """Labelled clips."""
 
     read: ReadClips
+    """reads their log-mel energies by index"""
     targets: np.ndarray
+    """class indices [clips]"""
+    devices: np.ndarray = field(default_factory=lambda: np.empty(0, str))
+    """recording devices [clips]; needed for validation clips that calibrate the model"""
+    locations: np.ndarray = field(default_factory=lambda: np.empty(0, str))
+    """recording locations [clips], likewise"""
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -132,7 +139,7 @@ def learning_rate(step: int, steps_per_epoch: int, recipe: TrainingConfig) -> fl
 
 def fit(job: Job, fabric: lightning_fabric.Fabric, model: nn.Module, loss: Loss,
         before_epoch: Callable[[int], None] = lambda epoch: None,
-        as_stored: Callable[[nn.Module], nn.Module] = lambda model: model) -> None:
+        as_stored: Callable[[nn.Module], nn.Module] = lambda model: model) -> nn.Module:
     """Train a model, writing ``history.csv`` and ``checkpoint.pt`` after every epoch.
 
     On the CPU a resumed training ends with the same weights as an undisturbed one, bit for bit.
@@ -145,6 +152,9 @@ def fit(job: Job, fabric: lightning_fabric.Fabric, model: nn.Module, loss: Loss,
         before_epoch: called with the index of every epoch; all that it changes must be part of the model's state.
         as_stored: returns the model to validate, e.g. with quantized weights.
 
+    Returns:
+        The model to store: ``model``, or the moving average of its weights and running statistics.
+
     Raises:
         InputError: there are too few clips for one step, the loss is not finite, or the checkpoint is damaged.
     """
@@ -156,6 +166,12 @@ def fit(job: Job, fabric: lightning_fabric.Fabric, model: nn.Module, loss: Loss,
                                 weight_decay=recipe.weight_decay)
     wrapped, optimizer = fabric.setup(model, optimizer)
     state = {"identity": job.identity, "model": model, "optimizer": optimizer, "history": []}
+    stored = model
+    if recipe.averaging_epochs:
+        steps = len(batches_of(np.arange(len(job.train)), recipe.batch_size, world))
+        decay = math.exp(-1 / (recipe.averaging_epochs * steps))
+        state["average"] = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
+        stored = state["average"].module
     if job.resume:
         _load(job.folder / "checkpoint.pt", state)
     history = state["history"]
@@ -188,13 +204,18 @@ def fit(job: Job, fabric: lightning_fabric.Fabric, model: nn.Module, loss: Loss,
             optimizer.zero_grad()
             fabric.backward(batch_loss)
             optimizer.step()
+            if "average" in state:
+                state["average"].update_parameters(model)
+                for averaged, last in zip(stored.buffers(), model.buffers(), strict=True):
+                    if not averaged.is_floating_point():  # pruning masks and counters have no average
+                        averaged.copy_(last)
             total += batch_loss.detach()
         mean_loss = fabric.all_reduce(total / len(batches)).item()
         if not math.isfinite(mean_loss):
             raise InputError(f"epoch {epoch + 1}: the training loss is {mean_loss}; lower the learning rate")
 
         with fabric.autocast():
-            accuracy, log_loss = validate(as_stored(model), job.validation, recipe.batch_size, fabric.device)
+            accuracy, log_loss = validate(as_stored(stored), job.validation, recipe.batch_size, fabric.device)
         history.append([epoch + 1, rate, mean_loss, accuracy, log_loss, round(time.monotonic() - started, 2)])
         if rank == 0:
             _save(job.folder / "checkpoint.pt", state)
@@ -202,6 +223,7 @@ def fit(job: Job, fabric: lightning_fabric.Fabric, model: nn.Module, loss: Loss,
             job.report(_progress(history, recipe.epochs))
     if rank == 0:
         _write_history(job.folder / "history.csv", history)
+    return stored
 
 
 def batches_of(order: np.ndarray, batch_size: int, world: int) -> list[np.ndarray]:
@@ -241,8 +263,8 @@ def _load(path: Path, state: dict[str, Any]) -> None:
             raise ValueError(f"the checksum of {damaged} differs")
         checkpoint = torch.load(path, weights_only=True, map_location="cpu")
         if checkpoint["identity"] == state["identity"]:
-            state["model"].load_state_dict(checkpoint["model"])
-            state["optimizer"].load_state_dict(checkpoint["optimizer"])
+            for key in state.keys() - {"identity", "history"}:
+                state[key].load_state_dict(checkpoint[key])
             state["history"] += checkpoint["history"]
     except (RuntimeError, KeyError, TypeError, ValueError, EOFError, pickle.UnpicklingError,
             zipfile.BadZipFile, OSError) as error:
@@ -252,7 +274,8 @@ def _load(path: Path, state: dict[str, Any]) -> None:
 
 def _save(path: Path, state: dict[str, Any]) -> None:
     content = io.BytesIO()  # a full disk is an OSError for a plain file, but a RuntimeError for torch
-    torch.save({**state, "model": state["model"].state_dict(), "optimizer": state["optimizer"].state_dict()}, content)
+    plain = {key: value.state_dict() if hasattr(value, "state_dict") else value for key, value in state.items()}
+    torch.save(plain, content)
     with replacing(path) as part:
         part.write_bytes(content.getvalue())
 

@@ -30,7 +30,7 @@ def train(job: Job) -> None:
         if epoch == 0:  # a checkpoint contains them
             models.learn_statistics(model, _clips(job.train, job.recipe.batch_size, fabric.device))
 
-    fit(job, fabric, model, cross_entropy, learn_statistics)
+    model = fit(job, fabric, model, cross_entropy, learn_statistics)
     if job.recipe.calibrate and len(job.validation):
         calibrate(model, job, fabric)
     if fabric.global_rank == 0:

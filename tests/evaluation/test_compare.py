@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from evaluation import metrics, tables
-from evaluation.comparison import compare, format_markdown
+from evaluation.compare import compare, format_markdown, main
 from task1a.errors import InputError
 
 SCENES = ("bus", "park", "tram")
@@ -61,7 +61,7 @@ def compared(tmp_path):
 
 
 def test_comparison_by_hand(compared):
-    comparison = compare(compared / "runs", "plain", "small", str(compared / "data"))
+    comparison = compare(compared / "runs" / "plain", compared / "runs" / "small", str(compared / "data"))
     test = comparison["accuracy"]
     # three locations per scene, so each weighs 1/9: (2 + 7 + 0) / 4 / 9 = 25 %
     assert (test["first"], test["second"], test["difference"]) == pytest.approx((75, 50, 25))
@@ -70,21 +70,22 @@ def test_comparison_by_hand(compared):
     assert comparison["logloss"]["difference"] == pytest.approx(-np.log(2) / 4)
     for metric in ("accuracy", "logloss"):
         assert "plain is significantly better (p = 0.0078 over locations; one seed" in comparison[metric]["verdict"]
-    other = compare(compared / "runs", "small", "plain", str(compared / "data"))["accuracy"]
+    other = compare(compared / "runs" / "small", compared / "runs" / "plain", str(compared / "data"))["accuracy"]
     assert other["difference"] == pytest.approx(-25) and other["verdict"] == test["verdict"]
     assert other["interval"] == pytest.approx([-end for end in reversed(test["interval"])])
 
 
 def test_comparison_as_text(compared):
-    text = format_markdown(compare(compared / "runs", "plain", "small", str(compared / "data")))
+    text = format_markdown(compare(compared / "runs" / "plain", compared / "runs" / "small", str(compared / "data")))
     assert text.startswith("## plain less small\n\n|          | plain | small | Difference |")
     assert "| Accuracy | 75.0  | 50.0  | +25.0      |" in text and "| 0.008        | -             |" in text
+    assert "## plain less small, by device\n\n| Device | Accuracy |" in text and "| a      | +25.0    |" in text
     assert "1 seed, 9 locations, 36 paired predictions. Difference of accuracy by seed: 0: +25.0." in text
 
 
 def test_equal_systems_are_not_significantly_different(compared):
     shutil.copytree(compared / "runs" / "small", compared / "runs" / "same")
-    comparison = compare(compared / "runs", "same", "small", str(compared / "data"))
+    comparison = compare(compared / "runs" / "same", compared / "runs" / "small", str(compared / "data"))
     assert comparison["accuracy"]["verdict"] == "Accuracy: not significant (p = 1 over locations)."
 
 
@@ -92,7 +93,7 @@ def test_few_locations_are_never_significant(tmp_path):
     reference = write_data(tmp_path / "data", LOCATIONS[:3])
     for system, right in (("plain", 4), ("small", 0)):
         write_predicted_run(tmp_path / "runs", system, 0, reference, dict.fromkeys(LOCATIONS, right))
-    comparison = compare(tmp_path / "runs", "plain", "small", str(tmp_path / "data"))
+    comparison = compare(tmp_path / "runs" / "plain", tmp_path / "runs" / "small", str(tmp_path / "data"))
     assert "not significant (p = 0.25 over locations; 3 locations are too few)" in comparison["accuracy"]["verdict"]
     assert "| none " in format_markdown(comparison)
 
@@ -103,25 +104,25 @@ def test_folds_have_a_data_set_each(tmp_path):
         for system, right in (("plain", 3), ("small", 2)):
             write_predicted_run(tmp_path / "runs", system, seed, reference, dict.fromkeys(reference.identifier, right))
     write_predicted_run(tmp_path / "runs", "plain", 5, reference, dict.fromkeys(reference.identifier, 0))
-    comparison = compare(tmp_path / "runs", "plain", "small", str(tmp_path / "fold{seed}" / "set"))
+    comparison = compare(tmp_path / "runs" / "plain", tmp_path / "runs" / "small", str(tmp_path / "fold{seed}" / "set"))
     test = comparison["accuracy"]
     assert test["by_seed"] == pytest.approx({"0": 25, "1": 25})
     assert (comparison["seeds"], comparison["locations"], comparison["paired_predictions"]) == ([0, 1], 12, 48)
     assert test["p_locations"] == 2 / 4096 and not test["within_noise"]
     assert "plain is significantly better (p = 0.00049 over locations; p = " in comparison["accuracy"]["verdict"]
     with pytest.raises(InputError, match=r"plain/seed1 against .*fold0.*put \{seed\} into --data-root"):
-        compare(tmp_path / "runs", "plain", "small", str(tmp_path / "fold0" / "set"))
+        compare(tmp_path / "runs" / "plain", tmp_path / "runs" / "small", str(tmp_path / "fold0" / "set"))
 
 
 def test_results_that_are_not_of_the_predictions_are_refused(compared):
     path = compared / "runs" / "small" / "seed0" / "predictions" / "test.csv"
     path.write_text(path.read_text(encoding="utf-8").replace("0.5", "0.25"), encoding="utf-8")
     with pytest.raises(InputError, match="small/seed0 against .*the probabilities sum to"):
-        compare(compared / "runs", "plain", "small", str(compared / "data"))
+        compare(compared / "runs" / "plain", compared / "runs" / "small", str(compared / "data"))
     (compared / "runs" / "small" / "seed0" / "predictions" / "test.csv").write_bytes(
         (compared / "runs" / "plain" / "seed0" / "predictions" / "test.csv").read_bytes())
     with pytest.raises(InputError, match="accuracy 75 instead of 50"):
-        compare(compared / "runs", "plain", "small", str(compared / "data"))
+        compare(compared / "runs" / "plain", compared / "runs" / "small", str(compared / "data"))
 
 
 @pytest.mark.parametrize(("systems", "message"), [
@@ -130,15 +131,42 @@ def test_results_that_are_not_of_the_predictions_are_refused(compared):
 ])
 def test_what_cannot_be_compared_is_named(compared, systems, message):
     with pytest.raises(InputError, match=message):
-        compare(compared / "runs", *systems, str(compared / "data"))
+        compare(*(compared / "runs" / system for system in systems), str(compared / "data"))
+
+
+def test_single_runs_are_compared_on_the_data_that_they_were_made_with(compared, capsys):
+    for system in ("plain", "small"):
+        (compared / "runs" / system / "seed0" / "config.yaml").write_text(
+            yaml.safe_dump({"system": system, "data": {"root": str(compared / "data")}}), encoding="utf-8")
+    runs = [compared / "runs" / "plain" / "seed0", compared / "runs" / "small" / "seed0"]
+    assert main([*map(str, runs), "--json", str(compared / "out.json")]) == 0
+    written = json.loads((compared / "out.json").read_text(encoding="utf-8"))
+    assert (written["first"], written["second"]) == ("plain/seed0", "small/seed0")
+    assert written["device_wise"]["a"]["accuracy"]["difference"] == pytest.approx(25)
+    assert format_markdown(written) == capsys.readouterr().out
+    with pytest.raises(InputError, match="give two runs or two systems"):
+        compare(runs[0], compared / "runs" / "small")
+
+
+def test_devices_are_compared_on_their_own_clips(tmp_path):
+    reference = write_data(tmp_path / "data")
+    table = pd.read_csv(tmp_path / "data" / "meta.csv", sep="\t")
+    table.loc[table.filename.str.contains("-[23]-a.wav"), "source_label"] = "b"
+    table.to_csv(tmp_path / "data" / "meta.csv", sep="\t", index=False)
+    write_predicted_run(tmp_path / "runs", "plain", 0, reference, dict.fromkeys(LOCATIONS, 4))
+    write_predicted_run(tmp_path / "runs", "small", 0, reference, dict.fromkeys(LOCATIONS, 3))
+    devices = compare(tmp_path / "runs" / "plain", tmp_path / "runs" / "small", str(tmp_path / "data"))["device_wise"]
+    assert devices["a"]["accuracy"]["difference"] == 0 and devices["a"]["accuracy"]["p_locations"] == 1
+    assert devices["b"]["accuracy"]["difference"] == pytest.approx(50)
+    assert devices["b"]["accuracy"]["p_locations"] == 2 / 512
 
 
 def test_demo_data_is_marked(compared):
     for path in (compared / "runs").rglob("evaluation.json"):
         path.write_text(path.read_text(encoding="utf-8").replace('"demo": false', '"demo": true'), encoding="utf-8")
-    text = format_markdown(compare(compared / "runs", "plain", "small", str(compared / "data")))
-    assert text.startswith("## plain less small (demo data)\n")
-    assert text.endswith("\n- Demo data: figures say nothing about real recordings.\n")
+    text = format_markdown(compare(compared / "runs" / "plain", compared / "runs" / "small", str(compared / "data")))
+    assert text.startswith("## plain less small (demo data)\n") and "by device (demo data)" in text
+    assert "\n- Demo data: figures say nothing about real recordings.\n" in text
 
 
 def test_command_prints_and_writes(compared, capsys):

@@ -4,12 +4,14 @@ from itertools import product
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.stats
 
 from evaluation.intervals import (
     PairedTest,
     class_weights,
     contributions,
     evaluate,
+    score_interval,
     seeds_and_locations_test,
     sign_flip_test,
     spread,
@@ -172,3 +174,54 @@ def test_training_is_noise_too(folds):
 def test_invalid_clips_are_refused(spoiled):
     with pytest.raises(InputError, match="differences must be finite, and the weights positive with a sum of 1"):
         evaluate(spoiled)
+
+
+def simulated_scores(random, locations, correlation, metric):
+    """Scores of clips of nine devices at each location, ten scenes in turn, and the true mean of all scenes."""
+    scene = np.arange(locations) % 10
+    place = np.repeat(np.arange(locations), 9)
+    if metric == "accuracy":
+        truth = np.linspace(0.3, 0.75, 10)
+        chance = truth[scene]
+        if correlation:  # beta-binomial: the correlation of two clips of a location is 1 / (a + b + 1)
+            size = 1 / correlation - 1
+            chance = random.beta(size * truth[scene], size * (1 - truth[scene]))
+        scores = (random.random(len(place)) < chance[place]).astype(float)
+    else:
+        truth = np.linspace(0.8, 2.2, 10)
+        of_location, of_clip = random.gamma(2, 0.5, locations), random.gamma(2, 0.5, len(place))
+        share = np.sqrt(correlation) / (np.sqrt(correlation) + np.sqrt(1 - correlation))
+        scores = truth[scene][place] * (share * of_location[place] + (1 - share) * of_clip)
+    return scores, scene[place], place, truth.mean()
+
+
+@pytest.mark.parametrize("correlation", [0, 0.3, 0.9])
+@pytest.mark.parametrize("locations", [60, 500])
+@pytest.mark.parametrize("metric", ["accuracy", "logloss"])
+def test_intervals_of_scores_cover_the_truth(metric, locations, correlation):
+    random = np.random.default_rng(0)
+    covered = 0
+    for _ in range(1000):
+        scores, scene, place, truth = simulated_scores(random, locations, correlation, metric)
+        low, high = score_interval(scores, class_weights(scene), scene, place)
+        covered += low <= truth <= high
+    assert 930 <= covered <= 970
+
+
+def test_an_interval_by_hand():
+    # two scenes, each with two locations of one clip: class means 0.5 and 1, half weight each
+    scores, labels = np.array([0.0, 1, 1, 1]), ["bus", "bus", "park", "park"]
+    low, high = score_interval(scores, class_weights(labels), labels, ["a", "b", "c", "d"])
+    margin = scipy.stats.t.ppf(0.975, 1) * np.sqrt(2 * (0.125 ** 2 + 0.125 ** 2))
+    assert (low, high) == (pytest.approx(0.75 - margin), pytest.approx(0.75 + margin))
+
+
+def test_an_interval_needs_two_locations_that_differ():
+    labels = ["bus", "bus"]
+    assert score_interval(np.array([0.0, 1.0]), class_weights(labels), labels, ["a", "a"]) is None
+    assert score_interval(np.array([1.0, 1.0]), class_weights(labels), labels, ["a", "b"]) is None
+    # the only location of each scene is compared with the mean of all
+    labels = ["bus", "park"]
+    low, high = score_interval(np.array([0.0, 1.0]), class_weights(labels), labels, ["a", "b"])
+    margin = scipy.stats.t.ppf(0.975, 2) * np.sqrt(2 * 0.25 ** 2)
+    assert (low, high) == (pytest.approx(0.5 - margin), pytest.approx(0.5 + margin))

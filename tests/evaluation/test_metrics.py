@@ -4,9 +4,11 @@ from math import log
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.special
+import scipy.stats
 import sklearn.metrics
 
-from evaluation.metrics import accuracy, evaluate, log_loss, validate
+from evaluation.metrics import accuracy, before_scaling, evaluate, log_loss, validate
 from task1a.errors import InputError
 from task1a.predictions import label_columns
 from task1a.predictions import read as read_predictions
@@ -39,7 +41,8 @@ def large_set(clips=2968, seed=0):
 def test_values_worked_out_by_hand(reference, predictions):
     results = evaluate(reference, predictions, seen_devices={"a", "b", "s1", "s9"})
     assert list(results) == ["labels", "devices", "overall", "class_wise", "device_wise", "class_device_wise",
-                             "device_groups"]
+                             "device_groups", "intervals", "calibration", "confusion", "highest_losses",
+                             "probability_0"]
     assert results["labels"] == ["bus", "park", "tram"]
     assert results["devices"] == ["a", "b", "s1", "s4"]
     assert results["overall"] == score((8 * LN2 + CERTAIN_MISS) / 8, (75 + 100 / 3 + 100) / 3)
@@ -54,6 +57,43 @@ def test_values_worked_out_by_hand(reference, predictions):
     }
     assert results["device_groups"] == {"real": score((4 * LN2 + CERTAIN_MISS) / 4, 50),
                                         "seen": score((7 * LN2 + CERTAIN_MISS) / 6, 50), "unseen": score(LN2 / 2, 100)}
+
+
+def test_clips_that_need_a_look_are_named(reference, predictions):
+    results = evaluate(reference, predictions)
+    assert results["probability_0"] == ["audio/park-oslo-2-1-b.wav"]
+    assert results["highest_losses"][0] == {
+        "filename": "audio/park-oslo-2-1-b.wav", "device": "b", "scene_label": "park", "decided": "bus",
+        "probability": 0, "logloss": pytest.approx(CERTAIN_MISS)}
+    assert [clip["logloss"] for clip in results["highest_losses"]] == sorted(
+        (clip["logloss"] for clip in results["highest_losses"]), reverse=True)
+    assert results["confusion"] == {"bus": {"bus": 3, "park": 1, "tram": 0}, "park": {"bus": 1, "park": 1, "tram": 1},
+                                    "tram": {"bus": 0, "park": 0, "tram": 1}}
+
+
+def test_every_score_has_the_interval_of_its_clips(reference, predictions):
+    assert evaluate(reference, predictions)["intervals"]["overall"] is None  # there are no locations
+    located = reference.assign(identifier=[f"oslo-{number}" for number in range(8)])
+    results = evaluate(located, predictions)
+    assert results["intervals"].keys() == {"overall", "class_wise", "device_wise", "class_device_wise", "device_groups"}
+    # park: one of three right, each at a location of its own
+    park = results["intervals"]["class_wise"]["park"]
+    margin = 100 * scipy.stats.t.ppf(0.975, 2) * np.sqrt(2 / 9 / 3 * 3 / 2)
+    assert park["accuracy"] == (0, pytest.approx(min(100, 100 / 3 + margin)))
+    assert results["intervals"]["class_wise"]["tram"] == {"logloss": None, "accuracy": None}
+    assert results["intervals"]["class_device_wise"]["park"]["s4"] is None
+
+
+def test_before_scaling_undoes_the_temperature(reference, predictions):
+    labels = ["bus", "park", "tram"]
+    logits = np.random.default_rng(0).normal(size=(8, 3))
+    plain, scaled = predictions.copy(), predictions.copy()
+    plain[labels] = scipy.special.softmax(logits, axis=1)
+    scaled[labels] = scipy.special.softmax(logits / 1.7, axis=1)
+    found = before_scaling(reference, scaled, 1.7)
+    assert found["logloss"] == pytest.approx(evaluate(reference, plain)["overall"]["logloss"])
+    assert found["calibration"]["expected_calibration_error"] == pytest.approx(
+        evaluate(reference, plain)["calibration"]["expected_calibration_error"])
 
 
 def test_clips_are_matched_by_name_with_or_without_folder(reference, predictions):

@@ -25,13 +25,20 @@ seen     |   6.816 |    50.0%
 unseen   |   0.347 |   100.0%
 """
 
+NOTES = """\
+
+expected calibration error 25.0 %
+log loss with probabilities clipped to [2.2e-16, 1 - 2.2e-16]
+1 clips have probability 0 for their true scene: audio/park-oslo-2-1-b.wav
+"""
+
 SUMMARY = """\
-device   accuracy  log loss
-a           75.0%     0.924
-b            0.0%    36.044
-s1          50.0%     1.040
-s4         100.0%     0.347
-overall     69.4%     5.199
+device   accuracy  95 % interval  log loss    95 % interval
+a           75.0%              -     0.924                -
+b            0.0%              -    36.044                -
+s1          50.0%              -     1.040                -
+s4         100.0%              -     0.347                -
+overall     69.4%  12.3 to 100.0     5.199  0.000 to 14.570
 """
 
 
@@ -59,6 +66,7 @@ def write(path, table, mode="w"):
 def test_table_and_summary(reference, predictions):
     results = evaluate(reference, predictions, seen_devices=["a", "b", "s1"])
     assert format_table(results) == TABLE
+    results["intervals"]["overall"] = {"accuracy": (12.3, 100.0), "logloss": (0.0, 14.57)}
     assert summary(results) == SUMMARY
 
 
@@ -74,10 +82,9 @@ def test_command_prints_the_table_and_writes_the_scores(tmp_path, data_root, pre
     path = write(tmp_path / "test.csv", predictions)
     scores = tmp_path / "out" / "evaluation.json"
     assert main([path, "--data-root", str(data_root), "--json", str(scores)]) == 0
-    assert capsys.readouterr().out == TABLE
+    assert capsys.readouterr().out == TABLE + NOTES
     written = json.loads(scores.read_text(encoding="utf-8"))
-    assert list(written) == ["data", "labels", "devices", "overall", "class_wise", "device_wise", "class_device_wise",
-                             "device_groups", "left_out"]
+    assert list(written)[:3] == ["data", "labels", "devices"] and written.keys() > {"overall", "intervals", "left_out"}
     assert written["data"] == {"name": "tiny-development", "demo": False, "clips": 8}
     assert written["left_out"] == []
     assert written["device_groups"]["unseen"] == {"logloss": pytest.approx(0.34657359), "accuracy": 100}
@@ -86,7 +93,7 @@ def test_command_prints_the_table_and_writes_the_scores(tmp_path, data_root, pre
 def test_command_marks_demo_data(tmp_path, data_root, predictions, capsys):
     (data_root / "DEMO_DATA.txt").touch()
     main([write(tmp_path / "test.csv", predictions), "--data-root", str(data_root), "--json", str(tmp_path / "scores")])
-    assert capsys.readouterr().out == f"demo data: figures say nothing about real recordings\n\n{TABLE}"
+    assert capsys.readouterr().out == f"demo data: figures say nothing about real recordings\n\n{TABLE}{NOTES}"
     assert json.loads((tmp_path / "scores").read_text(encoding="utf-8"))["data"]["demo"] is True
 
 
@@ -107,7 +114,7 @@ def test_command_refuses_partial_and_unlabelled_predictions(tmp_path, data_root,
 def test_module_runs_as_a_command(tmp_path, data_root, predictions):
     command = [sys.executable, "-m", "evaluation.per_device", "--data-root", str(data_root)]
     good = subprocess.run([*command, write(tmp_path / "test.csv", predictions)], capture_output=True, text=True)
-    assert (good.returncode, good.stdout, good.stderr) == (0, TABLE, "")
+    assert (good.returncode, good.stdout, good.stderr) == (0, TABLE + NOTES, "")
     bad = subprocess.run([*command, str(tmp_path / "none.csv")], capture_output=True, text=True)
     assert bad.returncode == 2 and bad.stderr.startswith("error: ") and "no such file" in bad.stderr
 

@@ -185,8 +185,7 @@ def test_command_prints_and_writes(table, runs, capsys):
 @pytest.mark.parametrize(("arguments", "message"), [
     (["table7"], "table7: no such table; give table2, table3, table4, or"),
     (["table3"], "no finished run"),
-    (["table3", "--compare", "a", "b"], "--data-root DIR go together"),
-    (["table3", "--data-root", "a"], "--data-root DIR go together"),
+    (["table3", "--data-root", "a"], "--data-root DIR is for --compare"),
     (["table3", "--runs", "nowhere"], "nowhere: no such folder"),
     ([], "the following arguments are required: TABLE"),
 ])

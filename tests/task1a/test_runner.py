@@ -28,7 +28,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 RUN = Path("runs/toy/seed0")
 LABEL = "Lastname_INST_task1a_1"
 FILES = {
-    "config.yaml", "environment.json", "data.json", "features.json", "complexity.json", "evaluation.json",
+    "config.yaml", "environment.json", "data.json", "features.json", "complexity.json", "evaluation.json", "report.html",
     "train/model.safetensors", "train/checkpoint.pt", "train/history.csv",
     "compress/packed.safetensors", "compress/packed.safetensors.xz", "compress/checkpoint.pt", "compress/history.csv",
     "predictions/test.csv", "predictions/evaluation.csv",

@@ -44,7 +44,7 @@ WRITTEN = {
                  "compress/history.csv"},
     "complexity": {"complexity.json"},
     "predict": {"predictions/test.csv", "predictions/evaluation.csv"},
-    "evaluate": {"evaluation.json"},
+    "evaluate": {"evaluation.json", "report.html"},
     "package": {f"submission/{LABEL}/{LABEL}.output.csv", f"submission/{LABEL}/{LABEL}.meta.yaml",
                 f"submission/{LABEL}.report.md", "submission/Lastname_INST_task1.zip"},
 }

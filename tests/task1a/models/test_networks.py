@@ -80,15 +80,16 @@ def test_compressed_and_read_back_it_computes_what_was_trained(tmp_path, trained
 
 @pytest.mark.parametrize("state", ["vanilla", "folded", "prepared", "folded and prepared"])
 @pytest.mark.parametrize("name", NETWORKS)
-def test_calibration_divides_the_logits_and_changes_nothing_else(trained, name, state):
+def test_calibration_divides_the_logits_and_changes_nothing_else(tmp_path, trained, name, state):
     spec = spec_of(name, "freqnorm")
     model = trained(spec)
     if "folded" in state:
         fold_batch_norms(model, spec.input_shape)
     if "prepared" in state:
         packed.prepare(model, Packing("tensor", "folded" in state))
-    judged = fit.Examples(lambda indices: clips(12)[indices, 0].numpy(), np.arange(12) % 3)
-    job = fit.Job(spec, TrainingConfig(), 0, judged, judged, None, "x", report=lambda text: None)
+    judged = fit.Examples(lambda indices: clips(12)[indices, 0].numpy(), np.arange(12) % 3, np.array(["a"] * 12),
+                          np.arange(12).astype(str))
+    job = fit.Job(spec, TrainingConfig(), 0, judged, judged, tmp_path, "x", report=lambda text: None)
     before = logits(model, judged.read, 12, 12, torch.device("cpu"))
     names = {key for key, value in model.named_parameters()}
     shared = copy.deepcopy(model.state_dict())

@@ -25,7 +25,8 @@ def examples(toy_spec):
         stored = rng.normal(0, 1, (clips, 32, toy_spec.features.frames)).astype(np.float32)
         for clip, target in zip(stored, targets, strict=True):
             clip[target * 11:target * 11 + 10] += 2
-        return fit.Examples(lambda indices: stored[indices], targets)
+        devices, locations = np.resize(["a", "b"], clips), np.arange(clips).astype(str)
+        return fit.Examples(lambda indices: stored[indices], targets, devices, locations)
     return draw
 
 

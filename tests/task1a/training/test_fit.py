@@ -5,8 +5,10 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
+import sklearn.metrics
 import torch
 from safetensors.torch import load_file
+from scipy.special import softmax
 from torch import nn
 
 from task1a.config import TrainingConfig
@@ -14,7 +16,7 @@ from task1a.errors import InputError
 from task1a.predict import logits
 from task1a.training import fit
 from task1a.training import train as training
-from task1a.training.calibrate import calibrate
+from task1a.training.calibrate import calibrate, temperature
 
 RECIPE = TrainingConfig(epochs=4, batch_size=8, warmup_epochs=1, learning_rate=0.05, frequency_mask_bins=4,
                         time_mask_frames=3, roll_seconds=0.1)
@@ -142,19 +144,39 @@ def test_without_validation_the_history_is_empty_there(tmp_path, run, examples):
     assert pd.read_csv(tmp_path / "history.csv")[["validation_accuracy", "validation_log_loss"]].isna().all(axis=None)
 
 
-def test_calibration_finds_the_temperature_that_was_put_in(job, examples):
+def test_calibration_finds_the_temperature_that_was_put_in(tmp_path, job, examples):
     """Targets drawn from the softmax of the logits divided by 3: the best temperature is 3."""
     torch.manual_seed(0)
     model = Linear()
     clips = examples(4000)
     before = logits(model, clips.read, len(clips), 500, torch.device("cpu"))
     drawn = torch.multinomial(torch.softmax(before / 3, 1), 1).flatten().numpy()
-    judged = fit.Examples(clips.read, drawn)
-    temperature = calibrate(model, job(None, TrainingConfig(batch_size=500), validation=judged),
-                            fit.launch("cpu", "32-true"))
-    assert temperature == pytest.approx(3, rel=0.1)
+    judged = replace(clips, targets=drawn)
+    found = calibrate(model, job(tmp_path, TrainingConfig(batch_size=500), validation=judged),
+                      fit.launch("cpu", "32-true"))
+    assert found == pytest.approx(3, rel=0.1)
     after = logits(model, clips.read, len(clips), 500, torch.device("cpu"))
-    torch.testing.assert_close(after, before / temperature, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(after, before / found, atol=1e-4, rtol=1e-4)
+
+
+def test_the_temperature_weighs_devices_alike_and_counts_locations():
+    """Two devices whose best temperatures are 1 and 4; one has nine times as many clips."""
+    rng = np.random.default_rng(0)
+    scores = rng.normal(0, 3, (20_000, 3))
+    scale = np.where(np.arange(20_000) < 18_000, 1.0, 4.0)[:, None]
+    drawn = (scores / scale + rng.gumbel(size=scores.shape)).argmax(axis=1)
+    devices, many = np.where(np.arange(20_000) < 18_000, "a", "b"), np.arange(20_000).astype(str)
+
+    def loss(log_t, chosen):
+        return sklearn.metrics.log_loss(drawn[chosen], softmax(scores[chosen] / np.exp(log_t), axis=1))
+
+    grid = np.arange(-0.5, 2, 0.01)
+    balanced = [(loss(log_t, devices == "a") + loss(log_t, devices == "b")) / 2 for log_t in grid]
+    assert np.log(temperature(scores, drawn, devices, many)) == pytest.approx(grid[np.argmin(balanced)], abs=0.01)
+    few = [3 * value + log_t ** 2 / (2 * 0.5 ** 2) for value, log_t in zip(balanced, grid, strict=True)]
+    assert grid[np.argmin(few)] < grid[np.argmin(balanced)] - 0.1  # the prior tells
+    assert np.log(temperature(scores, drawn, devices, np.resize(["x", "y", "z"], 20_000))) == pytest.approx(
+        grid[np.argmin(few)], abs=0.01)
 
 
 def test_cuda_is_refused_where_there_is_none(monkeypatch):

@@ -81,7 +81,7 @@ def two_masks(count, width, length, rng):
     return np.concatenate([starts, starts + widths], axis=2)
 
 
-def learn(model, examples, loss_of):
+def learn(model, examples, loss_of, after_step=lambda: None):
     """Train in place; yields the last rate and the mean loss after every epoch."""
     clips, targets = examples.read(np.arange(CLIPS)).astype(float), np.eye(CLASSES)[examples.targets]
     optimizer = torch.optim.SGD(model.parameters(), lr=1.0, momentum=0.9, weight_decay=1e-3)
@@ -103,6 +103,7 @@ def learn(model, examples, loss_of):
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
+            after_step()
             losses.append(loss.item())
         yield rate, np.mean(losses)
 
@@ -142,6 +143,29 @@ def test_the_training_is_that_of_the_recipe(tmp_path, spec, examples):
     expected = {name: state[name].float() for name in stored}
     torch.testing.assert_close(stored, expected, rtol=SINGLE, atol=SINGLE)
     np.testing.assert_allclose(history_of(tmp_path), history, rtol=SINGLE, atol=SINGLE)
+
+
+def test_averaged_weights_are_the_moving_average_of_the_steps(tmp_path, spec, examples):
+    """A time constant of 1.5 epochs; the running statistics of the norms are averaged as well."""
+    train, validation = examples(CLIPS), examples(12, 1)
+    recipe = replace(RECIPE, averaging_epochs=1.5)
+    train_model(fit.Job(spec, recipe, SEED, train, validation, tmp_path, "x", "cpu", report=lambda text: None))
+
+    torch.manual_seed(SEED)
+    model, averages = spec.build().double(), {}
+    decay = math.exp(-1 / (1.5 * math.ceil(CLIPS / BATCH)))
+
+    def average():
+        for name, value in model.state_dict().items():
+            if value.is_floating_point():
+                averages[name] = decay * averages.get(name, value) + (1 - decay) * value
+
+    list(learn(model, train, lambda x, targets: cross_entropy(model(x), targets), average))
+    stored = load_file(tmp_path / "model.safetensors")
+    expected = {name: averages[name].float() for name in stored}
+    torch.testing.assert_close(stored, expected, rtol=SINGLE, atol=SINGLE)
+    model.load_state_dict(averages, strict=False)
+    assert history_of(tmp_path)[-1, 2:] == pytest.approx(judged(model, validation), rel=SINGLE)
 
 
 def rounded(weight, kept):

@@ -1,0 +1,193 @@
+"""Figures of the report: matplotlib drawings as inline SVG that follow the page's text colour.
+
+Every figure is drawn for a width of 400 pixels, so that it is legible on a telephone. Colours are those of Okabe and Ito
+(*Color Universal Design*, 2008), which people with any colour vision can tell apart; several runs differ in their marker,
+too.
+"""
+import io
+import re
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+MARKERS = "osD^vP"
+
+_INK = "#010203"  # replaced by the text colour of the page
+_STYLE = {
+    "svg.fonttype": "none", "svg.hashsalt": "report", "font.size": 8, "font.family": "sans-serif",
+    "text.color": _INK, "axes.edgecolor": _INK, "axes.labelcolor": _INK, "xtick.color": _INK, "ytick.color": _INK,
+    "axes.spines.top": False, "axes.spines.right": False, "axes.linewidth": 0.6, "legend.frameon": False,
+}
+
+Interval = tuple[float, float] | None
+
+
+def intervals(groups: Mapping[str, Sequence[str]], series: Mapping[str, Mapping[str, tuple[float, Interval]]],
+              label: str, reference: Mapping[str, float]) -> str:
+    """Bars with 95 % intervals, one row per device; several runs as markers in the same row.
+
+    Args:
+        groups: names of the rows by the name of their group, from top to bottom.
+        series: value and interval of every row, by run.
+        label: of the axis, with its unit.
+        reference: values drawn as vertical lines, by name.
+    """
+    rows = [name for names in groups.values() for name in names]
+    with rc_context(_STYLE):
+        figure, axes = _figure(0.9 + len(rows) * (0.2 + 0.1 * len(series)))
+        starts = np.cumsum([0, *map(len, groups.values())])
+        for row in starts[1:-1]:
+            axes.axhline(row - 0.5, color=_INK, linewidth=0.6, linestyle=":")
+        for number, (run, values) in enumerate(series.items()):
+            colour = COLOURS[number % len(COLOURS)]
+            offset = (number - (len(series) - 1) / 2) * 0.7 / len(series)
+            for row, name in enumerate(rows):
+                if name not in values:
+                    continue
+                value, interval = values[name]
+                if len(series) == 1:
+                    axes.barh(row, value, height=0.7, color=COLOURS[5], alpha=0.7)
+                if interval:
+                    axes.plot(interval, [row + offset] * 2, color=colour, linewidth=1.4)
+                axes.plot(value, row + offset, MARKERS[number % len(MARKERS)], color=colour, markersize=4,
+                          label=run if row == 0 and len(series) > 1 else None)
+        for number, (name, value) in enumerate(reference.items()):
+            axes.axvline(value, color=_INK, linewidth=0.8, linestyle=("--", ":", "-.")[number % 3], label=name)
+        axes.set_yticks(range(len(rows)), rows)
+        axes.set_ylim(len(rows) - 0.5, -0.5)
+        axes.set_xlim(left=0)
+        axes.set_xlabel(label)
+        if len(series) > 1 or reference:
+            figure.legend(loc="outside lower center")
+        return _svg(figure, f"{label} by device, with 95 % intervals")
+
+
+def heat_map(values: np.ndarray, rows: Sequence[str], columns: Sequence[str], label: str, decimals: int) -> str:
+    """A table of numbers as colours, with the number in every cell; NaN is left empty.
+
+    Shape: values [rows, columns].
+    """
+    with rc_context(_STYLE):
+        figure, axes = _figure(1.0 + 0.26 * len(rows))
+        largest = np.nanmax(values) if np.isfinite(values).any() else 1.0
+        axes.imshow(values, cmap="cividis_r", aspect="auto", vmin=0, vmax=largest)
+        for row, column in np.argwhere(np.isfinite(values)):
+            dark = values[row, column] > 0.55 * largest
+            axes.text(column, row, f"{values[row, column]:.{decimals}f}", ha="center", va="center", fontsize=7,
+                      color="#ffffff" if dark else "#000000")
+        axes.set_xticks(range(len(columns)), columns, rotation=45 if max(map(len, columns)) > 4 else 0,
+                        ha="right" if max(map(len, columns)) > 4 else "center", rotation_mode="anchor")
+        axes.set_yticks(range(len(rows)), rows)
+        axes.spines[:].set_visible(False)
+        axes.tick_params(length=0)
+        return _svg(figure, f"{label}, as a table of {len(rows)} by {len(columns)}")
+
+
+def reliability(bins: Mapping[str, Sequence[Mapping[str, float]]]) -> str:
+    """Accuracy against confidence, by bins of confidence; the area of a marker is the number of its clips.
+
+    Args:
+        bins: ``confidence``, ``accuracy`` (in percent) and ``clips`` of every bin, by the name of the series.
+    """
+    with rc_context(_STYLE):
+        figure, axes = _figure(3.2)
+        axes.plot([0, 100], [0, 100], color=_INK, linewidth=0.6, linestyle="--", label="perfectly calibrated")
+        for number, (name, points) in enumerate(bins.items()):
+            used = [point for point in points if point["clips"]]
+            confidence, accuracy = ([point[key] for point in used] for key in ("confidence", "accuracy"))
+            total = sum(point["clips"] for point in used)
+            axes.plot(confidence, accuracy, color=COLOURS[number], linewidth=1)
+            axes.scatter(confidence, accuracy, [8 + 250 * point["clips"] / total for point in used],
+                         color=COLOURS[number], alpha=0.7, marker=MARKERS[number], label=name)
+        axes.set_xlabel("confidence of the decided scene (%)")
+        axes.set_ylabel("accuracy (%)")
+        axes.set_xlim(0, 100)
+        axes.set_ylim(0, 100)
+        axes.legend(loc="upper left")
+        return _svg(figure, "Reliability diagram: accuracy against confidence")
+
+
+def curves(histories: Mapping[str, Mapping[str, np.ndarray]], label: str) -> str:
+    """Curves over the epochs.
+
+    Args:
+        histories: values by epoch, by their name, by the name of the run.
+        label: of the axis.
+    """
+    with rc_context(_STYLE):
+        figure, axes = _figure(2.6)
+        for number, (run, history) in enumerate(histories.items()):
+            for style, (name, values) in zip(("-", "--"), history.items(), strict=False):
+                if np.isfinite(values).any():
+                    axes.plot(np.arange(1, len(values) + 1), values, style, linewidth=1,
+                              color=COLOURS[number % len(COLOURS)],
+                              label=f"{run}: {name}" if len(histories) > 1 else name)
+        axes.set_xlabel("epoch")
+        axes.set_ylabel(label)
+        axes.set_ylim(bottom=0)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.legend(loc="upper right")
+        return _svg(figure, f"{label} by epoch")
+
+
+def stacks(parts: Mapping[str, Mapping[str, float]], label: str) -> str:
+    """Horizontal bars of stacked parts.
+
+    Args:
+        parts: values by the name of the part, by the name of the bar, from top to bottom.
+        label: of the axis.
+    """
+    names = list(dict.fromkeys(part for bar in parts.values() for part in bar))
+    with rc_context(_STYLE):
+        figure, axes = _figure(0.9 + 0.17 * len(parts))
+        left = np.zeros(len(parts))
+        for number, name in enumerate(names):
+            values = np.array([bar.get(name, 0.0) for bar in parts.values()])
+            axes.barh(range(len(parts)), values, left=left, height=0.75, label=name,
+                      color=COLOURS[number % len(COLOURS)])
+            left += values
+        axes.set_yticks(range(len(parts)), list(parts))
+        axes.set_ylim(len(parts) - 0.5, -0.5)
+        axes.set_xlabel(label)
+        if len(names) > 1:
+            figure.legend(loc="outside lower center", ncols=len(names))
+        return _svg(figure, f"{label} by layer")
+
+
+def spectrogram(samples: np.ndarray, rate: int, title: str) -> str:
+    """The spectrogram of a recording, up to its highest frequency.
+
+    Shape: samples [n].
+    """
+    with rc_context(_STYLE):
+        figure, axes = _figure(1.7)
+        axes.specgram(samples + 1e-12, NFFT=1024, noverlap=512, Fs=rate / 1000, cmap="cividis", rasterized=True)
+        seconds = len(samples) / rate
+        axes.set_xticks(np.linspace(0, seconds * 1000, 6), [f"{value:.0f}" for value in np.linspace(0, seconds, 6)])
+        axes.set_xlabel("s")
+        axes.set_ylabel("kHz")
+        return _svg(figure, f"Spectrogram of {title}")
+
+
+def _figure(height: float) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(4.17, height), layout="constrained")
+    return figure, figure.add_subplot()
+
+
+def _svg(figure: Figure, title: str) -> str:
+    """The figure as an SVG element with ``title`` as its alternative text, scaled to the width of the page."""
+    text = io.StringIO()
+    figure.savefig(text, format="svg", transparent=True, dpi=72, metadata={"Date": None, "Creator": None})
+    drawing = text.getvalue()
+    drawing = drawing[drawing.index("<svg"):].replace(_INK, "currentColor")
+    drawing = re.sub(r'<g id="[^"]*">', "<g>", drawing)  # ids that all figures of the page would share
+    drawing = re.sub(r"<metadata>.*?</metadata>", "", drawing, flags=re.DOTALL)
+    box = re.search(r'viewBox="[^"]*"', drawing).group()
+    _, body = drawing.split(">", 1)
+    return f'<svg role="img" aria-label="{title}" {box} xmlns="http://www.w3.org/2000/svg" ' \
+           f'xmlns:xlink="http://www.w3.org/1999/xlink"><title>{title}</title>{body}'
