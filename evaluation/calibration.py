@@ -1,14 +1,13 @@
 """How well confidence agrees with accuracy.
 
-The confidence of a prediction is the probability of its decided scene. Predictions are sorted into 15 bins of equal width
-by their confidence. The *expected calibration error* is the mean over all clips of the absolute difference between
-accuracy and mean confidence of their bin (Guo et al., *On Calibration of Modern Neural Networks*, ICML 2017).
+The confidence of a prediction is the probability of its decided scene. Predictions are sorted into 15 bins of equal
+width by their confidence. The *expected calibration error* is the mean over all clips of the absolute difference
+between accuracy and mean confidence of their bin (Guo et al., *On Calibration of Modern Neural Networks*, ICML 2017).
 """
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 BINS = 15
 

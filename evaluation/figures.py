@@ -1,8 +1,8 @@
 """Figures of the report: matplotlib drawings as inline SVG that follow the page's text colour.
 
-Every figure is drawn for a width of 400 pixels, so that it is legible on a telephone. Colours are those of Okabe and Ito
-(*Color Universal Design*, 2008), which people with any colour vision can tell apart; several runs differ in their marker,
-too.
+Every figure is drawn for a width of 400 pixels, so that it is legible on a telephone. Colours are those of Okabe and
+Ito (*Color Universal Design*, 2008), which people with any colour vision can tell apart; several runs differ in their
+marker, too.
 """
 import io
 import re

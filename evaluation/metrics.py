@@ -5,9 +5,10 @@ Log loss and accuracy are computed overall, by class, by device, by class and de
 Conventions
 -----------
 Predictions hold one row per clip: ``filename``, the decided ``scene_label``, and one column of probabilities for each
-scene label (the official output format of DCASE 2021 Task 1A). The reference holds ``filename``, ``scene_label`` and
-the recording ``device``, and may hold the recording location, ``identifier``. Clips are matched by name, never by row number. The labels and devices are those in the files,
-in alphabetical order. Accuracies are in percent. A subset without clips has no score: ``None``.
+scene label (the official output format of DCASE 2021 Task 1A). The reference holds ``filename``, ``scene_label``, the
+recording ``device`` and, for the intervals, the recording location, ``identifier``. Clips are matched by name, never by
+row number. The labels and devices are those in the files, in alphabetical order. Accuracies are in percent. A subset
+without clips has no score: ``None``.
 
 Metrics
 -------

@@ -73,7 +73,7 @@ def read_results(runs: Path, system: str) -> tuple[list[Result], list[str]]:
         if folder.is_dir() and re.fullmatch(r"seed(0|[1-9]\d*)", folder.name, re.ASCII):
             seeds[int(folder.name.removeprefix("seed"))] = Run(folder)
     finished, unfinished = [], []
-    for seed, run in sorted(seeds.items()):
+    for _, run in sorted(seeds.items()):
         if run.evaluation.is_file():
             finished.append(read_result(run))
         else:
