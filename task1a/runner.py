@@ -18,7 +18,7 @@ from task1a.errors import CommandParser, FallsShort, InputError, during
 from task1a.files import digest, remove, write_json, write_text
 from task1a.machine import processes, rank
 from task1a.run import Run
-from task1a.stages import STAGES, Inputs, Session, Stage
+from task1a.stages import STAGES, Inputs, Session, Stage, changed_inputs
 
 DEFAULT_SYSTEM = Path(__file__).resolve().parent.parent / "system_configs" / "demo.yaml"
 
@@ -241,7 +241,7 @@ def _outdated(session: Session, stage: Stage, with_cache: bool = True) -> tuple[
     if with_cache and not stage.cache_is_whole(session):
         return "its cache is gone or was changed", None
     inputs: Inputs = json.loads(json.dumps(stage.inputs(session)))
-    changed = [key for key in {**made["inputs"], **inputs} if made["inputs"].get(key) != inputs.get(key)]
+    changed = changed_inputs(made["inputs"], inputs)
     return f"{', '.join(changed)} changed" if changed else None, inputs
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from task1a.challenge import size_verdict
-from task1a.config import TrainingConfig, fingerprint
+from task1a.config import Config, TrainingConfig, fingerprint
 from task1a.errors import FallsShort, InputError
 from task1a.files import copy, digest, read_json, remove, write_json
 from task1a.machine import processes, rank
@@ -103,6 +103,21 @@ class Stage:
     """whether the stage reads the feature caches"""
     left_out: Callable[[Session], str | None] = lambda session: None
     """the reason why the stage has nothing to do for this system, or None"""
+
+
+def changed_inputs(recorded: Inputs, present: Inputs) -> list[str]:
+    """Keys of the inputs that differ from the recorded ones.
+
+    A setting that the record lacks, because it did not exist yet, is taken to have had its default.
+    """
+    defaults = asdict(Config(system="any"))
+    changed = []
+    for key in {**recorded, **present}:
+        section, _, name = key.partition(".")
+        default = (defaults[section] or {}).get(name) if name and section in defaults else None
+        if recorded.get(key, default) != present.get(key):
+            changed.append(key)
+    return changed
 
 
 def data_inputs(session: Session) -> Inputs:
@@ -374,7 +389,9 @@ def _take_training(run: Run, inputs: Inputs) -> Run | None:
     for path in sorted(run.folder.parent.parent.glob("*/seed*/stages/train.json")):
         other = Run(path.parent.parent)
         record = other.read_stage("train")
-        if other.folder == run.folder or record is None or record["inputs"] != inputs or other.changed_output(record):
+        if other.folder == run.folder or record is None or changed_inputs(record["inputs"], inputs):
+            continue
+        if other.changed_output(record):
             continue
         try:
             for name in (*record["outputs"], run.checkpoint.relative_to(run.folder)):

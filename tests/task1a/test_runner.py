@@ -1,5 +1,6 @@
 """The whole chain on a toy system: the files that it writes, what it does again, and what it survives."""
 import os
+import json
 import re
 import shutil
 import signal
@@ -174,6 +175,16 @@ def test_a_change_runs_what_depends_on_it(again, arguments, capsys, change, outd
     first = next(iter(outdated), None)
     order = list(said)
     assert all(said[name] == "up to date" for name in (order[:order.index(first)] if first else order))
+
+
+def test_a_setting_that_did_not_exist_when_a_run_was_made_had_its_default(again, arguments, capsys):
+    path = again / RUN / "stages" / "train.json"
+    record = read_json(path)
+    del record["inputs"]["training.averaging_epochs"]
+    path.write_text(json.dumps(record), encoding="utf-8")
+    assert said_by(capsys, *arguments)["train"] == "up to date"
+    with pytest.raises(InputError, match="stage train comes first: training.averaging_epochs changed"):
+        runner.main([*arguments, "--stage", "compress", "training.averaging_epochs=2"])
 
 
 def test_lost_and_changed_files_are_made_again(again, arguments, capsys):
