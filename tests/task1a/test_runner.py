@@ -1,6 +1,6 @@
 """The whole chain on a toy system: the files that it writes, what it does again, and what it survives."""
-import os
 import json
+import os
 import re
 import shutil
 import signal
