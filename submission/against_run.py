@@ -1,8 +1,8 @@
-"""Compare a package with the runs it was made of: outputs, size and results, as they come out of a run's files anew.
+"""Compare a package with the runs it was made from: outputs, sizes and results.
 
-The size is counted over the model files themselves and the results are computed from the predictions of the test split
-and its truth, so that records which were edited or are out of date do not count. Where a model or the data set is no
-longer there, the run's records stand in, and a warning says so.
+The size is counted again from the model files, and the results are computed again from the predictions of the test
+split, so edited or outdated records do not count. If a model or the data set is no longer there, the records of the run
+are used instead, with a warning.
 """
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,24 +13,24 @@ from typing import Any
 from evaluation import metrics
 from submission import meta_yaml
 from submission.check_meta import at
-from submission.findings import Finding, named, shown
+from submission.findings import Finding, named
 from submission.meta_yaml import Records
 from submission.rules import Rules
 from task1a import complexity, predictions
 from task1a.challenge import clip_key
 from task1a.data import demo, tau_layout
-from task1a.errors import InputError
+from task1a.errors import InputError, shown
 from task1a.run import Run
 
-# libraries of another machine may add up in another order
+# the order of summation differs between machines
 _TOLERANCE = 1e-9
 
 
 def compare_output(data: bytes, file: str, run: Path) -> Iterator[Finding]:
-    """Name every row of an output that is not what the run predicted for the evaluation set, however rows are ordered.
+    """Name every row of an output that differs from the run's predictions for the evaluation set, in any order.
 
     Args:
-        data: content of the output, with a header that was found right.
+        data: content of the output, in which no errors were found.
         file: its name in findings.
         run: the run folder.
 
@@ -51,7 +51,8 @@ def compare_output(data: bytes, file: str, run: Path) -> Iterator[Finding]:
         if right is None:
             yield Finding("error", file, f"line {line}, filename", shown(row[0]), f"a clip of {path}")
             continue
-        wrong = [index for index in range(1, min(len(row), len(right))) if not _same(row[index], right[index])]
+        wrong = [1] if row[1] != right[1] else []
+        wrong += [index for index in range(2, len(columns)) if float(row[index]) != float(right[index])]
         if wrong:
             more = f", and {len(wrong) - 1} other columns that differ" if len(wrong) > 1 else ""
             yield Finding("error", file, f"line {line}, {columns[wrong[0]]}", f"{shown(row[wrong[0]])}{more}",
@@ -63,51 +64,42 @@ def compare_output(data: bytes, file: str, run: Path) -> Iterator[Finding]:
 
 
 def compare_meta(meta: Mapping[str, Any], file: str, runs: Sequence[Path], rules: Rules) -> Iterator[Finding]:
-    """Name every size and result that is not what the files of the runs come to.
+    """Name every size and result that differs from those of the runs.
 
     Args:
-        meta: blocks of the metadata file.
+        meta: content of the metadata file.
         file: its name in findings.
-        runs: the run folder; one for each split where the edition has splits.
+        runs: run folder of the system, or of one run for each split.
         rules: the edition.
 
     Raises:
         InputError: a record, a model file or the predictions of the test split are missing or damaged.
     """
-    sizes = []
+    systems = []
     for run, block in zip(runs, rules.result_blocks, strict=True):
         try:
             records, findings = _recomputed(run, file, block)
-            sizes.append(meta_yaml.complexity(records, rules))
+            meta_yaml.sizes([records], rules)
             results = {part: records.evaluation[part] for part in ("overall", "class_wise", "device_wise")}
         except (KeyError, TypeError) as error:
             raise InputError(f"{run}: its records are incomplete ({error}); make them again with: "
                              "python task1a.py --stage all --force") from None
+        systems.append(records)
         yield from findings
         for part, right in results.items():
             yield from _differences(at(meta, f"{block}.{part}"), right, file, f"{block}.{part}", str(run))
-    for path in sizes[0]:
-        values = [size[path] for size in sizes]
-        # of the splits' systems, the largest counts; operations are not known for every kind of model
-        if None not in values:
-            yield from _differences(at(meta, path), max(values), file, path, ", ".join(map(str, runs)))
+    for path, sizes in meta_yaml.sizes(systems, rules).items():
+        # the largest system of the splits counts; operations are not known for every kind of model
+        if None not in sizes:
+            yield from _differences(at(meta, path), max(sizes), file, path, ", ".join(map(str, runs)))
 
 
 def _rows(text: str) -> list[list[str]]:
     return [line.split("\t") for line in text.replace("\r\n", "\n").removesuffix("\n").split("\n")]
 
 
-def _same(cell: str, right: str) -> bool:
-    if cell == right:
-        return True
-    try:
-        return float(cell) == float(right)
-    except ValueError:
-        return False
-
-
 def _recomputed(run: Path, file: str, block: str) -> tuple[Records, list[Finding]]:
-    """The records of a run with its size and results computed anew, and warnings where they could not be."""
+    """The records of a run with its size and results computed again, and warnings if that is not possible."""
     records, findings = meta_yaml.read_records(run), []
     models = [part.model for part in Run(run).parts]
     absent = [model for model in models if not model.is_file()]
@@ -116,43 +108,34 @@ def _recomputed(run: Path, file: str, block: str) -> tuple[Records, list[Finding
                                 "complexity.json only", f"the model {absent[0]}, to count it anew"))
     else:
         records = replace(records, complexity=complexity.measure(models))
-    root = _development_set(records)
+    data = records.config["data"]
+    if data["source"] == "demo":
+        root = Path(data["cache_dir"]) / "demo" / demo.DEVELOPMENT
+    else:
+        root = Path(data["root"]) if data["root"] else None
     if root is None or not (root / tau_layout.META).is_file():
         findings.append(Finding("warning", file, block, f"results that are compared with {run}'s evaluation.json only",
                                 f"the data set {root or 'of the run'}, to compute them anew"))
     else:
-        records = replace(records, evaluation=_evaluated(run, root, records))
+        reference = tau_layout.read_reference(root)
+        reference = reference[~reference.filename.isin(records.evaluation.get("left_out", ()))]
+        try:
+            evaluation = metrics.evaluate(reference, predictions.read(Run(run).test_predictions))
+        except InputError as error:
+            raise InputError(f"{run}: its predictions of the test split cannot be judged by {root}: {error}") from None
+        records = replace(records, evaluation=evaluation)
     return records, findings
 
 
-def _development_set(records: Records) -> Path | None:
-    data = records.config["data"]
-    if data["source"] == "demo":
-        return Path(data["cache_dir"]) / "demo" / demo.DEVELOPMENT
-    return Path(data["root"]) if data["root"] else None
-
-
-def _evaluated(run: Path, root: Path, records: Records) -> dict[str, Any]:
-    reference = tau_layout.read_reference(root)
-    reference = reference[~reference.filename.isin(records.evaluation.get("left_out", ()))]
-    try:
-        return metrics.evaluate(reference, predictions.read(Run(run).test_predictions))
-    except InputError as error:
-        raise InputError(f"{run}: its predictions of the test split cannot be judged by {root}: {error}") from None
-
-
 def _differences(stated: Any, right: Any, file: str, where: str, source: str) -> Iterator[Finding]:
-    """Compare what is stated with numbers, or blocks of numbers; None is a class or device without clips."""
+    """Compare stated numbers, or blocks of numbers, with the right ones; None is a class or device without clips."""
     if isinstance(right, Mapping):
         right = {key: value for key, value in right.items() if value is not None}
         stated = stated if isinstance(stated, Mapping) else {}
         for key in right.keys() | stated.keys():
             yield from _differences(stated.get(key), right.get(key), file, f"{where}.{named(key)}", source)
-    elif right is None or not _equal(stated, right):
+        return
+    is_number = isinstance(stated, int | float) and not isinstance(stated, bool)
+    if right is None or not is_number or not math.isclose(stated, right, rel_tol=_TOLERANCE):
         yield Finding("error", file, where, "nothing" if stated is None else shown(stated),
                       f"{'nothing' if right is None else f'{right:.9g}'}, as the files of {source} come to")
-
-
-def _equal(stated: Any, right: float) -> bool:
-    return (isinstance(stated, int | float) and not isinstance(stated, bool)
-            and math.isclose(stated, right, rel_tol=_TOLERANCE))

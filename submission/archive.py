@@ -1,8 +1,8 @@
-"""The files of a package that comes from a stranger: listed first, read one by one, within bounds, never extracted.
+"""The files of a package of unknown origin: listed first, read one by one, within bounds, never extracted.
 
-A zip is refused before anything of it is unpacked where it declares more than a package can hold, or where its members
-share their bytes, as those of zip bombs do (D. Fifield, "A better zip bomb", WOOT 2019). Its table of contents is read
-only up to a size, so that neither time nor memory depend on what a file claims.
+A zip is refused before anything is unpacked if it declares more than a package can hold, or if its members overlap, as
+in zip bombs (D. Fifield, "A better zip bomb", WOOT 2019). Its table of contents is read only up to a maximum size, so
+neither time nor memory depend on what a file claims.
 """
 import copy
 import os
@@ -10,15 +10,15 @@ import stat
 import struct
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
-from submission.findings import Finding, shown
-from task1a.errors import InputError
+from submission.findings import Finding
+from task1a.errors import InputError, shown
 from task1a.files import BoundedFile
 
 MAX_MEMBERS = 1000
@@ -28,15 +28,7 @@ _BROKEN = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, NotImplemente
            OverflowError, IndexError, OSError)
 _CHUNK = 64 * 1024
 _LOCAL_HEADER = struct.Struct("<4s2xHHLLLL4s")  # before a member: flags, method, time, checksum and both sizes
-_IN_ZIP64 = 0xFFFFFFFF  # a size that is given elsewhere, for it may need more bytes
-
-
-class Refused(Exception):
-    """A file that is not read, or cannot be; ``finding`` says why."""
-
-    def __init__(self, finding: Finding) -> None:
-        super().__init__(str(finding))
-        self.finding = finding
+_IN_ZIP64 = 0xFFFFFFFF  # stands for a size that may need more than four bytes and is given elsewhere
 
 
 @dataclass(frozen=True)
@@ -46,75 +38,78 @@ class Member:
     name: str
     """with forward slashes, below the package"""
     size: int
-    """in bytes, as the package declares it"""
+    """declared size in bytes"""
     open: Callable[[], BinaryIO]
 
-    def read(self, most: int) -> bytes:
-        """Its content.
+    @property
+    def base(self) -> str:
+        """Name without folders."""
+        return self.name.rpartition("/")[2]
 
-        Raises:
-            Refused: it has more than ``most`` bytes, or is damaged.
+    def read(self, max_bytes: int) -> tuple[bytes | None, list[Finding]]:
+        """Read the whole content.
+
+        Returns:
+            The content; if the file has more than ``max_bytes`` or is damaged, None and the reason.
         """
-        if self.size > most:
-            raise Refused(Finding("error", self.name, "", f"{self.size:,} bytes", f"at most {most:,}"))
-        return b"".join(self._chunks())
-
-    def test(self) -> None:
-        """Read it to the end and keep nothing (Refused: it is damaged)."""
-        for _ in self._chunks():
-            pass
-
-    def _chunks(self) -> Iterator[bytes]:
-        size = 0
+        if self.size > max_bytes:
+            return None, [Finding("error", self.name, "", f"{self.size:,} bytes", f"at most {max_bytes:,}")]
+        chunks, size = [], 0
         try:
             with self.open() as content:
                 while chunk := content.read(_CHUNK):
                     size += len(chunk)
                     if size > self.size:
                         raise ValueError(f"more than the {self.size:,} bytes that it declares")
-                    yield chunk
+                    chunks.append(chunk)
         except _BROKEN as error:
-            raise Refused(Finding("error", self.name, "", _said(error), "a file that can be read")) from None
+            return None, [Finding("error", self.name, "", _one_line(error), "a file that can be read")]
+        return b"".join(chunks), []
 
 
 @contextmanager
-def opened(path: Path, most_bytes: int) -> Iterator[tuple[dict[str, Member], list[Finding]]]:
+def opened(path: Path, max_bytes: int) -> Iterator[tuple[dict[str, Member], list[Finding]]]:
     """Open a zip or a folder and list its files.
 
     Args:
-        path: of the package.
-        most_bytes: that all of its files may have together.
+        path: the package.
+        max_bytes: maximum size of all files together.
 
     Yields:
-        Files by name, those that are safe to read, and what is wrong with the others.
+        The files that are safe to read, by name, and findings about the others.
 
     Raises:
-        InputError: there is nothing at ``path``.
+        InputError: ``path`` does not exist.
     """
     path = Path(path)
     if path.is_dir():
-        yield _folder_members(path, most_bytes)
+        yield _folder_members(path, max_bytes)
     elif not path.is_file():
         raise InputError(f"{path}: no such zip or folder")
     else:
         with BoundedFile(path) as file:
-            yield _zip_members(file, path.name, most_bytes)
+            yield _zip_members(file, path.name, max_bytes)
 
 
-def _zip_members(file: BinaryIO, name: str, most_bytes: int) -> tuple[dict[str, Member], list[Finding]]:
+def _zip_members(file: BinaryIO, name: str, max_bytes: int) -> tuple[dict[str, Member], list[Finding]]:
     try:
         archive = zipfile.ZipFile(file)
     except _BROKEN as error:
-        return {}, [Finding("error", name, "", _said(error), "a zip file")]
+        return {}, [Finding("error", name, "", _one_line(error), "a zip file")]
     infos = archive.infolist()
     declared = sum(info.file_size for info in infos)
-    if len(infos) > MAX_MEMBERS or declared > most_bytes:
-        return {}, [_too_much(name, len(infos), declared, most_bytes)]
-    if _overlapping(infos, archive.start_dir):
-        return {}, [Finding("error", name, "", "members that share their bytes, as in a zip bomb", "each its own")]
+    if len(infos) > MAX_MEMBERS or declared > max_bytes:
+        return {}, [_too_large(name, len(infos), declared, max_bytes)]
+
+    ordered = sorted(infos, key=lambda info: info.header_offset)
+    starts = [*(info.header_offset for info in ordered), archive.start_dir]
+    for info, next_start in zip(ordered, starts[1:], strict=True):
+        if info.header_offset + _LOCAL_HEADER.size + info.compress_size > next_start:
+            return {}, [Finding("error", name, "", "members that share their bytes, as in a zip bomb", "each its own")]
+
     members, findings, seen = {}, [], set()
     for info in infos:
-        member = info.orig_filename  # the other name ends where it has a NUL
+        member = info.orig_filename  # zipfile cuts the other name at a NUL
         reasons = list(_unsafe(info))
         if member in seen:
             reasons.append(("the same name again", "every file once"))
@@ -123,31 +118,20 @@ def _zip_members(file: BinaryIO, name: str, most_bytes: int) -> tuple[dict[str, 
         seen.add(member)
         findings += [Finding("error", member or name, "", *reason) for reason in reasons]
         if not reasons and not member.endswith("/"):
-            members[member] = Member(member, info.file_size, partial(_open, archive, info))
+            # zipfile silently ends at the declared size; one byte more shows whether there is more
+            longer = copy.copy(info)
+            longer.file_size += 1
+            members[member] = Member(member, info.file_size, partial(archive.open, longer))
     return members, findings
 
 
-def _open(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> BinaryIO:
-    """Open a member so that one byte more than it declares can be read: zipfile leaves out whatever follows."""
-    info = copy.copy(info)
-    info.file_size += 1
-    return archive.open(info)
-
-
-def _too_much(name: str, files: int, size: int, most_bytes: int) -> Finding:
+def _too_large(name: str, files: int, size: int, max_bytes: int) -> Finding:
     return Finding("error", name, "", f"{files:,} files of {size:,} bytes",
-                   f"at most {MAX_MEMBERS:,} files of {most_bytes:,} bytes")
-
-
-def _overlapping(infos: Sequence[zipfile.ZipInfo], contents_start: int) -> bool:
-    places = sorted((info.header_offset, info.header_offset + _LOCAL_HEADER.size + info.compress_size)
-                    for info in infos)
-    starts = [*(start for start, _ in places[1:]), contents_start]
-    return any(end > start for (_, end), start in zip(places, starts, strict=False))
+                   f"at most {MAX_MEMBERS:,} files of {max_bytes:,} bytes")
 
 
 def _consistent(file: BinaryIO, info: zipfile.ZipInfo) -> bool:
-    """Whether the header before a member says what the table of contents says; zipfile reads only the latter."""
+    """Whether the header before a member agrees with the table of contents; zipfile reads only the latter."""
     try:
         file.seek(info.header_offset)
         _, flags, method, _, crc, packed, size, _ = _LOCAL_HEADER.unpack(file.read(_LOCAL_HEADER.size))
@@ -155,12 +139,13 @@ def _consistent(file: BinaryIO, info: zipfile.ZipInfo) -> bool:
         return False
     if flags & 8:  # checksum and sizes follow the member
         return method == info.compress_type
-    said, right = (method, crc, packed, size), (info.compress_type, info.CRC, info.compress_size, info.file_size)
-    return all(one in (other, _IN_ZIP64) for one, other in zip(said, right, strict=True))
+    header = (method, crc, packed, size)
+    contents = (info.compress_type, info.CRC, info.compress_size, info.file_size)
+    return all(stated in (right, _IN_ZIP64) for stated, right in zip(header, contents, strict=True))
 
 
 def _unsafe(info: zipfile.ZipInfo) -> Iterator[tuple[str, str]]:
-    """Yield (found, expected) for every reason not to touch a member."""
+    """Yield (found, expected) for every reason not to read a member."""
     name = info.orig_filename
     parts = name.removesuffix("/").split("/")
     if "\\" in name or ":" in parts[0] or any(part in ("", ".", "..") for part in parts):
@@ -176,7 +161,7 @@ def _unsafe(info: zipfile.ZipInfo) -> Iterator[tuple[str, str]]:
         yield f"compression method {info.compress_type}", "stored or deflated members"
 
 
-def _folder_members(folder: Path, most_bytes: int) -> tuple[dict[str, Member], list[Finding]]:
+def _folder_members(folder: Path, max_bytes: int) -> tuple[dict[str, Member], list[Finding]]:
     members, findings, folders, listed, size = {}, [], [folder], 0, 0
     while folders:
         with os.scandir(folders.pop()) as entries:
@@ -191,10 +176,10 @@ def _folder_members(folder: Path, most_bytes: int) -> tuple[dict[str, Member], l
                 else:
                     members[name] = Member(name, entry.stat().st_size, partial(path.open, "rb"))
                     size += members[name].size
-                if size > most_bytes or listed > MAX_MEMBERS:
-                    return {}, [_too_much(folder.name, listed, size, most_bytes)]
+                if size > max_bytes or listed > MAX_MEMBERS:
+                    return {}, [_too_large(folder.name, listed, size, max_bytes)]
     return members, sorted(findings, key=lambda finding: finding.file)
 
 
-def _said(error: Exception) -> str:
+def _one_line(error: Exception) -> str:
     return " ".join(str(error).split())[:200] or type(error).__name__

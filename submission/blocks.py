@@ -1,4 +1,8 @@
-"""Metadata as blocks within blocks: made of values by path, and written as YAML with a comment above every field."""
+"""Nested blocks of fields, and YAML with a comment above every field.
+
+The YAML is written here because ruamel.yaml, which keeps comments, quotes by the rules of YAML 1.2: the name ``No`` and
+the number ``1e-05`` would be read as something else by the YAML 1.1 readers of the organisers.
+"""
 import math
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -7,7 +11,7 @@ import yaml
 
 
 def nested(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Blocks of the values, which are given by path (keys joined by dots), in the same order."""
+    """Nest values that are given by path (keys joined by dots), in the same order."""
     tree: dict[str, Any] = {}
     for path, value in values.items():
         *above, key = path.split(".")
@@ -19,34 +23,34 @@ def nested(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def to_text(tree: Mapping[str, Any], comments: Mapping[str, str]) -> str:
-    """A tree as YAML; its comment stands above every field where that occurs for the first time.
+    """Write a tree as YAML, with a comment above every field where it occurs first.
 
     Args:
         tree: blocks, lists of blocks, and plain values.
-        comments: by path; ``*`` is every item of a list, or every entry of a block with free names.
+        comments: comments by path; ``*`` stands for an item of a list or a free name.
     """
     return "\n".join(_lines(tree, (), comments, set())) + "\n"
 
 
 def _lines(node: Mapping[str, Any], path: tuple[str, ...], comments: Mapping[str, str],
-           said: set[str]) -> Iterator[str]:
+           commented: set[str]) -> Iterator[str]:
     indent = "  " * len(path)
     for key, value in node.items():
-        # names of classes and devices are free: the table of fields has * in their place
-        here = (*path, "*" if ".".join((*path, "*")) in comments else key)
+        here = (*path, key if ".".join((*path, str(key))) in comments else "*")
         field = ".".join(here)
-        if comments.get(field) and field not in said:
+        if comments.get(field) and field not in commented:
             yield f"{indent}# {comments[field]}"
-        said.add(field)
+        commented.add(field)
         if not value or not isinstance(value, dict | list):
             yield f"{indent}{_scalar(key)}: {_scalar(value)}"
             continue
         yield f"{indent}{_scalar(key)}:"
         if isinstance(value, dict):
-            yield from _lines(value, here, comments, said)
-        for item in value if isinstance(value, list) else ():
+            yield from _lines(value, here, comments, commented)
+            continue
+        for item in value:
             yield f"{indent}  -"
-            yield from _lines(item, (*here, "*"), comments, said)
+            yield from _lines(item, (*here, "*"), comments, commented)
 
 
 def _scalar(value: Any) -> str:

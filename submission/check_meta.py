@@ -1,58 +1,37 @@
-"""Checks of the metadata file: fields and their types, then what they say; of the results, see ``check_results``."""
-import re
-import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+"""Checks of the metadata file: its schema, and whether its values agree with each other and with the package.
+
+Overall log loss is a mean over clips, so it lies between the least and the greatest of the classes, and of the
+devices; overall accuracy is the mean of the classes' accuracies (``evaluation.metrics``). Results that contradict this
+are only a warning: the figures are the authors' own.
+"""
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from submission import check_results
+from submission import schema
 from submission.findings import Finding, named
-from submission.rules import Field, Rules
+from submission.rules import DEMO_SUFFIX, Rules
 from task1a.errors import shown
 from task1a.files import YAMLError, parse_yaml
 
 MAX_BYTES = 64 * 1024
 
-_MISSING = object()
-_EMAIL = re.compile(r"[^@\s]+@[^@\s.]+(\.[^@\s.]+)+")
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 # reserved for examples by RFC 2606
 _EXAMPLE_DOMAINS = ("@example.org", "@example.com", "@example.net")
-# a number of values, what they take together, and how many bytes that is counted by
+# a number of values, the field with their size, and the bytes in one unit of that field
 _SIZES = (("total_parameters_non_zero", "model_size", 1024), ("total_parameters", "total_model_size", 1))
-
-
-def _is_text(value: Any) -> bool:
-    return isinstance(value, str) and value.strip() != "" and not _CONTROL.search(value)
-
-
-def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= sys.maxsize
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= sys.float_info.max
-
-
-_KINDS: dict[str, tuple[Callable[[Any], bool], str]] = {
-    "block": (lambda value: isinstance(value, Mapping) and len(value) > 0, "a block of fields"),
-    "list": (lambda value: isinstance(value, list) and len(value) > 0, "a list with at least one item"),
-    "optional list": (lambda value: value is None or isinstance(value, list), "a list, or null"),
-    "text": (_is_text, "text"),
-    "optional text": (lambda value: value is None or _is_text(value), "text, or null"),
-    "count": (_is_count, "a whole number"),
-    "optional count": (lambda value: value is None or _is_count(value), "a whole number, or null"),
-    "number": (_is_number, "a number, not below 0"),
-    "optional number": (lambda value: value is None or _is_number(value), "a number, not below 0, or null"),
-    "percent": (lambda value: _is_number(value) and value <= 100, "a number from 0 to 100"),
-    "flag": (lambda value: isinstance(value, bool), "true or false"),
-}
+# tolerances for figures that were rounded to one decimal (percent) or two (log loss)
+_ACCURACY_ROUNDING = 0.1
+_LOG_LOSS_ROUNDING = 0.01
+# scikit-learn replaces probabilities below the epsilon of a double by it
+_GREATEST_LOG_LOSS = 52 * math.log(2)
 
 
 def read(data: bytes, file: str) -> tuple[Mapping[str, Any] | None, list[Finding]]:
-    """Parse a metadata file as a stranger hands it in.
+    """Parse a metadata file of any origin.
 
     Returns:
-        Its blocks, or None and why there are none.
+        Its content, or None and the reason.
     """
     try:
         meta = parse_yaml(data)
@@ -68,123 +47,67 @@ def check(meta: Mapping[str, Any], file: str, label: str, labels: Sequence[str],
     """Check the content of a metadata file.
 
     Args:
-        meta: its blocks.
+        meta: content of the file.
         file: its name in findings.
-        label: of the folder it lies in.
-        labels: of the columns of the system output beside it; empty where they are not known.
+        label: name of its folder.
+        labels: labels of the system output beside it; empty if they are not known.
         rules: the edition.
     """
-    return [*check_fields(meta, file, rules.fields), *_unknown_fields(meta, file, rules),
-            *_check_submission(meta, file, label, rules), *_check_complexity(meta, file, rules),
-            *check_results.check(meta, file, labels, rules)]
+    findings = schema.check(rules.metadata, meta, file, unknown="warning")
+    wrong = {finding.where for finding in findings if finding.level == "error"}
+    valid = {path: at(meta, path) for path, _ in schema.leaves(rules.metadata) if path not in wrong}
 
+    name = valid.get("submission.name")
+    if valid.get("submission.label") not in (None, label):
+        findings.append(Finding("error", file, "submission.label", shown(valid["submission.label"]),
+                                f"the name of its folder, {label}"))
+    if name is not None and name.endswith(DEMO_SUFFIX):
+        findings.append(Finding("not_submittable", file, "submission.name", f"{shown(name)}, a system trained on demo "
+                                "data", "a system trained on the challenge's data"))
+    authors = valid.get("submission.authors")
+    findings += check_authors(authors, file, "submission.authors")
+    if authors and not any(at(author, "corresponding") is True for author in authors):
+        findings.append(Finding("error", file, "submission.authors", "no corresponding author", "exactly one"))
 
-def check_fields(meta: Mapping[str, Any], file: str, fields: Sequence[Field]) -> Iterator[Finding]:
-    """Name every field that is missing or of another kind than the rules say."""
-    wrong: list[str] = []
-    for field in fields:
-        right, expected = _KINDS[field.kind]
-        for where, value in _find(meta, field.path.split(".")):
-            if where.startswith(tuple(wrong)):
-                continue
-            if value is _MISSING:
-                if field.required:
-                    yield Finding("error", file, where, "no such field", expected)
-            elif not right(value):
-                if "*" not in field.path:  # what lies in a list that should be a block, or the other way round
-                    wrong += [f"{where}.", f"{where}["]
-                yield Finding("error", file, where, "null" if value is None else shown(value), expected)
+    findings += _check_sizes(valid, file, rules)
+    for path in rules.result_blocks:
+        results = at(meta, path)
+        others = list(_check_names(results, path, file, labels, rules))
+        findings += others
+        if results and not others and not any(f"{where}.".startswith(f"{path}.") for where in wrong):
+            findings += _check_scores(results, path, file)
+    return findings
 
 
 def check_authors(authors: Any, file: str, where: str) -> Iterator[Finding]:
-    """Check what the authors' fields say: addresses that can be written to, at most one corresponding author."""
+    """Check that the authors are not those of the example, and that at most one is the corresponding author."""
     authors = [author for author in authors if isinstance(author, Mapping)] if isinstance(authors, list) else []
-    emails = [(index, author["email"]) for index, author in enumerate(authors) if _is_text(author.get("email"))]
-    for index, email in emails:
-        if not _EMAIL.fullmatch(email):
-            yield Finding("error", file, f"{where}[{index}].email", shown(email), "an e-mail address")
-    examples = [email for _, email in emails if email.lower().endswith(_EXAMPLE_DOMAINS)]
-    if examples:
-        yield Finding("not_submittable", file, where, f"{shown(examples[0])}, an author of the example",
-                      "authors of your own (--authors FILE)")
+    for author in authors:
+        email = author.get("email")
+        if isinstance(email, str) and email.lower().endswith(_EXAMPLE_DOMAINS):
+            yield Finding("not_submittable", file, where, f"{shown(email)}, an author of the example",
+                          "authors of your own (--authors FILE)")
+            break
     corresponding = sum(author.get("corresponding") is True for author in authors)
     if corresponding > 1:
         yield Finding("error", file, where, f"{corresponding} corresponding authors", "exactly one")
 
 
-def _find(node: Any, keys: Sequence[str], above: str = "") -> Iterator[tuple[str, Any]]:
-    """Every place that the keys lead to, and its value; none where a block on the way is missing or is no block."""
-    key, *rest = keys
-    if isinstance(node, list):
-        places = [(f"{above}[{index}]", value) for index, value in enumerate(node)] if key == "*" else []
-    elif isinstance(node, Mapping):
-        entries = node.items() if key == "*" else [(key, node.get(key, _MISSING))]
-        places = [(_below(above, name), value) for name, value in entries]
-    else:
-        places = []
-    for where, value in places:
-        if not rest:
-            yield where, value
-        elif value is not _MISSING:
-            yield from _find(value, rest, where)
-
-
-def _below(above: str, key: Any) -> str:
-    return f"{above}.{named(key)}" if above else named(key)
-
-
-def _unknown_fields(meta: Mapping[str, Any], file: str, rules: Rules) -> Iterator[Finding]:
-    """Yield fields that the edition does not have: misspelt ones, or another edition's."""
-    for block in rules.fields:
-        if block.kind == "block" and not any(field.path == f"{block.path}.*" for field in rules.fields):
-            keys = [field.path.rpartition(".")[2] for field in rules.fields if _is_in(field, block)]
-            for where, value in _find(meta, block.path.split(".")):
-                unknown = [key for key in value if key not in keys] if isinstance(value, Mapping) else []
-                for key in unknown:
-                    yield Finding("warning", file, _below(where, key), f"a field that {rules.name} does not have",
-                                  f"only {', '.join(keys)} there")
-    for key in meta:
-        if key not in ("submission", "system", "results"):
-            yield Finding("warning", file, _below("", key), f"a block that {rules.name} does not have",
-                          "only submission, system and results")
-
-
-def _is_in(field: Field, block: Field) -> bool:
-    return field.path.rpartition(".")[0] == block.path
-
-
-def _check_submission(meta: Mapping[str, Any], file: str, label: str, rules: Rules) -> Iterator[Finding]:
-    stated, abbreviation, name = (at(meta, f"submission.{key}") for key in ("label", "abbreviation", "name"))
-    if _is_text(stated) and stated != label:
-        yield Finding("error", file, "submission.label", shown(stated), f"the name of its folder, {label}")
-    if _is_text(abbreviation) and len(abbreviation) > rules.abbreviation_length:
-        yield Finding("error", file, "submission.abbreviation", shown(abbreviation),
-                      f"at most {rules.abbreviation_length} characters, not {len(abbreviation):,}")
-    if _is_text(name) and name.endswith(rules.demo_suffix):
-        yield Finding("not_submittable", file, "submission.name", f"{shown(name)}, a system trained on demo data",
-                      "a system trained on the challenge's data")
-    authors = at(meta, "submission.authors")
-    yield from check_authors(authors, file, "submission.authors")
-    if isinstance(authors, list) and authors and not any(at(author, "corresponding") is True for author in authors):
-        yield Finding("error", file, "submission.authors", "no corresponding author", "exactly one")
-
-
-def _check_complexity(meta: Mapping[str, Any], file: str, rules: Rules) -> Iterator[Finding]:
+def _check_sizes(valid: Mapping[str, Any], file: str, rules: Rules) -> Iterator[Finding]:
     block = "system.complexity"
-    total, non_zero = (at(meta, f"{block}.{key}") for key in ("total_parameters", "total_parameters_non_zero"))
-    if _is_count(total) and _is_count(non_zero) and non_zero > total:
+    total, non_zero = (valid.get(f"{block}.{key}") for key in ("total_parameters", "total_parameters_non_zero"))
+    if total is not None and non_zero is not None and non_zero > total:
         yield Finding("error", file, f"{block}.total_parameters_non_zero", f"{non_zero:,}",
                       f"no more than total_parameters, {total:,}")
     for values, size, unit in _SIZES:
-        count, amount = (at(meta, f"{block}.{key}") for key in (values, size))
-        if _is_count(count) and _is_number(amount) and count > 8 * unit * float(amount):
+        count, amount = (valid.get(f"{block}.{key}") for key in (values, size))
+        if count is not None and amount is not None and count > 8 * unit * float(amount):
             yield Finding("error", file, f"{block}.{size}", f"{unit * float(amount):,.15g} bytes",
                           f"at least a bit for each of {count:,} values ({values})")
     for limit in rules.limits:
-        value = at(meta, limit.path)
-        if not _is_number(value):
+        if valid.get(limit.path) is None:
             continue
-        amount = float(value) * limit.unit_per_field
+        amount = float(valid[limit.path]) * limit.unit_per_field
         found = f"{amount:,.15g} {limit.unit}"
         if amount > limit.max:
             yield Finding("error", file, limit.path, found, f"at most {limit.max:,} {limit.unit}")
@@ -195,8 +118,53 @@ def _check_complexity(meta: Mapping[str, Any], file: str, rules: Rules) -> Itera
             yield Finding("warning", file, limit.path, found, "more than none")
 
 
-def at(meta: Any, path: str) -> Any:
-    """The value at the path of a field; None where there is none."""
+def _check_names(results: Any, path: str, file: str, labels: Sequence[str], rules: Rules) -> Iterator[Finding]:
+    """Check that there is a result for every label and device, and no other."""
+    classes, devices = at(results, "class_wise"), at(results, "device_wise")
+    if isinstance(classes, Mapping) and classes and labels:
+        for name in classes:
+            if name not in labels:
+                yield Finding("error", file, f"{path}.class_wise", shown(name),
+                              "the labels of the output's columns only")
+        missing = [label for label in labels if label not in classes]
+        if missing:
+            yield Finding("not_submittable", file, f"{path}.class_wise", f"no {', '.join(missing)}",
+                          "a result for every label of the output's columns")
+    if isinstance(devices, Mapping) and devices and set(devices) != set(rules.devices):
+        yield Finding("not_submittable", file, f"{path}.device_wise", f"the devices {' '.join(map(named, devices))}",
+                      f"those of {rules.name}: {' '.join(rules.devices)}")
+
+
+def _check_scores(results: Mapping[str, Any], path: str, file: str) -> Iterator[Finding]:
+    """Check whether scores of the right type can be true together."""
+    overall, classes, devices = results["overall"], results["class_wise"], results["device_wise"]
+    scores = {"overall": overall}
+    scores |= {f"class_wise.{named(name)}": score for name, score in classes.items()}
+    scores |= {f"device_wise.{named(name)}": score for name, score in devices.items()}
+
+    for where, score in scores.items():
+        if not 0 < score["logloss"] <= _GREATEST_LOG_LOSS:
+            yield Finding("warning", file, f"{path}.{where}.logloss", f"{score['logloss']:.6g}",
+                          f"more than 0, and not above {_GREATEST_LOG_LOSS:.2f}, where every clip is wrong")
+    by_class = [score["logloss"] for score in classes.values()]
+    by_device = [score["logloss"] for score in devices.values()]
+    least = max(min(by_class), min(by_device))
+    greatest = min(max(by_class), max(by_device))
+    if not least - _LOG_LOSS_ROUNDING <= overall["logloss"] <= greatest + _LOG_LOSS_ROUNDING:
+        yield Finding("warning", file, f"{path}.overall.logloss", f"{overall['logloss']:.6g}",
+                      f"{least:.6g} to {greatest:.6g}, between the least and the greatest of classes and devices")
+
+    accuracy = overall["accuracy"]
+    mean = sum(score["accuracy"] for score in classes.values()) / len(classes)
+    if 0 < max(score["accuracy"] for score in scores.values()) <= 1:
+        yield Finding("warning", file, f"{path}.overall.accuracy", f"{accuracy:.6g}", "percent, not a share of 1")
+    elif abs(accuracy - mean) > _ACCURACY_ROUNDING + 1e-9:
+        yield Finding("warning", file, f"{path}.overall.accuracy", f"{accuracy:.6g}",
+                      f"{mean:.6g}, the mean of the classes' accuracies")
+
+
+def at(node: Any, path: str) -> Any:
+    """The value at the path of a field; None if there is none."""
     for key in path.split("."):
-        meta = meta.get(key) if isinstance(meta, Mapping) else None
-    return meta
+        node = node.get(key) if isinstance(node, Mapping) else None
+    return node

@@ -1,7 +1,7 @@
-"""Check a system output as a stranger hands it in: of any size, with anything in it.
+"""Check a system output of any origin, size and content.
 
-Every violation is told with its line. Rows are looked at in blocks: one that is right as a whole is passed over
-quickly, the rows of another are looked at one by one.
+Every violation is reported with its line. The rows of a block are checked at once and, if something is wrong, one by
+one.
 """
 import math
 import re
@@ -10,32 +10,27 @@ from itertools import chain, islice
 
 import numpy as np
 
-from submission.findings import Finding, shown
+from submission.findings import Finding
 from submission.rules import Rules
-from task1a.challenge import CLIP_FOLDER, SUM_TOLERANCE
+from task1a.challenge import CLIP_FOLDER, KEY_COLUMNS, SUM_TOLERANCE
+from task1a.errors import shown
 
-MOST_LABELS = 100
-MOST_TOLD = 10_000
-"""violations of one file"""
-MOST_LINE_BYTES = 4096
-"""of one line; where one is longer, no line is looked at, so that no check meets more than it can bear"""
+MAX_LABELS = 100
+MAX_VIOLATIONS = 10_000
+"""maximum number of reported violations of one file"""
+MAX_LINE_BYTES = 4096
+"""maximum length of a line; if one is longer, nothing else is checked, which bounds the time of every check"""
 
-_OTHER_ROWS = 100_000  # of a data set that is not the challenge's
-_ROW_BYTES = 320  # two names, ten numbers of all their digits, and the tabs
+_EXTRA_ROWS = 100_000  # for data sets other than the challenge's
+_ROW_BYTES = 320  # two names, ten numbers with all digits, and the tabs
 _BLOCK = 1024
-_KEYS = ("filename", "scene_label")
-# float() takes more than decimal numbers: nan, 1_0, the digits of other scripts, spaces around them
+# float() accepts more than decimal numbers: nan, 1_0, the digits of other scripts, spaces around them
 _NUMBER_CHARACTERS = re.compile(r"[0-9.eE+\-\t]*")
 
 
-def most_rows(rules: Rules) -> int:
-    """How many rows are looked at."""
-    return len(rules.files) + _OTHER_ROWS
-
-
-def most_bytes(rules: Rules) -> int:
-    """The largest output that is looked at."""
-    return _ROW_BYTES * most_rows(rules)
+def max_bytes(rules: Rules) -> int:
+    """Maximum size of an output that is checked."""
+    return _ROW_BYTES * (len(rules.files) + _EXTRA_ROWS)
 
 
 def check(data: bytes, file: str, rules: Rules) -> tuple[tuple[str, ...], list[Finding]]:
@@ -47,20 +42,22 @@ def check(data: bytes, file: str, rules: Rules) -> tuple[tuple[str, ...], list[F
         rules: the edition.
 
     Returns:
-        The labels of its columns (none where they cannot be told), and what is wrong.
+        The labels of its columns (empty if the header is wrong), and the findings.
     """
     rows_expected = f"a row for each of {len(rules.files):,} files"
     count = data.count(b"\n")
-    if count > most_rows(rules) or len(data) > most_bytes(rules):
+    if count > len(rules.files) + _EXTRA_ROWS or len(data) > max_bytes(rules):
         return (), [Finding("error", file, "", f"{count:,} lines, {len(data):,} bytes", rows_expected)]
     findings = []
     if b"\r" in data:
         findings.append(Finding("error", file, "", "carriage returns", "lines that end with LF"))
         data = data.replace(b"\r\n", b"\n")
     lines = data.removesuffix(b"\n").split(b"\n")
+    labels: tuple[str, ...] = ()
     violations: Iterator[Finding] = iter(())
-    if max(map(len, lines)) > MOST_LINE_BYTES:
-        labels, violations = (), _check_lengths(lines, file)
+    if max(map(len, lines)) > MAX_LINE_BYTES:
+        violations = (Finding("error", file, f"line {number}", f"{len(line):,} bytes", f"at most {MAX_LINE_BYTES:,}")
+                      for number, line in enumerate(lines, start=1) if len(line) > MAX_LINE_BYTES)
     else:
         header, *rows = lines
         labels, wrong = _check_header(header, file, rules)
@@ -69,26 +66,20 @@ def check(data: bytes, file: str, rules: Rules) -> tuple[tuple[str, ...], list[F
             findings.append(Finding("error", file, "", "no rows", rows_expected))
         elif labels:
             violations = chain(_check_rows(rows, file, labels), _check_clips(rows, file, rules))
-    findings += islice(violations, MOST_TOLD)
+    findings += islice(violations, MAX_VIOLATIONS)
     if next(violations, None):
-        findings.append(Finding("error", file, "", f"more than {MOST_TOLD:,} violations", "none"))
+        findings.append(Finding("error", file, "", f"more than {MAX_VIOLATIONS:,} violations", "none"))
     return labels, findings
 
 
-def _check_lengths(lines: Sequence[bytes], file: str) -> Iterator[Finding]:
-    for number, line in enumerate(lines, start=1):
-        if len(line) > MOST_LINE_BYTES:
-            yield Finding("error", file, f"line {number}", f"{len(line):,} bytes", f"at most {MOST_LINE_BYTES:,}")
-
-
 def _check_header(header: bytes, file: str, rules: Rules) -> tuple[tuple[str, ...], list[Finding]]:
-    """The labels, none where the columns are wrong, and what is wrong with them."""
+    """The labels, empty if the columns are wrong, and the findings."""
     text = header.decode("utf-8", "replace")
     columns, known = text.split("\t"), " ".join(rules.labels)
-    labels = tuple(columns[len(_KEYS):])
+    labels = tuple(columns[2:])
     if "\N{REPLACEMENT CHARACTER}" in text:
         wrong = Finding("error", file, "line 1", "no UTF-8", "UTF-8 text")
-    elif (tuple(columns[:len(_KEYS)]) != _KEYS or not 2 <= len(labels) <= MOST_LABELS
+    elif (tuple(columns[:2]) != KEY_COLUMNS or not 2 <= len(labels) <= MAX_LABELS
           or len(set(columns)) < len(columns) or "" in columns):
         wrong = Finding("error", file, "line 1", shown(" ".join(columns)), f"the columns {' '.join(rules.columns)}")
     elif set(labels) == set(rules.labels) and labels != rules.labels:
@@ -102,7 +93,7 @@ def _check_header(header: bytes, file: str, rules: Rules) -> tuple[tuple[str, ..
 
 
 def _check_rows(lines: Sequence[bytes], file: str, labels: Sequence[str]) -> Iterator[Finding]:
-    """Yield what is wrong within the rows; ``lines`` are those below the header."""
+    """Yield what is wrong within the rows below the header."""
     for start in range(0, len(lines), _BLOCK):
         block = lines[start:start + _BLOCK]
         if not _all_right(block, labels):
@@ -112,14 +103,14 @@ def _check_rows(lines: Sequence[bytes], file: str, labels: Sequence[str]) -> Ite
 
 
 def _all_right(lines: Sequence[bytes], labels: Sequence[str]) -> bool:
-    """Whether no row of a block is wrong; what this says is never less strict than :func:`_check_row`."""
+    """Whether all rows of a block are valid, at least as strictly as by :func:`_check_row`."""
     try:
         rows = [line.decode("ascii").split("\t") for line in lines]
     except UnicodeDecodeError:
         return False
-    if any(len(row) != len(_KEYS) + len(labels) or not _is_clip(row[0]) for row in rows):
+    if any(len(row) != 2 + len(labels) or not _is_clip(row[0]) for row in rows):
         return False
-    cells = [cell for row in rows for cell in row[len(_KEYS):]]
+    cells = [cell for row in rows for cell in row[2:]]
     if not _NUMBER_CHARACTERS.fullmatch("\t".join(cells)):
         return False
     try:
@@ -132,14 +123,14 @@ def _all_right(lines: Sequence[bytes], labels: Sequence[str]) -> bool:
 
 
 def _check_row(line: bytes, labels: Sequence[str]) -> Iterator[tuple[str, str, str]]:
-    """Yield (field, found, expected) for what is wrong within a row."""
+    """Yield (column, found, expected) for everything that is wrong within a row."""
     try:
         cells = line.decode("utf-8").split("\t")
     except UnicodeDecodeError:
         yield "", "no UTF-8", "UTF-8 text"
         return
-    if len(cells) != len(_KEYS) + len(labels):
-        yield "", f"{len(cells)} columns", f"{len(_KEYS) + len(labels)}"
+    if len(cells) != 2 + len(labels):
+        yield "", f"{len(cells)} columns", f"{2 + len(labels)}"
         return
     filename, scene_label, *cells = cells
     if not _is_clip(filename):
@@ -160,7 +151,7 @@ def _check_row(line: bytes, labels: Sequence[str]) -> Iterator[tuple[str, str, s
 
 
 def _number(cell: str) -> float:
-    """NaN where the cell is none."""
+    """The number in a cell; NaN if it is not a decimal number."""
     try:
         return float(cell) if _NUMBER_CHARACTERS.fullmatch(cell) else math.nan
     except ValueError:
@@ -173,7 +164,7 @@ def _is_clip(filename: str) -> bool:
 
 
 def _check_clips(lines: Sequence[bytes], file: str, rules: Rules) -> Iterator[Finding]:
-    """Yield clips that are there twice, and whether they are the challenge's."""
+    """Yield repeated clips, and a finding if the clips are not those of the challenge."""
     first: dict[str, int] = {}
     nameless = 0
     for line, row in enumerate(lines, start=2):
@@ -187,7 +178,7 @@ def _check_clips(lines: Sequence[bytes], file: str, rules: Rules) -> Iterator[Fi
             first[key] = line
     expected = set(rules.files)
     extra, missing = len(first.keys() - expected), len(expected - first.keys())
-    # a row without a name has been told, and the clip that it was meant for is not known
+    # rows with a wrong name are reported already, and may be meant for the missing clips
     if extra or missing > nameless:
         yield Finding("not_submittable", file, "",
                       f"{len(first):,} files, {extra:,} of them not of the evaluation set, {missing:,} of it missing",

@@ -1,4 +1,4 @@
-"""What a check found, and how it is told."""
+"""Findings of a check, as text and as JSON."""
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
@@ -15,25 +15,29 @@ _NAME_SHOWN = 300
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that is not as the rules want it."""
+    """One violation of the rules."""
 
     level: Level
     """``error``: the package is malformed; ``not_submittable``: well-formed, but not of the challenge's data"""
     file: str
-    """the member of the package, or the package"""
+    """name of the file, or of the package"""
     where: str
-    """line of a table, field of the metadata; empty for the whole file"""
+    """line of a table or field of the metadata; empty for the whole file"""
     found: str
     expected: str
 
     def __str__(self) -> str:
-        """One line that is safe to print, whatever names a stranger's package has."""
-        place = ", ".join(_clipped(part) for part in (self.file, self.where) if part)
-        return _printable(f"{_TITLES[self.level]}: {place}: found {self.found}, expected {self.expected}")
+        """One line that is safe to print, whatever names the package contains."""
+        half = _NAME_SHOWN // 2
+        names = [name if len(name) <= _NAME_SHOWN else f"{name[:half]}...{name[-half:]}"
+                 for name in (self.file, self.where) if name]
+        line = f"{_TITLES[self.level]}: {', '.join(names)}: found {self.found}, expected {self.expected}"
+        # nothing that a terminal would obey, line ends included
+        return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
 
 
 def named(key: Any) -> str:
-    """A key of a stranger's metadata as a part of a field's place."""
+    """A key of a metadata file, which need not be text, as a part of a field's path."""
     return key if isinstance(key, str) else shown(key)
 
 
@@ -43,13 +47,13 @@ def of_level(findings: Iterable[Finding], level: Level) -> tuple[Finding, ...]:
 
 
 def verdict(findings: Iterable[Finding]) -> Verdict:
-    """What the findings come to."""
+    """The verdict on a package with these findings."""
     levels = {finding.level for finding in findings}
     return "invalid" if "error" in levels else "not_submittable" if "not_submittable" in levels else "valid"
 
 
 def tell(findings: Sequence[Finding], challenge: str) -> str:
-    """The findings line by line, the gravest first, and a last line with the verdict."""
+    """The findings line by line, the gravest first, and the verdict in the last line."""
     lines = []
     for level, title in _TITLES.items():
         found = of_level(findings, level)
@@ -66,7 +70,7 @@ def tell(findings: Sequence[Finding], challenge: str) -> str:
 
 
 def as_json(findings: Sequence[Finding], package: str, edition: str) -> dict[str, Any]:
-    """The findings as plain data with keys that other tools may rely on."""
+    """The findings as plain data for other tools, which rely on the keys."""
     return {
         "package": package,
         "edition": edition,
@@ -75,12 +79,3 @@ def as_json(findings: Sequence[Finding], package: str, edition: str) -> dict[str
         "findings": [asdict(finding) for finding in findings],
     }
 
-
-def _clipped(name: str) -> str:
-    half = _NAME_SHOWN // 2
-    return name if len(name) <= _NAME_SHOWN else f"{name[:half]}...{name[-half:]}"
-
-
-def _printable(text: str) -> str:
-    """Text without anything that a terminal would obey, line ends included."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -1,7 +1,7 @@
-"""A draft of the technical report on a system: what its run knows is filled in, what only its authors know is marked.
+"""A draft of the technical report on a system, with marks where the authors have to write.
 
 The draft is Markdown, ready to be edited. A digest in its first line tells a report that was edited, which is left
-alone, from a draft, which is written anew with every package.
+alone, from a draft, which is rewritten with every package.
 """
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -11,11 +11,12 @@ from typing import Any
 import jinja2
 import yaml
 
-from submission.meta_yaml import METHODS, Records
+from submission.meta_yaml import Records
 from submission.rules import Rules
+from task1a.config import NETWORKS
 
 SUFFIX = ".report.md"
-"""follows the label in the file's name"""
+"""end of the file's name, after the label"""
 
 _TEMPLATE = Path(__file__).with_name("report.md.jinja")
 _SCOPES = {"global": "the smallest of all layers together", "layer": "the smallest of every layer",
@@ -28,7 +29,7 @@ def draft(meta: Mapping[str, Any], records: Sequence[Records], rules: Rules) -> 
 
     Args:
         meta: the system's metadata.
-        records: of the system's run; of one for each split where the edition has splits.
+        records: records of the system's run, or of one run for each split.
         rules: the edition.
 
     Raises:
@@ -37,22 +38,23 @@ def draft(meta: Mapping[str, Any], records: Sequence[Records], rules: Rules) -> 
     last = records[-1]
     titles = [f"Trained on {split.removeprefix('split_')} % of the training data" for split in rules.splits]
     runs = dict(zip(titles or [""], records, strict=True))
-    largest = max(runs, key=lambda title: sum(tensor["values"] * tensor["bits"]
-                                              for tensor in runs[title].complexity["tensors"]))
+    stored_bits = {title: sum(tensor["values"] * tensor["bits"] for tensor in record.complexity["tensors"])
+                   for title, record in runs.items()}
+    largest = max(stored_bits, key=stored_bits.get)
     stated = meta["system"]["complexity"]
     limits = [(limit, stated[limit.path.rpartition(".")[2]]) for limit in rules.limits]
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True,
                                      keep_trailing_newline=True)
     environment.filters |= {"number": _number, "decimals": _decimals, "cell": _cell, "yaml": _yaml}
     text = environment.from_string(_TEMPLATE.read_text(encoding="utf-8")).render(
-        meta=meta, rules=rules, runs=runs, last=last, methods=METHODS, scopes=_SCOPES, schedules=_SCHEDULES,
+        meta=meta, rules=rules, runs=runs, last=last, networks=NETWORKS, scopes=_SCOPES, schedules=_SCHEDULES,
         members={name: last.members.get(name) for name in last.config["ensemble"]}, largest=largest,
         operations=runs[largest].complexity["multiply_accumulates"], models=_models(runs[largest]), limits=limits)
     return f"{_mark(text)}\n{text}"
 
 
 def is_untouched(path: Path) -> bool:
-    """Whether a draft is as it was written."""
+    """Whether a draft has not been edited."""
     mark, _, text = path.read_text(encoding="utf-8", errors="replace").partition("\n")
     return mark == _mark(text)
 
@@ -63,15 +65,18 @@ def _mark(text: str) -> str:
 
 
 def _models(records: Records) -> dict[str, list[dict[str, Any]]]:
-    """Rows of the table of tensors, the last with their sums, for each of the system's models."""
+    """For each model of the system, the rows of its table of tensors, the last one with the sums."""
     names = [*records.config["ensemble"]] or [records.config["system"]]
     files = [model["file"] for model in records.complexity["models"]]
     tables = {}
     for index, (name, file) in enumerate(zip(names, files, strict=True)):
-        rows = [{"name": f"`{tensor['name']}`", "shape": " × ".join(map(str, tensor["shape"])) or "scalar",
-                 "type": tensor["dtype"], "counts": (tensor["values"], tensor["non_zero"], tensor["bytes"],
-                                                     -(-tensor["values"] * tensor["bits"] // 8))}
-                for tensor in records.complexity["tensors"] if tensor["model"] == index]
+        rows = []
+        for tensor in records.complexity["tensors"]:
+            if tensor["model"] == index:
+                stored_bytes = -(-tensor["values"] * tensor["bits"] // 8)
+                rows.append({"name": f"`{tensor['name']}`", "shape": " × ".join(map(str, tensor["shape"])) or "scalar",
+                             "type": tensor["dtype"],
+                             "counts": (tensor["values"], tensor["non_zero"], tensor["bytes"], stored_bytes)})
         sums = [sum(column) for column in zip(*(row["counts"] for row in rows), strict=True)]
         tables[f"{name}: {file}"] = [*rows, {"name": "together", "shape": "", "type": "", "counts": sums}]
     return tables
@@ -89,7 +94,7 @@ def _decimals(scores: Mapping[str, float] | None, key: str, digits: int) -> str:
 
 
 def _cell(text: str) -> str:
-    """Text that does not end its cell of a table."""
+    """Text with escaped bars, which would end the cell of a table."""
     return str(text).replace("|", "\\|")
 
 

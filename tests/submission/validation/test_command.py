@@ -110,8 +110,11 @@ def test_a_file_that_may_not_be_read(tmp_path, monkeypatch, capsys):
     assert "Permission denied" in capsys.readouterr().err
 
 
-def test_it_starts_without_the_heavy_libraries():
-    code = ("import sys, submission.validate\n"
-            "print([name for name in ('torch', 'pandas', 'dcase_util', 'scipy', 'sklearn') if name in sys.modules])")
+@pytest.mark.parametrize(("module", "heavy"), [
+    ("submission.validate", {"torch", "pandas", "dcase_util", "scipy", "sklearn"}),
+    ("submission.package", {"torch", "dcase_util", "scipy", "matplotlib"}),
+])
+def test_commands_start_without_the_heavy_libraries(module, heavy):
+    code = f"import sys, {module}; print(sorted({heavy} & sys.modules.keys()))"
     done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"

@@ -71,35 +71,30 @@ def test_every_field_that_the_organisers_ask_for(golden, year):
         assert (finding.level, finding.where, finding.found) == ("error", place, "no such field")
 
 
-@pytest.mark.parametrize(("year", "path", "value", "told"), [
+@pytest.mark.parametrize(("year", "key", "value", "told"), [
+    ("2022", "total_parameters", 128_000, None),
     ("2022", "total_parameters", 128_001, "128,001 parameters"),
+    ("2022", "macs", 30_000_000, None),
     ("2022", "macs", 30_000_001, "30,000,001 multiply-accumulates"),
-    ("2023", "macs", 10**9, "1,000,000,000 multiply-accumulates"),
-    ("2023", "total_model_size", 128_001, "128,001 bytes"),
-    ("2024", "total_model_size", 131_072, "131,072 bytes"),
-    ("2024", "macs", 30_000_001, "30,000,001 multiply-accumulates"),
-    ("2023", "total_model_size", 45390.5, "45390.5"),
-    ("2024", "total_model_size", 2_000, "2,000 bytes"),
-    ("2023", "memory_use", -1, "-1"),
     ("2022", "macs", None, "null"),
+    ("2023", "macs", 10**9, "1,000,000,000 multiply-accumulates"),
+    ("2023", "total_parameters", 130_000, None),
+    ("2023", "total_model_size", 128_000, None),
+    ("2023", "total_model_size", 128_001, "128,001 bytes"),
+    ("2023", "total_model_size", 45390.5, "45390.5"),
+    ("2023", "memory_use", 1.5e6, None),
+    ("2023", "memory_use", -1, "-1"),
+    ("2024", "total_model_size", 131_072, "131,072 bytes"),
+    ("2024", "total_model_size", 2_000, "2,000 bytes"),
+    ("2024", "macs", 30_000_001, "30,000,001 multiply-accumulates"),
 ])
-def test_limits_and_counts(golden, found, year, path, value, told):
+def test_limits_and_counts(golden, found, year, key, value, told):
     package = golden(year)
     meta = yaml.safe_load(package.members[package.meta])
-    meta["system"]["complexity"][path] = value
-    [finding] = found(package.members | {package.meta: yaml.safe_dump(meta).encode()}, package.rules)
-    assert (finding.level, finding.where) == ("error", f"system.complexity.{path}")
-    assert finding.found == told
-
-
-@pytest.mark.parametrize(("year", "path", "value"), [
-    ("2022", "total_parameters", 128_000), ("2022", "macs", 30_000_000), ("2023", "total_model_size", 128_000),
-    ("2023", "total_parameters", 130_000), ("2023", "memory_use", 1.5e6)])
-def test_within_the_limits(golden, found, year, path, value):
-    package = golden(year)
-    meta = yaml.safe_load(package.members[package.meta])
-    meta["system"]["complexity"][path] = value
-    assert found(package.members | {package.meta: yaml.safe_dump(meta).encode()}, package.rules) == []
+    meta["system"]["complexity"][key] = value
+    findings = found(package.members | {package.meta: yaml.safe_dump(meta).encode()}, package.rules)
+    assert [(finding.level, finding.where, finding.found) for finding in findings] == (
+        [("error", f"system.complexity.{key}", told)] if told else [])
 
 
 def test_every_split_has_an_output_of_its_own(golden, found):
@@ -119,11 +114,14 @@ def test_every_split_has_an_output_of_its_own(golden, found):
 def test_results_of_every_split(golden, found):
     package = golden("2024")
     meta = yaml.safe_load(package.members[package.meta])
-    meta["results"]["development_dataset"]["split_25"]["overall"]["logloss"] = 9.0
-    meta["results"]["development_dataset"]["split_50"]["class_wise"]["beach"] = {"logloss": 1.0, "accuracy": 54.5}
+    splits = meta["results"]["development_dataset"]
+    splits["split_5"]["overall"]["logloss"] = 9.0
+    splits["split_50"]["overall"]["logloss"] = None  # hides no finding about split_5
+    splits["split_50"]["class_wise"]["beach"] = {"logloss": 1.0, "accuracy": 54.5}
     findings = found(package.members | {package.meta: yaml.safe_dump(meta).encode()}, package.rules)
     assert [(finding.level, finding.where) for finding in findings] == [
-        ("warning", f"{RESULTS}.split_25.overall.logloss"), ("error", f"{RESULTS}.split_50.class_wise")]
+        ("error", f"{RESULTS}.split_50.overall.logloss"), ("warning", f"{RESULTS}.split_5.overall.logloss"),
+        ("error", f"{RESULTS}.split_50.class_wise")]
 
 
 NAMES = {"2021": "DCASE 2021 Task 1A", "2022": "DCASE 2022 Task 1", "2024": "DCASE 2024 Task 1"}
@@ -146,7 +144,7 @@ def test_2022_and_2023_differ_in_a_few_fields(golden, found):
         ("error", "system.complexity.total_model_size"), ("error", "system.energy_consumption")]
     package, rules = golden("2023"), golden("2022").rules
     assert [(finding.level, finding.where) for finding in found(package.members, rules)] == [
-        ("warning", "system.energy_consumption"), ("warning", "system.complexity.total_model_size")]
+        ("warning", "system.complexity.total_model_size"), ("warning", "system.energy_consumption")]
 
 
 @pytest.mark.parametrize("year", ["2022", "2023", "2024"])

@@ -194,7 +194,7 @@ def test_more_members_than_a_package_has(tmp_path, golden, write_zip):
     assert [finding.found for finding in validate(path, golden().rules)] == ["1,001 files of 0 bytes"]
     path = write_zip(tmp_path / "p.zip", {f"{number:0100}": b"" for number in range(8000)})
     [finding] = validate(path, golden().rules)
-    assert finding.found.startswith("a table of contents of 1,168,000 bytes")
+    assert finding.found.startswith("its table of contents has 1,168,000 bytes")
 
 
 @pytest.mark.parametrize("data", [b"", b"PK\x03\x04 junk", b"PK\x05\x06" + bytes(18), b"PK\x05\x06" + b"\xff" * 18,

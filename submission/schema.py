@@ -1,0 +1,324 @@
+"""The schema of the metadata file and of the authors' file: one pydantic model for the fields of all editions.
+
+A field states the years that have it, and whether only the authors can know it. :func:`metadata` and
+:func:`authors_file` select the fields of one edition.
+"""
+import re
+import sys
+from collections.abc import Iterator
+from copy import copy
+from functools import cache
+from typing import Annotated, Any, get_args
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, create_model
+from pydantic.fields import FieldInfo
+
+from submission.findings import Finding, Level
+from task1a.errors import shown
+
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+_EMAIL = re.compile(r"[^@\s]+@[^@\s.]+(\.[^@\s.]+)+")
+
+
+def _check_text(value: str) -> str:
+    if not value.strip() or _CONTROL.search(value):
+        raise ValueError("text without control characters")
+    return value
+
+
+def _check_email(value: str) -> str:
+    if not _EMAIL.fullmatch(value):
+        raise ValueError("an e-mail address")
+    return value
+
+
+Text = Annotated[str, AfterValidator(_check_text)]
+Email = Annotated[Text, AfterValidator(_check_email)]
+Count = Annotated[int, Field(ge=0, le=sys.maxsize)]
+Number = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Percent = Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)]
+
+
+class Block(BaseModel):
+    """A block of fields, required unless they have a default; its docstring is the comment above the block."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", protected_namespaces=())
+
+
+def _field(comment: str | None = None, since: int = 2021, until: int = 2024, by_authors: bool = False,
+           **settings: Any) -> Any:
+    """Describe a field.
+
+    Args:
+        comment: written above the field; ``{task}`` stands for the third part of a label.
+        since: first edition with the field.
+        until: last edition with the field.
+        by_authors: only the authors can know the value.
+        **settings: default and constraints, as for ``pydantic.Field``.
+    """
+    facts = {"since": since, "until": until, "by_authors": by_authors}
+    return Field(description=comment, json_schema_extra=facts, **settings)
+
+
+class Affiliation(Block):
+    """Where the author works."""
+
+    abbreviation: Text = _field("Short name of the institute; the corresponding author's is the second part of the "
+                                "label.")
+    institute: Text = _field("Full name of the university or company.")
+    department: Text | None = _field("Department or group; null if there is none.")
+    location: Text | None = _field("City and country.")
+
+
+class Author(Block):
+    """One of the authors."""
+
+    lastname: Text = _field("Family name.")
+    firstname: Text = _field("Given name.")
+    email: Email = _field("An address the organisers can write to.")
+    corresponding: bool = _field("true at exactly one author: the one who answers the organisers.", default=False)
+    affiliation: Affiliation
+
+
+class Submission(Block):
+    """What is handed in, and by whom."""
+
+    label: Text = _field("Lastname_Institute_{task}_N, N from 1 to 4, of the corresponding author; the folder's name "
+                         "and the files' stem.")
+    name: Text = _field("Full name of the system, for the result tables.")
+    abbreviation: Text = _field("The same for narrow tables: ten characters at most.", max_length=10)
+    authors: list[Author] = _field("Everybody who shares in the system, in the order of the report.", by_authors=True,
+                                   min_length=1)
+
+
+class Description(Block):
+    """Key words by which the organisers compare systems; several are separated by commas."""
+
+    input_sampling_rate: Text = _field("Of the audio as the features are computed from it.")
+    acoustic_features: Text = _field("What the model sees of a clip.")
+    embeddings: Text | None = _field("Pre-trained embedding networks; null if there are none.", until=2023)
+    data_augmentation: Text | None = _field("How training clips were varied; null if they were not.")
+    machine_learning_method: Text = _field("Kind of model.")
+    ensemble_method_subsystem_count: Count | None = _field("Number of models that are combined; null for a single one.",
+                                                           until=2023)
+    decision_making: Text | None = _field("How the scene label follows from the model's outputs.", until=2023)
+    external_data_usage: Text | None = _field("How data from outside the task was used; null if none was.",
+                                              by_authors=True)
+    complexity_management: Text | None = _field("How the model was brought below the size limit; null if nothing was "
+                                                "done.")
+    pipeline: Text = _field("Steps from the data to the model that is handed in, in their order.", since=2022)
+    framework: Text = _field("Machine learning library.", since=2022)
+    split_adaptations: Text | None = _field("What differs between the systems of the splits; null if they were all "
+                                            "made alike.", since=2024, by_authors=True)
+    system_adaptations: Text | None = _field("What was done for the sake of little training data; null if nothing "
+                                             "was.", since=2024, by_authors=True)
+
+
+class Complexity(Block):
+    """Size of everything that is needed from the features to the probabilities."""
+
+    total_parameters: Count = _field("All stored values, running statistics of normalizations included.")
+    total_parameters_non_zero: Count = _field("Those that are not zero.", until=2023)
+    model_size: Number = _field("In KB of 1,024 bytes: each non-zero value counts the bytes of its stored type. The "
+                                "limit is 128.", until=2021)
+    total_model_size: Count = _field("In bytes: every value, zeros too, counts the bytes of its stored type. The limit "
+                                     "is 128,000.", since=2023)
+    memory_use: Number | None = _field("Peak memory of inference in bytes; null if it was not measured.", since=2022,
+                                       until=2023, by_authors=True)
+    macs: Count = _field("Multiply-accumulate operations for one clip of one second. The limit is 30,000,000.",
+                         since=2022)
+
+
+class EnergyConsumption(Block):
+    """Measured in kWh, all three on the same machine."""
+
+    training: Number = _field("Of the training.", by_authors=True)
+    inference: Number = _field("Of predicting the evaluation set.", by_authors=True)
+    baseline_inference: Number = _field("Of the same with the organisers' baseline.", by_authors=True)
+
+
+class ExternalDataset(Block):
+    """A data set from outside the task."""
+
+    name: Text = _field("Name of the data set.")
+    url: Text = _field("Where it can be had.")
+    total_audio_length: Number = _field("In minutes.")
+
+
+class System(Block):
+    """How the system works."""
+
+    description: Description
+    complexity: Complexity
+    energy_consumption: EnergyConsumption = _field(since=2023, until=2023)
+    external_datasets: list[ExternalDataset] | None = _field(
+        "Data from outside the task, each set with name, url and total_audio_length in minutes; empty if none was "
+        "used.", by_authors=True)
+    source_code: Text | None = _field("Address of the published source code; null if it is not published.",
+                                      by_authors=True)
+
+
+class OverallScores(Block):
+    """Over all clips."""
+
+    logloss: Number = _field("Mean log loss, natural logarithm.")
+    accuracy: Percent = _field("Mean of the classes' accuracies, in percent.")
+
+
+class ClassScores(Block):
+    """Scores of one class."""
+
+    logloss: Number = _field("Mean log loss of the class.")
+    accuracy: Percent = _field("Clips of the class that are labelled right, in percent.")
+
+
+class DeviceScores(Block):
+    """Scores of one device."""
+
+    logloss: Number = _field("Mean log loss of the device.")
+    accuracy: Percent = _field("Mean of the classes' accuracies within the device, in percent.")
+
+
+class Scores(Block):
+    """Scores of one share of the training data."""
+
+    overall: OverallScores
+    class_wise: dict[Any, ClassScores] = _field("For each scene label, over its clips.", min_length=1)
+    device_wise: dict[Any, DeviceScores] = _field("For each recording device, over its clips.", min_length=1)
+
+
+class DevelopmentDataset(Block):
+    """On the test split of the development set."""
+
+    overall: OverallScores = _field(until=2023)
+    class_wise: dict[Any, ClassScores] = _field("For each scene label, over its clips.", until=2023, min_length=1)
+    device_wise: dict[Any, DeviceScores] = _field("For each recording device, over its clips.", until=2023,
+                                                  min_length=1)
+    split_5: Scores = _field("Trained on 5 % of the training data.", since=2024)
+    split_10: Scores = _field("Trained on 10 % of the training data.", since=2024)
+    split_25: Scores = _field("Trained on 25 % of the training data.", since=2024)
+    split_50: Scores = _field("Trained on 50 % of the training data.", since=2024)
+    split_100: Scores = _field("Trained on 100 % of the training data.", since=2024)
+
+
+class Results(Block):
+    """What the system reaches on data whose labels are known."""
+
+    development_dataset: DevelopmentDataset
+
+
+class Metadata(Block):
+    """The metadata file."""
+
+    submission: Submission
+    system: System
+    results: Results
+
+
+class AuthorsFile(Block):
+    """The authors' file: fields of the metadata file, with the authors at the top."""
+
+    authors: list[Author] = copy(Submission.model_fields["authors"])
+    system: System
+
+
+@cache
+def metadata(year: int) -> type[Block]:
+    """The metadata file of an edition."""
+    return _select(Metadata, year)
+
+
+@cache
+def authors_file(year: int | None) -> type[Block]:
+    """The authors' file of an edition; None: of all editions, with every field optional."""
+    return _select(AuthorsFile, year, by_authors=True)
+
+
+def _select(block: type[Block], year: int | None, by_authors: bool = False) -> type[Block]:
+    fields: dict[str, Any] = {}
+    for name, field in block.model_fields.items():
+        kind, facts = field.annotation, field.json_schema_extra or {}
+        if year and not facts.get("since", year) <= year <= facts.get("until", year):
+            continue
+        if is_block(kind):
+            kind = _select(kind, year, by_authors)
+            if not kind.model_fields:
+                continue
+        elif by_authors and not facts["by_authors"]:
+            continue
+        # a copy, because pydantic may set the new type on the field that it is given
+        fields[name] = (kind, copy(field)) if year else (kind | None, None)
+    return create_model(block.__name__, __base__=Block, __doc__=block.__doc__, **fields)
+
+
+def is_block(kind: Any) -> bool:
+    """Whether the type of a field is a single block."""
+    return hasattr(kind, "model_fields")
+
+
+def leaves(block: type[Block]) -> list[tuple[str, FieldInfo]]:
+    """The fields that hold a value or a list, by their path: keys joined by dots."""
+    return [(path, field) for path, field in _fields(block) if not is_block(field.annotation) and "*" not in path]
+
+
+def comments(block: type[Block]) -> dict[str, str]:
+    """Comments of all fields by their path, where ``*`` stands for an item of a list or a free name."""
+    return {path: field.description or field.annotation.__doc__ for path, field in _fields(block)}
+
+
+def _fields(block: type[Block], above: str = "") -> Iterator[tuple[str, FieldInfo]]:
+    for name, field in block.model_fields.items():
+        path = f"{above}{name}"
+        yield path, field
+        inner = _block_in(field.annotation)
+        if inner:
+            yield from _fields(inner, f"{path}." if inner is field.annotation else f"{path}.*.")
+
+
+def _block_in(kind: Any) -> type[Block] | None:
+    """The block that a type consists of, as its items or by itself."""
+    if is_block(kind):
+        return kind
+    return next(filter(None, map(_block_in, get_args(kind))), None)
+
+
+# by the type of pydantic's error, in place of its own text, which is about Python
+_EXPECTED = {"string_type": "text", "int_type": "a whole number", "float_type": "a number",
+             "bool_type": "true or false", "list_type": "a list", "too_short": "at least one item",
+             "dict_type": "a block of fields", "model_type": "a block of fields"}
+
+
+def check(block: type[Block], tree: Any, file: str, unknown: Level) -> list[Finding]:
+    """Name every field that is missing, of the wrong type or out of range, or unknown.
+
+    Args:
+        block: model of the file.
+        tree: content of the file.
+        file: its name in findings.
+        unknown: level of an unknown field.
+    """
+    try:
+        block.model_validate(tree)
+    except ValidationError as error:
+        problems = error.errors(include_url=False)
+    else:
+        return []
+    findings = []
+    for problem in problems:
+        where, inner = "", block
+        for step in problem["loc"]:
+            siblings = inner.model_fields
+            where += f"[{step}]" if isinstance(step, int) else f".{step}"
+            inner = _block_in(siblings[step].annotation) or inner if step in siblings else inner
+        where = where.removeprefix(".")
+        kind, given = problem["type"], problem["input"]
+        if kind in ("extra_forbidden", "invalid_key"):
+            findings.append(Finding(unknown, file, where, "an unknown field", f"only {', '.join(siblings)} there"))
+        elif kind == "missing":
+            findings.append(Finding("error", file, where, "no such field", "a field of this name"))
+        else:
+            # pydantic writes "Input should be greater than 0", and "Value error, " before the text of a validator
+            expected = re.sub("^(.* should (be|have)|Value error,) ", "", problem["msg"])
+            findings.append(Finding("error", file, where, "null" if given is None else shown(given),
+                                    _EXPECTED.get(kind, expected)))
+    return findings
