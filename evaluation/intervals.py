@@ -19,8 +19,9 @@ unlikely to come from the choice of the locations or of the seeds, both of which
 Statistics
 ----------
 * :func:`score_interval`: 95 % interval of a score. Clips are sampled in clusters, the locations, and the locations of
-  each scene are a sample of their own (strata). The variance is that of a ratio estimator [c], the degrees of freedom
-  are those of [s]. The only location of a scene is compared with the mean over all scenes, which is conservative.
+  each scene are a sample of their own (strata). A t interval with the variance of a ratio estimator and, as usual in
+  survey statistics, as many degrees of freedom as locations minus scenes [c]. The only location of a scene is compared
+  with the mean over all scenes, which is conservative.
 * :func:`spread`: mean and sample standard deviation.
 * :func:`sign_flip_test`: if two systems were equally good, they could be exchanged at any location, for all of its
   clips and seeds at once; p is the share of such exchanges with a difference as large as the observed one [crs]. With
@@ -35,7 +36,7 @@ Statistics
 Sources
 -------
 .. [b] X. Bouthillier et al., "Accounting for variance in machine learning benchmarks", MLSys 2021
-.. [c] W. G. Cochran, "Sampling techniques", 3rd edition, 1977, chapters 6 and 11
+.. [c] W. G. Cochran, "Sampling techniques", 3rd edition, 1977, chapters 5, 6 and 9
 .. [cgm] A. C. Cameron, J. B. Gelbach, D. L. Miller, "Robust inference with multiway clustering", J. Business &
    Economic Statistics 29, 2011
 .. [crs] I. A. Canay, J. P. Romano, A. M. Shaikh, "Randomization tests under an approximate symmetry assumption",
@@ -131,13 +132,10 @@ def score_interval(scores: np.ndarray, weights: np.ndarray, labels: Sequence[str
     class_means = np.bincount(classes, scores * weights) / np.bincount(classes, weights)
     class_means[counts == 1] = mean
     sums = np.bincount(cluster, weights * (scores - class_means[classes]))
-    freedoms = np.maximum(counts - 1, 1)
-    variances = counts / freedoms * np.bincount(stratum, np.square(sums))
-    variance = float(variances.sum())
+    variance = float(np.sum(counts / np.maximum(counts - 1, 1) * np.bincount(stratum, np.square(sums))))
     if math.sqrt(variance) <= _ROUNDING * np.abs(scores * weights).sum():
         return None
-    freedom = variance ** 2 / float((variances ** 2 / freedoms).sum())
-    margin = float(stdtrit(freedom, 1 - ALPHA / 2)) * math.sqrt(variance)
+    margin = float(stdtrit(max(1, len(clusters) - len(counts)), 1 - ALPHA / 2)) * math.sqrt(variance)
     return mean - margin, mean + margin
 
 
