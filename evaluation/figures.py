@@ -108,7 +108,7 @@ def reliability(bins: Mapping[str, Sequence[Mapping[str, float]]]) -> str:
         axes.set_ylabel("accuracy (%)")
         axes.set_xlim(0, 100)
         axes.set_ylim(0, 100)
-        axes.legend(loc="upper left")
+        figure.legend(loc="outside lower center", ncols=2)
         return _svg(figure, "Reliability diagram: accuracy against confidence")
 
 
@@ -131,7 +131,7 @@ def curves(histories: Mapping[str, Mapping[str, np.ndarray]], label: str) -> str
         axes.set_ylabel(label)
         axes.set_ylim(bottom=0)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axes.legend(loc="upper right")
+        figure.legend(loc="outside lower center", ncols=2)
         return _svg(figure, f"{label} by epoch")
 
 
