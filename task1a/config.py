@@ -261,7 +261,8 @@ class TrainingConfig:
     averaging_epochs: Annotated[Real, Field(ge=0, le=100_000)] = 0
     """time constant, in epochs, of the moving average of the weights that is stored; 0: the last weights are stored"""
     calibrate: bool = False
-    """scale the logits by the temperature with the lowest validation log loss; accuracy and size do not change"""
+    """divide the logits of the final model by a temperature fitted on the validation clips; accuracy and size do not
+    change"""
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
     """precision of the forward and backward pass, as lightning-fabric names it"""
     channels_last: bool = False

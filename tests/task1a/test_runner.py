@@ -30,8 +30,7 @@ RUN = Path("runs/toy/seed0")
 LABEL = "Lastname_INST_task1a_1"
 FILES = {
     "config.yaml", "environment.json", "data.json", "features.json", "complexity.json", "evaluation.json",
-    "report.html", "train/calibration.json", "compress/calibration.json",
-    "train/model.safetensors", "train/checkpoint.pt", "train/history.csv",
+    "report.html", "compress/calibration.json", "train/model.safetensors", "train/checkpoint.pt", "train/history.csv",
     "compress/packed.safetensors", "compress/packed.safetensors.xz", "compress/checkpoint.pt", "compress/history.csv",
     "predictions/test.csv", "predictions/evaluation.csv",
     f"submission/{LABEL}/{LABEL}.output.csv", f"submission/{LABEL}/{LABEL}.meta.yaml",

@@ -144,7 +144,8 @@ def expected_files(system: config.Config, fits: bool) -> set[str]:
     left_out = {"train": system.ensemble, "compress": system.ensemble or not system.compression.enabled,
                 "package": not fits}
     stages = [stage for stage in WRITTEN if not left_out.get(stage)]
-    return set().union(*(WRITTEN[stage] for stage in stages), (f"stages/{stage}.json" for stage in stages))
+    calibration = {"compress/calibration.json"} if system.training.calibrate and not system.ensemble else set()
+    return calibration.union(*(WRITTEN[stage] for stage in stages), (f"stages/{stage}.json" for stage in stages))
 
 
 def stored_bytes(path: Path) -> int:
