@@ -78,4 +78,5 @@ def test_the_configurations_named_are_those_that_there_are():
 
 def test_what_comes_out_is_shown():
     shown = next(block for block in re.findall(r"```text\n(.*?)```", README, re.DOTALL) if "device" in block)
-    assert re.search(r"^overall +[\d.]+% +[\d.]+ to +[\d.]+ +[\d.]+ +[\d.]+ to +[\d.]+$", shown, re.MULTILINE) and "demo data" in shown and ".zip" in shown
+    overall = r"^overall +[\d.]+% +[\d.]+ to +[\d.]+ +[\d.]+ +[\d.]+ to +[\d.]+$"
+    assert re.search(overall, shown, re.MULTILINE) and "demo data" in shown and ".zip" in shown
