@@ -34,7 +34,7 @@ def intervals(groups: Mapping[str, Sequence[str]], series: Mapping[str, Mapping[
     Args:
         groups: names of the rows by the name of their group, from top to bottom.
         series: value and interval of every row, by run.
-        label: of the axis, with its unit.
+        label: label of the axis, with its unit.
         reference: values drawn as vertical lines, by name.
     """
     rows = [name for names in groups.values() for name in names]
@@ -112,21 +112,19 @@ def reliability(bins: Mapping[str, Sequence[Mapping[str, float]]]) -> str:
         return _svg(figure, "Reliability diagram: accuracy against confidence")
 
 
-def curves(histories: Mapping[str, Mapping[str, np.ndarray]], label: str) -> str:
+def curves(histories: Mapping[str, np.ndarray], label: str) -> str:
     """Curves over the epochs.
 
     Args:
-        histories: values by epoch, by their name, by the name of the run.
-        label: of the axis.
+        histories: values of every epoch by the name of the curve; NaN is left out.
+        label: label of the axis.
     """
     with rc_context(_STYLE):
         figure, axes = _figure(2.6)
-        for number, (run, history) in enumerate(histories.items()):
-            for style, (name, values) in zip(("-", "--"), history.items(), strict=False):
-                if np.isfinite(values).any():
-                    axes.plot(np.arange(1, len(values) + 1), values, style, linewidth=1,
-                              color=COLOURS[number % len(COLOURS)],
-                              label=f"{run}: {name}" if len(histories) > 1 else name)
+        for number, (name, values) in enumerate(histories.items()):
+            if np.isfinite(values).any():
+                axes.plot(np.arange(1, len(values) + 1), values, ("-", "--")[number % 2], linewidth=1,
+                          color=COLOURS[number % len(COLOURS)], label=name)
         axes.set_xlabel("epoch")
         axes.set_ylabel(label)
         axes.set_ylim(bottom=0)
@@ -140,7 +138,7 @@ def stacks(parts: Mapping[str, Mapping[str, float]], label: str) -> str:
 
     Args:
         parts: values by the name of the part, by the name of the bar, from top to bottom.
-        label: of the axis.
+        label: label of the axis.
     """
     names = list(dict.fromkeys(part for bar in parts.values() for part in bar))
     with rc_context(_STYLE):

@@ -18,6 +18,7 @@ import numpy as np
 import pandas as pd
 
 from evaluation import figures, table_file
+from evaluation.intervals import spread
 from evaluation.metrics import EPS
 from evaluation.per_device import DEMO_NOTE
 from task1a.challenge import size_verdict
@@ -84,22 +85,25 @@ def write(runs: Sequence[Run], path: Path) -> None:
     Raises:
         InputError: a run has not been evaluated, or runs were tested on different data sets.
     """
-    results = {str(run): run.read("evaluation") for run in runs}
-    first = next(iter(results.values()))
+    names = list(map(str, runs))
+    if len(set(names)) < len(names):
+        names = [run.folder.as_posix() for run in runs]
+    results = {name: run.read("evaluation") for name, run in zip(names, runs, strict=True)}
+    first = results[names[0]]
     for name, record in results.items():
         if "calibration" not in record:
             raise InputError(f"{name}: was evaluated by an earlier version; evaluate it again with --stage evaluate "
                              "--force")
         if record["data"] != first["data"] or record["devices"] != first["devices"]:
-            raise InputError(f"{name}: was tested on {record['data']['name']} and {next(iter(results))} on "
+            raise InputError(f"{name}: was tested on {record['data']['name']} and {names[0]} on "
                              f"{first['data']['name']}; a report compares runs on the same data")
     sections = [_scores(results, runs[0].read("data")["by_device"]["train"])]
-    for run in runs:
-        record = results[str(run)]
+    sections[0].text += _over_seeds(runs, results)
+    for run, (name, record) in zip(runs, results.items(), strict=True):
         for section in (_matrices(record), _calibration(record), _training(run), _size(run), _clips(run, record),
                         _settings(run)):
             if section.figures or section.clips or section.text or section.listing:
-                section.title += f": {run}" if len(runs) > 1 else ""
+                section.title += f": {name}" if len(runs) > 1 else ""
                 sections.append(section)
 
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True,
@@ -108,11 +112,11 @@ def write(runs: Sequence[Run], path: Path) -> None:
     text = environment.from_string(_TEMPLATE.read_text(encoding="utf-8")).render(
         title=f"{title} on {first['data']['name']}" + (" (demo data)" if first["data"]["demo"] else ""),
         demo=DEMO_NOTE if first["data"]["demo"] else "", clips=first["data"]["clips"],
-        headlines=[_headline(run, results[str(run)]) for run in runs], sections=sections)
+        headlines=[_headline(run, *named) for run, named in zip(runs, results.items(), strict=True)], sections=sections)
     write_text(path, text)
 
 
-def _headline(run: Run, record: Mapping[str, Any]) -> dict[str, Any]:
+def _headline(run: Run, name: str, record: Mapping[str, Any]) -> dict[str, Any]:
     """The most important figures of a run, and those that were published of its system."""
     published = table_file.published(run.config.system)
     cards = []
@@ -131,7 +135,7 @@ def _headline(run: Run, record: Mapping[str, Any]) -> dict[str, Any]:
         size = counted["policies"][counted["limit_policy"]]
         cards.append({"title": "Size", "value": f"{size['KiB']:.2f} KiB", "interval": "",
                       "beside": size_verdict(counted)})
-    return {"run": str(run), "description": run.config.description, "cards": cards}
+    return {"run": name, "description": run.config.description, "cards": cards}
 
 
 def _scores(results: Mapping[str, Mapping[str, Any]], training_devices: Collection[str]) -> Section:
@@ -161,6 +165,22 @@ def _scores(results: Mapping[str, Mapping[str, Any]], training_devices: Collecti
         section.figures.append(Figure(f"{title} by device", figures.intervals(groups, series, label, chance),
                                       ("run", "device", label, "95 % interval"), rows))
     return section
+
+
+def _over_seeds(runs: Sequence[Run], results: Mapping[str, Mapping[str, Any]]) -> str:
+    """Mean and standard deviation of the overall scores of each system with several runs."""
+    scores: dict[str, list[Mapping[str, float]]] = {}
+    for run, record in zip(runs, results.values(), strict=True):
+        scores.setdefault(run.config.system, []).append(record["overall"])
+    text = ""
+    for system, of_runs in scores.items():
+        if len(of_runs) > 1:
+            parts = []
+            for metric, (title, _, decimals) in METRICS.items():
+                mean, deviation = spread([score[metric] for score in of_runs])
+                parts.append(f"{title.lower()} {mean:.{decimals}f} ± {deviation:.{decimals}f}")
+            text += f" {system}, mean ± standard deviation of {len(of_runs)} runs: {', '.join(parts)}."
+    return text
 
 
 def _by_device(scores: Mapping[str, Any]) -> dict[str, Any]:
@@ -230,7 +250,7 @@ def _training(run: Run) -> Section:
                  "-" if np.isnan(row.validation_accuracy) else f"{row.validation_accuracy:.1f}"]
                 for row in history.itertuples()]
         section.figures.append(Figure(
-            f"Loss during {stage}", figures.curves({str(run): losses}, "loss (nats)"),
+            f"Loss during {stage}", figures.curves(losses, "loss (nats)"),
             ("epoch", "learning rate", "training loss", "validation log loss", "validation accuracy (%)"), rows,
             "The training loss is that of augmented clips."))
     return section

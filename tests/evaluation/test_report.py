@@ -115,6 +115,14 @@ def test_runs_are_shown_side_by_side(tmp_path, write_evaluated):
     for run in ("plain/seed0", "plain/seed1", "other/seed0"):
         assert f"Calibration: {run}" in page.text
     assert page.text.count("Accuracy by device") == 1
+    assert "plain, mean ± standard deviation of 2 runs: accuracy 69.4 ± 0.0, log loss 5.199 ± 0.000." in page.text
+
+
+def test_runs_of_the_same_name_are_told_apart_by_their_folders(tmp_path, write_evaluated):
+    one = write_evaluated("plain")
+    other = shutil.copytree(one, tmp_path / "others" / "plain" / "seed0")
+    page = Page(written(tmp_path, one, other).read_text(encoding="utf-8"))
+    assert f"Calibration: {one.as_posix()}" in page.text and f"Calibration: {other.as_posix()}" in page.text
 
 
 def test_temperature_scaling_is_shown_before_and_after(tmp_path, write_evaluated, reference, predictions):
