@@ -440,9 +440,10 @@ def _job(session: Session, folder: Path, recipe: TrainingConfig, inputs: Inputs)
                             clips.identifier.to_numpy(str)[rows])
 
     session.say(f"{(~held_out).sum():,} training clips, {held_out.sum():,} validation clips of other locations")
+    # a finished training is calibrated without being trained again
+    identity = fingerprint({key: value for key, value in inputs.items() if key != "training.calibrate"})
     return fit.Job(ModelSpec(config.model, config.features, labels), recipe, config.seed, examples(~held_out),
-                   examples(held_out), folder, fingerprint(inputs), session.device, resume=not session.force,
-                   report=session.say)
+                   examples(held_out), folder, identity, session.device, resume=not session.force, report=session.say)
 
 
 STAGES = (

@@ -186,6 +186,17 @@ def test_a_setting_that_did_not_exist_when_a_run_was_made_had_its_default(again,
         runner.main([*arguments, "--stage", "compress", "training.averaging_epochs=2"])
 
 
+def test_a_finished_model_is_calibrated_without_training(again, arguments, capsys):
+    packed = again / RUN / "compress" / "packed.safetensors"
+    calibrated = packed.read_bytes()
+    runner.main([*arguments, "--stage", "compress", "training.calibrate=false"])
+    assert not re.search(r"^epoch ", capsys.readouterr().out, re.MULTILINE)
+    assert packed.read_bytes() != calibrated and not (packed.parent / "calibration.json").exists()
+    runner.main([*arguments, "--stage", "compress"])
+    assert not re.search(r"^epoch ", capsys.readouterr().out, re.MULTILINE)
+    assert packed.read_bytes() == calibrated
+
+
 def test_lost_and_changed_files_are_made_again(again, arguments, capsys):
     (again / RUN / "evaluation.json").unlink()
     with open(again / RUN / "predictions" / "evaluation.csv", "a") as handle:

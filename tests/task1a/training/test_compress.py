@@ -311,3 +311,11 @@ def test_calibration_changes_the_scale_of_the_head_and_nothing_else(tmp_path, va
     losses = [fit.validate(model_file.load(path / "packed.safetensors")[0], examples(8, 1), 8, torch.device("cpu"))[1]
               for path in (folder, tmp_path)]
     assert losses[1] < losses[0]
+
+
+def test_averaged_weights_are_pruned_like_the_last_ones(tmp_path, vanilla, undisturbed, run):
+    plain = load_file(undisturbed("gradual")[0] / "packed.safetensors")
+    averaged = run(tmp_path, vanilla, SETTINGS["gradual"], recipe=replace(RECIPE, averaging_epochs=1))
+    weights = [name for name, value in plain.items() if value.dtype == torch.int8]
+    assert all(torch.equal(plain[name] != 0, averaged[name] != 0) for name in weights)
+    assert any(not torch.equal(plain[name], averaged[name]) for name in weights)
