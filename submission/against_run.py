@@ -18,7 +18,7 @@ from submission.meta_yaml import Records
 from submission.rules import Rules
 from task1a import complexity, predictions
 from task1a.challenge import clip_key
-from task1a.data import demo, tau_layout
+from task1a.data import tau_layout
 from task1a.errors import InputError, shown
 from task1a.run import Run
 
@@ -107,15 +107,11 @@ def _recomputed(run: Path, file: str, block: str) -> tuple[Records, list[Finding
         findings.append(Finding("warning", file, "system.complexity", f"a size that is compared with {run}'s "
                                 "complexity.json only", f"the model {absent[0]}, to count it anew"))
     else:
-        records = replace(records, complexity=complexity.measure(models))
-    data = records.config["data"]
-    if data["source"] == "demo":
-        root = Path(data["cache_dir"]) / "demo" / demo.DEVELOPMENT
-    else:
-        root = Path(data["root"]) if data["root"] else None
-    if root is None or not (root / tau_layout.META).is_file():
+        records = replace(records, complexity=complexity.measure(models, Run(run).passes))
+    root = Run(run).data_root
+    if not (root / tau_layout.META).is_file():
         findings.append(Finding("warning", file, block, f"results that are compared with {run}'s evaluation.json only",
-                                f"the data set {root or 'of the run'}, to compute them anew"))
+                                f"the data set {root}, to compute them anew"))
     else:
         reference = tau_layout.read_reference(root)
         reference = reference[~reference.filename.isin(records.evaluation.get("left_out", ()))]

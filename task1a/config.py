@@ -331,6 +331,8 @@ class EvaluationConfig:
 
     batch_size: Count = 64
     """clips per forward pass"""
+    time_rolls: Annotated[int, Field(ge=1, le=64)] = 1
+    """number of circular shifts along time whose probabilities are averaged; multiplies the operations"""
 
 
 @dataclass(frozen=True, config=_strict)

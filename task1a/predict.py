@@ -29,8 +29,8 @@ def logits(model: nn.Module, read: ReadClips, clips: int, batch_size: int, devic
     return torch.cat(batches)
 
 
-def predict(path: Path, filenames: Sequence[str], read: ReadClips, batch_size: int,
-            device: torch.device) -> pd.DataFrame:
+def predict(path: Path, filenames: Sequence[str], read: ReadClips, batch_size: int, device: torch.device,
+            time_rolls: int = 1) -> pd.DataFrame:
     """Predict clips with a model file.
 
     Args:
@@ -39,10 +39,17 @@ def predict(path: Path, filenames: Sequence[str], read: ReadClips, batch_size: i
         read: reads their features by index.
         batch_size: clips per forward pass.
         device: device to compute on.
+        time_rolls: number of equidistant circular shifts along time whose probabilities are averaged.
 
     Returns:
         A table of :mod:`task1a.predictions`; probabilities are the softmax of the logits in float64.
     """
     model, spec = model_file.load(path)
-    outputs = logits(model.to(device), read, len(filenames), batch_size, device)
-    return predictions.table(filenames, torch.softmax(outputs.double(), dim=1).numpy(), spec.labels)
+    model.to(device)
+    shifted = []
+    for number in range(time_rolls):
+        frames = round(number * spec.features.frames / time_rolls)
+        outputs = logits(model, lambda indices, shift=frames: np.roll(read(indices), shift, axis=-1), len(filenames),
+                         batch_size, device)
+        shifted.append(torch.softmax(outputs.double(), dim=1).numpy())
+    return predictions.table(filenames, np.mean(shifted, axis=0), spec.labels)

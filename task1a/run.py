@@ -93,6 +93,11 @@ class Run:
         data = self.config.data
         return Path(data.root) if data.root else Path(data.cache_dir) / "demo" / "demo-development"
 
+    @property
+    def passes(self) -> list[int]:
+        """Number of forward passes per clip of each of the parts."""
+        return [part.config.evaluation.time_rolls for part in self.parts]
+
     def beside(self, name: str) -> "Run":
         """Another run, ``<system>/seed<N>``, of the same folder."""
         return Run(self.folder.parent.parent / name)

@@ -234,25 +234,25 @@ def compress(session: Session, inputs: Inputs) -> list[Path]:
 
 
 def complexity_inputs(session: Session) -> Inputs:
-    """The model files."""
-    return {"models": [digest(part.run.model) for part in session.parts]}
+    """The model files, and how often they are applied to a clip."""
+    return {"models": [digest(part.run.model) for part in session.parts], "passes": session.run.passes}
 
 
 def complexity(session: Session, inputs: Inputs) -> list[Path]:
     """Count the size of the system from its model files."""
     from task1a import complexity
 
-    counted = complexity.measure([part.run.model for part in session.parts])
+    counted = complexity.measure([part.run.model for part in session.parts], session.run.passes)
     write_json(session.run.complexity, counted)
     session.say(size_verdict(counted))
     return [session.run.complexity]
 
 
 def predict_inputs(session: Session) -> Inputs:
-    """The model files and the clips to predict."""
+    """The model files, how often they are applied to a clip, and the clips to predict."""
     splits = session.run.read("features")["splits"]
-    return {"models": [digest(part.run.model) for part in session.parts], "test clips": splits["test"],
-            "evaluation clips": splits.get("evaluation")}
+    return {"models": [digest(part.run.model) for part in session.parts], "passes": session.run.passes,
+            "test clips": splits["test"], "evaluation clips": splits.get("evaluation")}
 
 
 def predict(session: Session, inputs: Inputs) -> list[Path]:
@@ -269,9 +269,9 @@ def predict(session: Session, inputs: Inputs) -> list[Path]:
             continue
         tables = []
         for part in session.parts:
-            clips = part.clips(split)
-            tables.append(predict.predict(part.run.model, clips.filename, part.reader(split),
-                                          part.run.config.evaluation.batch_size, device))
+            clips, settings = part.clips(split), part.run.config.evaluation
+            tables.append(predict.predict(part.run.model, clips.filename, part.reader(split), settings.batch_size,
+                                          device, settings.time_rolls))
         predictions.write(path, predictions.average(tables))
         session.say(f"{split}: {len(tables[0]):,} clips")
         written.append(path)

@@ -26,8 +26,12 @@ from task1a.safetensors_file import printable
 LIMIT_POLICY = "dcase2021"
 
 
-def measure(paths: Sequence[Path]) -> dict[str, Any]:
+def measure(paths: Sequence[Path], passes: Sequence[int] | None = None) -> dict[str, Any]:
     """Count the model files of a system; the result is the content of ``complexity.json``.
+
+    Args:
+        paths: model files.
+        passes: number of forward passes per clip of each model; default: one.
 
     Multiply-accumulates, trainable parameters and the shape of the input are None for files of other origin.
 
@@ -35,7 +39,7 @@ def measure(paths: Sequence[Path]) -> dict[str, Any]:
         InputError: a file cannot be counted (:func:`stored_tensors`).
     """
     files, tensors = [], []
-    for index, path in enumerate(map(Path, paths)):
+    for index, (path, times) in enumerate(zip(map(Path, paths), passes or [1] * len(paths), strict=True)):
         stored = stored_tensors(path)
         counted = [tensor for tensor in stored if not tensor.step_counter]
         tensors += [(index, tensor) for tensor in counted]
@@ -47,7 +51,7 @@ def measure(paths: Sequence[Path]) -> dict[str, Any]:
             "file": printable(path.name),
             "file_bytes": path.stat().st_size,
             "xz_bytes": compressed.stat().st_size if compressed.is_file() else None,
-            "multiply_accumulates": spec.multiply_accumulates() if spec else None,
+            "multiply_accumulates": times * spec.multiply_accumulates() if spec else None,
             "trainable_parameters": spec.trainable_parameters() if spec else None,
             "input_shape": list(spec.input_shape) if spec else None,
             "left_out": len(stored) - len(counted),

@@ -4,8 +4,11 @@ import torch
 from dcase_util.containers import ProbabilityContainer
 from scipy.special import softmax
 
-from task1a import predictions
-from task1a.predict import logits
+from task1a import model_file, predictions
+from task1a.compression.packed import stored_state
+from task1a.config import BCResNetASCConfig, FeatureConfig
+from task1a.model_file import ModelSpec
+from task1a.predict import logits, predict
 
 NAMES = ["audio/b.wav", "audio/a.wav", "audio/c.wav"]
 LABELS = ("bus", "metro", "tram")
@@ -18,6 +21,22 @@ def test_every_clip_once_in_order_and_the_mode_is_kept(network):
     assert model.training and not outputs.requires_grad
     with torch.no_grad():
         torch.testing.assert_close(outputs, model.eval()(torch.from_numpy(clips)[:, None]), atol=1e-5, rtol=1e-5)
+
+
+def test_time_rolls_average_the_probabilities_of_shifted_clips(tmp_path):
+    torch.manual_seed(0)
+    spec = ModelSpec(BCResNetASCConfig(tau=0.4), FeatureConfig(n_mels=32, clip_seconds=1.0), LABELS)
+    model, frames = spec.build().eval(), spec.features.frames
+    model_file.save(tmp_path / "model.safetensors", stored_state(model), spec)
+    clips = np.random.default_rng(0).normal(size=(5, 32, frames)).astype(np.float32)
+    table = predict(tmp_path / "model.safetensors", list("abcde"), lambda indices: clips[indices], 2,
+                    torch.device("cpu"), time_rolls=3)
+    shifts = [0, round(frames / 3), round(2 * frames / 3)]
+    with torch.no_grad():
+        outputs = [model(torch.from_numpy(np.roll(clips, shift, axis=2))[:, None]).numpy() for shift in shifts]
+    assert not np.allclose(outputs[0], outputs[1], atol=1e-3)
+    expected = np.mean([softmax(output, axis=1) for output in outputs], axis=0)
+    np.testing.assert_allclose(table[list(LABELS)], expected, atol=1e-6)
 
 
 def test_table_has_the_most_probable_label():

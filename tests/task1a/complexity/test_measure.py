@@ -34,6 +34,14 @@ def sizes(total):
     return total["parameters"], total["non_zero"], total["bytes"]
 
 
+def test_operations_count_every_pass(tmp_path):
+    paths = [stored(tmp_path / "m.safetensors"), stored(tmp_path / "n.safetensors", tau=2)]
+    once = [complexity.measure([path])["multiply_accumulates"] for path in paths]
+    counted = complexity.measure(paths, passes=[3, 1])
+    assert counted["multiply_accumulates"] == 3 * once[0] + once[1]
+    assert counted["policies"] == complexity.measure(paths)["policies"]
+
+
 def test_asc_1_by_hand(tmp_path):
     counted = complexity.measure([stored(tmp_path / "m.safetensors")])
     paper, rules = counted["policies"]["paper"], counted["policies"]["dcase2021"]
