@@ -1,1 +1,17 @@
-"""BC-ResNet-ASC with Residual Normalization: from recordings to a small model and its predictions."""
+"""BC-ResNet-ASC with Residual Normalization: from recordings to a small model and its predictions.
+
+``task1a.load(MODEL).predict(samples, rate)`` gives the probabilities of the scenes of a recording.
+"""
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from task1a.predict import Predictor
+
+
+def load(path: str, device: str = "auto") -> "Predictor":
+    """Load a model file, to predict recordings with it; see :class:`task1a.predict.Predictor`."""
+    from pathlib import Path
+
+    from task1a.predict import Predictor
+
+    return Predictor(Path(path), device)

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from task1a.training.fit import device_of
+from task1a.machine import device_of
 
 
 def environment(device: str) -> dict[str, Any]:

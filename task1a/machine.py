@@ -1,5 +1,7 @@
-"""Cores of the machine, and the ranks of torchrun."""
+"""Cores and devices of the machine, and the ranks of torchrun."""
 import os
+
+from task1a.errors import InputError
 
 
 def cores() -> int:
@@ -15,3 +17,19 @@ def rank() -> int:
 def processes() -> int:
     """Number of processes of torchrun, 1 without it."""
     return int(os.environ.get("WORLD_SIZE", 1))
+
+
+def device_of(name: str) -> str:
+    """Resolve ``auto`` to ``cuda`` if there is a GPU, and to ``cpu`` otherwise.
+
+    Raises:
+        InputError: ``name`` is ``cuda`` and there is no GPU.
+    """
+    import torch
+
+    available = torch.cuda.is_available()
+    if name == "cuda" and not available:
+        raise InputError("--device cuda: no CUDA device is available here; use --device cpu")
+    if name == "auto":
+        return "cuda" if available else "cpu"
+    return name

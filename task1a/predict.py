@@ -1,16 +1,36 @@
-"""Prediction of clips with a stored model."""
-from collections.abc import Callable, Sequence
+"""Prediction with a stored model: of the clips of a data set, and of any recordings.
+
+``python -m task1a.predict MODEL FILE|FOLDER... [--window SECONDS] [--overlap FRACTION] [--csv FILE] [--json FILE]``
+
+A model file is enough: it holds the settings of the features and the scene labels.
+"""
+import io
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import soundfile
 import torch
 from torch import Tensor, nn
+from tqdm import tqdm
 
 from task1a import model_file, predictions
+from task1a.errors import CommandParser, FallsShort, InputError, run_command
+from task1a.features.audio import read_windows
+from task1a.features.log_mel import log_mel
+from task1a.files import write_json, write_text
+from task1a.machine import device_of
 
 ReadClips = Callable[[np.ndarray], np.ndarray]
 """Reads clips: indices [n] -> log-mel energies float32 [n, mel bins, frames]."""
+
+SUFFIXES = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".aifc", ".au", ".caf", ".w64", ".rf64")
+"""Files that are taken from a folder."""
+
+_BATCH = 16  # windows per forward pass
 
 
 @torch.no_grad()
@@ -53,3 +73,178 @@ def predict(path: Path, filenames: Sequence[str], read: ReadClips, batch_size: i
                          batch_size, device)
         shifted.append(torch.softmax(outputs.double(), dim=1).numpy())
     return predictions.table(filenames, np.mean(shifted, axis=0), spec.labels)
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Scene probabilities of a window of a recording, or of a whole recording."""
+
+    start: float
+    """start in seconds"""
+    end: float
+    """end in seconds"""
+    probabilities: dict[str, float]
+    """probability of each scene"""
+
+    @property
+    def scene(self) -> str:
+        """The most probable scene."""
+        return max(self.probabilities, key=self.probabilities.get)
+
+
+class Predictor:
+    """A stored model that predicts recordings.
+
+    Args:
+        path: model file, vanilla or packed.
+        device: ``auto``, ``cpu`` or ``cuda``.
+
+    Raises:
+        InputError: the file is not a usable model, or there is no such device.
+    """
+
+    def __init__(self, path: Path, device: str = "auto") -> None:
+        self.device = torch.device(device_of(device))
+        model, self.spec = model_file.load(path)
+        self.model = model.to(self.device).eval()
+
+    def predict(self, samples: np.ndarray, rate: int) -> Prediction:
+        """Predict the scene of samples: the mean over their windows.
+
+        Shape:
+            samples: [samples] or [samples, channels], floating-point values in [-1, 1] or integers.
+        """
+        recording = io.BytesIO()
+        samples = np.asarray(samples)
+        if np.issubdtype(samples.dtype, np.integer):
+            samples = samples / float(np.iinfo(samples.dtype).max + 1)
+        soundfile.write(recording, samples, rate, format="WAV", subtype="FLOAT")
+        return self.whole(list(self.windows(recording.getvalue())))
+
+    def windows(self, source: Path | bytes, window: float | None = None, overlap: float = 0.0) -> Iterator[Prediction]:
+        """Predict the windows of a recording, see :func:`task1a.features.audio.read_windows`.
+
+        Raises:
+            InputError, OSError: the recording cannot be read.
+        """
+        waiting: list[tuple[float, float, np.ndarray]] = []
+        for start, end, samples in read_windows(source, self.spec.features, window, overlap):
+            # features of a data set are stored in half precision, and these shall be the same
+            energies = log_mel(samples, self.spec.features).astype(np.float16).astype(np.float32)
+            if not np.isfinite(energies).all():
+                raise InputError("holds samples too large to compute with")
+            waiting.append((start, end, energies))
+            if len(waiting) == _BATCH:
+                yield from self._predicted(waiting)
+                waiting = []
+        if waiting:
+            yield from self._predicted(waiting)
+
+    def _predicted(self, windows: Sequence[tuple[float, float, np.ndarray]]) -> Iterator[Prediction]:
+        energies = np.stack([window[2] for window in windows])
+        outputs = logits(self.model, lambda indices: energies[indices], len(windows), _BATCH, self.device)
+        probabilities = torch.softmax(outputs.double(), dim=1).numpy()
+        for (start, end, _), values in zip(windows, probabilities, strict=True):
+            yield Prediction(start, end, dict(zip(self.spec.labels, values.tolist(), strict=True)))
+
+    def whole(self, windows: Sequence[Prediction]) -> Prediction:
+        """The prediction of a recording: the mean of the probabilities of its windows."""
+        mean = {}
+        for label in self.spec.labels:
+            mean[label] = float(np.mean([window.probabilities[label] for window in windows]))
+        return Prediction(windows[0].start, windows[-1].end, mean)
+
+
+def recordings(paths: Iterable[Path]) -> list[Path]:
+    """The given files, and all audio files in the given folders.
+
+    Raises:
+        InputError: a path does not exist, or a folder has no audio file.
+    """
+    found = []
+    for path in paths:
+        if path.is_dir():
+            inside = sorted(file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES and file.is_file())
+            if not inside:
+                raise InputError(f"{path}: no audio file in this folder ({', '.join(SUFFIXES)})")
+            found += inside
+        elif path.exists():
+            found.append(path)
+        else:
+            raise InputError(f"{path}: no such file or folder")
+    return found
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Print the predictions of recordings; returns 0.
+
+    Raises:
+        InputError: the model or a path cannot be used, or no recording can be read.
+        FallsShort: some recordings cannot be read; all others have been predicted.
+    """
+    parser = CommandParser(prog="python -m task1a.predict", description="Scene probabilities of any recordings.")
+    parser.add_argument("model", metavar="MODEL", type=Path, help="model file, e.g. RUN/compress/packed.safetensors")
+    parser.add_argument("paths", metavar="FILE|FOLDER", type=Path, nargs="+", help="recordings, or folders of them")
+    parser.add_argument("--window", metavar="SECONDS", type=float,
+                        help="length of the windows of long recordings (default: that of the model's clips)")
+    parser.add_argument("--overlap", metavar="FRACTION", type=float, default=0.0,
+                        help="part of a window that overlaps with the next one (default: 0)")
+    parser.add_argument("--csv", metavar="FILE", type=Path, help="write all probabilities to a CSV file")
+    parser.add_argument("--json", metavar="FILE", type=Path, help="write all probabilities to a JSON file")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto",
+                        help="auto (default) uses a GPU if there is one")
+    arguments = parser.parse_args(argv)
+    if not 0 <= arguments.overlap < 1:
+        raise InputError(f"--overlap {arguments.overlap:g}: must be at least 0 and less than 1")
+    predictor = Predictor(arguments.model, arguments.device)
+    longest = predictor.spec.features.clip_seconds
+    if arguments.window is not None and not 0.01 <= arguments.window <= longest:
+        raise InputError(f"--window {arguments.window:g}: must be between 0.01 and {longest:g} seconds, the length of "
+                         "the model's clips")
+
+    files, results, damaged = recordings(arguments.paths), {}, 0
+    with tqdm(files, unit=" files", disable=len(files) < 2 or not sys.stderr.isatty()) as progress:
+        for file in progress:
+            try:
+                windows = list(predictor.windows(file, arguments.window, arguments.overlap))
+            except (InputError, OSError) as error:
+                damaged += 1
+                reason = error.strerror if isinstance(error, OSError) else error
+                progress.write(f"error: {file}: {reason}", file=sys.stderr)
+                continue
+            whole = predictor.whole(windows)
+            results[str(file)] = whole, windows
+            lines = [_line(str(file), whole)]
+            if len(windows) > 1:
+                lines += [_line(f"  {window.start:.1f} to {window.end:.1f} s", window) for window in windows]
+            progress.write("\n".join(lines), file=sys.stdout)
+    if not results:
+        raise InputError("none of the recordings can be read")
+
+    if arguments.csv:
+        write_text(arguments.csv, _csv(results))
+    if arguments.json:
+        write_json(arguments.json, [{"file": file, **asdict(whole), "windows": [asdict(window) for window in windows]}
+                                    for file, (whole, windows) in results.items()])
+    if damaged:
+        raise FallsShort(f"{damaged:,} of {len(files):,} recordings cannot be read; they are named above")
+    return 0
+
+
+def _line(name: str, prediction: Prediction) -> str:
+    best = sorted(prediction.probabilities.items(), key=lambda item: -item[1])[:3]
+    return f"{name:<40}  " + "  ".join(f"{label} {100 * probability:.1f}%" for label, probability in best)
+
+
+def _csv(results: dict[str, tuple[Prediction, list[Prediction]]]) -> str:
+    """One row per recording, ``window`` is empty there, and one per window."""
+    rows = []
+    for file, (whole, windows) in results.items():
+        for number, prediction in enumerate([whole, *windows]):
+            rows.append({"file": file, "window": number or None, "start": round(prediction.start, 3),
+                         "end": round(prediction.end, 3), "scene": prediction.scene, **prediction.probabilities})
+    return pd.DataFrame(rows).astype({"window": "Int64"}).to_csv(index=False, lineterminator="\n", float_format="%.9g")
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(main))

@@ -15,7 +15,7 @@ from task1a.challenge import size_verdict
 from task1a.config import Config, TrainingConfig, fingerprint
 from task1a.errors import FallsShort, InputError
 from task1a.files import copy, digest, read_json, remove, write_json
-from task1a.machine import processes, rank
+from task1a.machine import device_of, processes, rank
 from task1a.run import Run
 
 if TYPE_CHECKING:
@@ -260,7 +260,6 @@ def predict(session: Session, inputs: Inputs) -> list[Path]:
     import torch
 
     from task1a import predict, predictions
-    from task1a.training.fit import device_of
 
     run, written, device = session.run, [], torch.device(device_of(session.device))
     for split, path in (("test", run.test_predictions), ("evaluation", run.evaluation_predictions)):

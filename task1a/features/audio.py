@@ -4,6 +4,7 @@ All bit depths, sample rates and numbers of channels are accepted, in every cont
 :mod:`task1a.data.recording` opens. Missing samples and samples that are not finite are errors.
 """
 import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -56,3 +57,54 @@ def read_clip(source: Path | bytes | BinaryIO, features: FeatureConfig) -> np.nd
     if not len(mono):
         raise InputError("is shorter than one sample of the features")
     return np.resize(mono, features.clip_samples)  # cuts, or repeats circularly
+
+
+def read_windows(source: Path | bytes, features: FeatureConfig, window: float | None = None,
+                 overlap: float = 0.0) -> Iterator[tuple[float, float, np.ndarray]]:
+    """Read a recording of any length as windows of the length of a clip, with constant memory.
+
+    A recording that is shorter than one and a half windows is a single window, read by :func:`read_clip`. Of a longer
+    one, a last part that is shorter than half a window is left out, and a longer last part is repeated.
+
+    Args:
+        source: path of a recording, or its content.
+        features: configuration with the sample rate and the length.
+        window: length of a window in seconds; a window shorter than a clip is repeated. Default: that of a clip.
+        overlap: fraction of a window that overlaps with the next one, in [0, 1).
+
+    Yields:
+        Start and end of a window in seconds, and its samples as from :func:`read_clip`.
+
+    Raises:
+        InputError, OSError: as :func:`read_clip`.
+    """
+    window = window or features.clip_seconds
+    with open_recording(source) as recording:
+        rate, seconds = recording.samplerate, recording.frames / recording.samplerate
+        if seconds < 1.5 * window and window == features.clip_seconds:
+            yield 0.0, min(seconds, window), read_clip(source, features)
+            return
+        resampler = soxr.ResampleStream(rate, features.sample_rate, 1, dtype="float32", quality="HQ")
+        size = round(window * features.sample_rate)
+        step = max(1, round(size * (1 - overlap)))
+        start, waiting, frames = 0, np.empty(0, np.float32), 0
+        while frames < recording.frames:
+            block = recording.read(_BLOCK, dtype="float32", always_2d=True)
+            if not len(block):
+                raise InputError(f"truncated: {frames:,} of {recording.frames:,} samples")
+            if not np.isfinite(block).all():
+                raise InputError("holds samples that are not finite numbers")
+            frames += len(block)
+            mono = np.ascontiguousarray(block.mean(axis=1))
+            if rate != features.sample_rate:
+                mono = resampler.resample_chunk(mono, last=frames >= recording.frames)
+            waiting = np.concatenate([waiting, mono])
+            while len(waiting) >= size:
+                begin = start / features.sample_rate
+                yield begin, begin + window, np.resize(waiting[:size], features.clip_samples)
+                waiting, start = waiting[step:], start + step
+    if start == 0 and not len(waiting):
+        raise InputError("is shorter than one sample of the features")
+    if start == 0 or len(waiting) - (size - step) >= size / 2:
+        begin = start / features.sample_rate
+        yield begin, begin + len(waiting) / features.sample_rate, np.resize(waiting, features.clip_samples)

@@ -27,6 +27,7 @@ from task1a import models
 from task1a.config import TrainingConfig
 from task1a.errors import InputError
 from task1a.files import replacing, write_text
+from task1a.machine import device_of
 from task1a.model_file import ModelSpec
 from task1a.predict import ReadClips, logits
 from task1a.training.augment import augment
@@ -84,17 +85,6 @@ class Job:
     """whether to resume from a checkpoint of the same identity in the output folder"""
     report: Callable[[str], None] = print
     """receives a line of text after every epoch"""
-
-
-def device_of(name: str) -> str:
-    """Resolve ``auto`` to ``cuda`` if there is a GPU, and to ``cpu`` otherwise.
-
-    Raises:
-        InputError: ``name`` is ``cuda`` and there is no GPU.
-    """
-    if name == "cuda" and not torch.cuda.is_available():
-        raise InputError("--device cuda: no CUDA device is available here; use --device cpu")
-    return ("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name
 
 
 def check_memory(spec: ModelSpec, recipe: TrainingConfig, device: str) -> None:

@@ -13,6 +13,7 @@ from torch import nn
 
 from task1a.config import TrainingConfig
 from task1a.errors import InputError
+from task1a.machine import device_of
 from task1a.predict import logits
 from task1a.training import fit
 from task1a.training import train as training
@@ -181,9 +182,9 @@ def test_the_temperature_weighs_devices_alike_and_counts_locations():
 
 def test_cuda_is_refused_where_there_is_none(monkeypatch):
     monkeypatch.setattr(torch, "cuda", SimpleNamespace(is_available=lambda: False))
-    assert fit.device_of("auto") == "cpu"
+    assert device_of("auto") == "cpu"
     with pytest.raises(InputError, match="--device cuda: no CUDA device"):
-        fit.device_of("cuda")
+        device_of("cuda")
 
 
 @pytest.mark.parametrize("settings", [{"channels_last": True}, {"precision": "bf16-mixed"},

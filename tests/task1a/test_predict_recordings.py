@@ -1,0 +1,148 @@
+"""Prediction of recordings of any kind and length with a model file alone."""
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import soundfile
+import soxr
+import torch
+
+import task1a
+from task1a import model_file, predict
+from task1a.compression.packed import stored_state
+from task1a.config import BCResNetASCConfig, FeatureConfig
+from task1a.errors import InputError, run_command
+from task1a.features.audio import read_clip, read_windows
+from task1a.features.log_mel import log_mel
+from task1a.model_file import ModelSpec
+
+FEATURES = FeatureConfig(n_mels=32, n_fft=1024, window=1024, hop=800, clip_seconds=1.0)
+LABELS = ("bus", "park", "tram")
+RATE = 16000
+
+
+def noise(seconds, rate=RATE, channels=1, seed=0):
+    samples = np.random.default_rng(seed).uniform(-0.5, 0.5, (round(seconds * rate), channels))
+    return samples[:, 0] if channels == 1 else samples
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    torch.manual_seed(0)
+    spec = ModelSpec(BCResNetASCConfig(tau=0.4), FEATURES, LABELS)
+    path = tmp_path_factory.mktemp("model") / "model.safetensors"
+    model_file.save(path, stored_state(spec.build()), spec)
+    return path
+
+
+def test_a_clip_is_predicted_as_in_a_run(tmp_path, model):
+    """A run reads features in half precision from its cache."""
+    files = [tmp_path / f"{number}.wav" for number in range(3)]
+    for number, file in enumerate(files):
+        soundfile.write(file, noise(1.0, 44100, seed=number), 44100, subtype="PCM_24")
+    stored = np.stack([log_mel(read_clip(file, FEATURES), FEATURES) for file in files]).astype(np.float16)
+    expected = predict.predict(model, files, lambda indices: stored[indices].astype(np.float32), 2,
+                               torch.device("cpu"))[list(LABELS)].to_numpy()
+    predictor = predict.Predictor(model, "cpu")
+    for file, row in zip(files, expected, strict=True):
+        [window] = predictor.windows(file)
+        assert list(window.probabilities.values()) == pytest.approx(row, abs=1e-6)
+
+
+@pytest.mark.parametrize(("name", "rate", "channels", "seconds", "subtype"), [
+    ("x.wav", 44100, 1, 1.0, "PCM_24"),
+    ("x.flac", 48000, 2, 2.7, "PCM_16"),
+    ("x.mp3", 44100, 2, 2.0, None),
+    ("x.ogg", 22050, 1, 2.0, None),
+    ("short.wav", 16000, 1, 0.01, "PCM_16"),
+    ("eight.wav", 8000, 6, 1.0, "PCM_16"),
+])
+def test_recordings_of_every_kind_are_predicted(tmp_path, model, name, rate, channels, seconds, subtype):
+    soundfile.write(tmp_path / name, noise(seconds, rate, channels), rate, subtype=subtype)
+    windows = list(predict.Predictor(model, "cpu").windows(tmp_path / name))
+    assert windows and all(sum(window.probabilities.values()) == pytest.approx(1) for window in windows)
+    assert windows[-1].end == pytest.approx(min(seconds, round(seconds)), abs=0.5)
+
+
+def test_silence_is_predicted(tmp_path, model):
+    soundfile.write(tmp_path / "x.wav", np.zeros(RATE), RATE)
+    [window] = predict.Predictor(model, "cpu").windows(tmp_path / "x.wav")
+    assert sum(window.probabilities.values()) == pytest.approx(1)
+
+
+def test_windows_are_consecutive_parts_of_the_recording(tmp_path):
+    samples = noise(3.6).astype(np.float32)
+    soundfile.write(tmp_path / "x.wav", samples, RATE, subtype="FLOAT")
+    windows = list(read_windows(tmp_path / "x.wav", FEATURES))
+    assert [(start, round(end, 6)) for start, end, _ in windows] == [(0, 1), (1, 2), (2, 3), (3, 3.6)]
+    np.testing.assert_array_equal(np.concatenate([part for _, _, part in windows[:3]]), samples[:3 * RATE])
+    np.testing.assert_array_equal(windows[3][2], np.resize(samples[3 * RATE:], RATE))  # repeated
+    halves = list(read_windows(tmp_path / "x.wav", FEATURES, overlap=0.5))
+    assert [start for start, _, _ in halves] == [0, 0.5, 1, 1.5, 2, 2.5]  # the last 0.1 s are left out
+    np.testing.assert_array_equal(halves[3][2], samples[24000:40000])
+    quarters = list(read_windows(tmp_path / "x.wav", FEATURES, window=0.25))
+    assert len(quarters) == 14
+    np.testing.assert_array_equal(quarters[1][2], np.tile(samples[4000:8000], 4))
+
+
+def test_windows_of_another_rate_are_those_of_the_whole_recording_resampled(tmp_path):
+    samples = noise(5.0, 44100).astype(np.float32)
+    soundfile.write(tmp_path / "x.wav", samples, 44100, subtype="FLOAT")
+    windows = [part for _, _, part in read_windows(tmp_path / "x.wav", FEATURES)]
+    expected = soxr.resample(samples, 44100, RATE, quality="HQ")
+    np.testing.assert_allclose(np.concatenate(windows), expected[:5 * RATE], atol=1e-4)
+
+
+def test_the_prediction_of_a_recording_is_the_mean_of_its_windows(tmp_path, model, capsys):
+    soundfile.write(tmp_path / "long.wav", noise(3.0), RATE)
+    soundfile.write(tmp_path / "short.flac", noise(1.0, seed=1), RATE)
+    assert predict.main([str(model), str(tmp_path), "--csv", str(tmp_path / "p.csv"), "--json",
+                         str(tmp_path / "p.json"), "--device", "cpu"]) == 0
+    table = pd.read_csv(tmp_path / "p.csv")
+    assert list(table.columns) == ["file", "window", "start", "end", "scene", *LABELS]
+    of_long = table[table.file.str.endswith("long.wav")]
+    assert of_long.window.isna().tolist() == [True, False, False, False]
+    np.testing.assert_allclose(of_long[list(LABELS)].iloc[0], of_long[list(LABELS)].iloc[1:].mean(), rtol=1e-8)
+    assert (table.scene == table[list(LABELS)].idxmax(axis=1)).all()
+    stored = json.loads((tmp_path / "p.json").read_text(encoding="utf-8"))
+    assert [len(recording["windows"]) for recording in stored] == [3, 1]
+    assert stored[0]["probabilities"] == pytest.approx(dict(of_long[list(LABELS)].iloc[0]), rel=1e-8)
+    printed = capsys.readouterr().out.splitlines()
+    assert len(printed) == 5 and printed[1].startswith("  0.0 to 1.0 s ")
+
+
+def test_a_damaged_recording_is_named_and_the_others_go_on(tmp_path, model, capsys):
+    for name in ("a.wav", "b.wav", "c.wav"):
+        soundfile.write(tmp_path / name, noise(1.0), RATE)
+    (tmp_path / "b.wav").write_bytes((tmp_path / "b.wav").read_bytes()[:20000])
+    assert run_command(lambda: predict.main([str(model), str(tmp_path), "--csv", str(tmp_path / "p.csv")])) == 1
+    told = capsys.readouterr()
+    assert "b.wav: truncated" in told.err and "1 of 3 recordings cannot be read" in told.err
+    assert told.out.count(".wav") == 2 and len(pd.read_csv(tmp_path / "p.csv")) == 4
+
+
+@pytest.mark.parametrize(("arguments", "message"), [
+    (["nowhere.wav"], "nowhere.wav: no such file or folder"),
+    (["."], "no audio file in this folder"),
+    (["x.wav", "--window", "2"], "--window 2: must be between 0.01 and 1 seconds"),
+    (["x.wav", "--overlap", "1"], "--overlap 1: must be at least 0 and less than 1"),
+    (["notes.txt"], "none of the recordings can be read"),
+])
+def test_what_cannot_be_predicted_is_told(tmp_path, model, monkeypatch, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "notes.txt").write_text("no audio", encoding="utf-8")
+    with pytest.raises(InputError, match=message):
+        predict.main([str(model), *arguments])
+
+
+@pytest.mark.parametrize("scale", [1.0, 32768])
+def test_samples_are_predicted_like_their_file(tmp_path, model, scale):
+    samples = (noise(2.5, 22050, 2) * 32768).astype(np.int16)
+    soundfile.write(tmp_path / "x.wav", samples, 22050, subtype="PCM_16")
+    predictor = task1a.load(model, "cpu")
+    given = samples if scale > 1 else samples / 32768
+    found = predictor.predict(given, 22050)
+    expected = predictor.whole(list(predictor.windows(tmp_path / "x.wav")))
+    assert found.probabilities == pytest.approx(expected.probabilities, abs=1e-6)
+    assert (found.start, found.end) == (0, 2.5) and found.scene in LABELS
