@@ -261,7 +261,7 @@ def test_a_model_over_the_limit_ends_with_status_1_and_no_zip(again, arguments):
 
 def test_a_system_without_compression_is_its_vanilla_model(again, system, arguments, capsys):
     """Its training was done before, under another name, and is not done again."""
-    plain = system("plain", compression={"enabled": False})
+    plain = system("plain", compression={"enabled": False}, training={"calibrate": False})
     said = said_by(capsys, "--system", plain, *arguments[2:])
     assert said["compress"] == "left out: compression.enabled is false"
     own, other = again / "runs/plain/seed0", again / RUN

@@ -241,7 +241,7 @@ def test_help_needs_no_torch():
 def test_real_runs_whose_driver_is_killed_and_a_sweep_that_starts_none(toys, toy_system, toy_data, capsys, monkeypatch):
     """Two that share their training and one over the size limit, two at once."""
     toy = yaml.safe_load(toy_system.read_text(encoding="utf-8"))
-    plain = {"base": "toy.yaml", "compression": {"enabled": False}}
+    plain = {"base": "toy.yaml", "compression": {"enabled": False}, "training": {"calibrate": False}}
     toys({"toy": "", "plain": "", "large": ""}, toy=toy, plain=plain, large={**plain, "model": {"tau": 4}})
     arguments = ["--data-root", str(toy_data[0]), "--eval-root", str(toy_data[1]), "--device", "cpu", "--jobs", "2",
                  "training.epochs=2", "compression.epochs=1"]

@@ -71,7 +71,9 @@ def test_both_trainings_learn_from_and_validate_on_the_split_by_location(chain, 
 def test_both_trainings_have_their_own_epochs_and_rates(chain):
     train, compress = (job.recipe for job in chain[0])
     assert (train.epochs, train.learning_rate, train.warmup_epochs) == (2, 0.06, 1)
-    assert compress == replace(train, epochs=1, learning_rate=0.02, warmup_epochs=0.5)
+    # the final model alone is calibrated
+    assert not train.calibrate
+    assert compress == replace(train, epochs=1, learning_rate=0.02, warmup_epochs=0.5, calibrate=True)
 
 
 def test_the_statistics_of_freqnorm_are_those_of_the_clips_that_are_learnt_from(chain, listed):
