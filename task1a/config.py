@@ -7,7 +7,7 @@ import difflib
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, field, fields, is_dataclass
+from dataclasses import asdict, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -368,6 +368,11 @@ class Config:
     compression: CompressionConfig = field(default_factory=CompressionConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     submission: SubmissionConfig = field(default_factory=SubmissionConfig)
+
+    @property
+    def vanilla_recipe(self) -> TrainingConfig:
+        """Recipe of the vanilla model, which is only calibrated if it is not compressed afterwards."""
+        return replace(self.training, calibrate=self.training.calibrate and not self.compression.enabled)
 
     def __post_init__(self) -> None:
         bins, frames = self.features.n_mels, self.features.frames

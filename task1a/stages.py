@@ -190,7 +190,7 @@ def train_inputs(session: Session) -> Inputs:
     """The training clips, the seed, and the settings of features, model and training."""
     return {"training clips": session.run.read("features")["splits"]["train"], "seed": session.run.config.seed,
             **_settings(session, "features", "model", "training"),
-            "training.calibrate": _vanilla_recipe(session.run).calibrate}
+            "training.calibrate": session.run.config.vanilla_recipe.calibrate}
 
 
 def train(session: Session, inputs: Inputs) -> list[Path]:
@@ -207,7 +207,7 @@ def train(session: Session, inputs: Inputs) -> list[Path]:
     else:
         if rank() == 0:
             write_json(run.environment, environment(session.device))
-        train_model(_job(session, run.vanilla.parent, _vanilla_recipe(run), inputs))
+        train_model(_job(session, run.vanilla.parent, run.config.vanilla_recipe, inputs))
     return [run.vanilla, run.history, run.environment, *run.vanilla.parent.glob("calibration.json")]
 
 
@@ -368,12 +368,6 @@ def _cached_splits(session: Session, damaged: dict[str, dict[str, str]]) -> dict
         clips = _without(session.dataset.split(split), damaged[name])
         digests[split] = fingerprint([session.cache(name).digest(clips.filename), clips.to_dict("list")])
     return digests
-
-
-def _vanilla_recipe(run: Run) -> TrainingConfig:
-    """The recipe of the vanilla model, which is only calibrated if it is not compressed afterwards."""
-    recipe = run.config.training
-    return replace(recipe, calibrate=recipe.calibrate and not run.config.compression.enabled)
 
 
 def _clear_results(run: Run, *models: Path) -> None:

@@ -148,7 +148,7 @@ def plan(table: Table, arguments: argparse.Namespace) -> list[Task]:
         needs, trainings = {f"{member}/seed{seed}" for member in session.run.config.ensemble}, set()
         for part in session.parts:
             config = part.run.config
-            trainings.add((config.seed, config.features, config.model, config.training))
+            trainings.add((config.seed, config.features, config.model, config.vanilla_recipe))
             if config.compression.enabled and "compress" in wanted:
                 needs.update(config.compression.teachers)
         tasks.append(Task(session.run, wanted, options, needs, trainings))
