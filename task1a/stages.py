@@ -235,7 +235,7 @@ def compress(session: Session, inputs: Inputs) -> list[Path]:
 
 def complexity_inputs(session: Session) -> Inputs:
     """The model files, and how often they are applied to a clip."""
-    return {"models": [digest(part.run.model) for part in session.parts], "passes": session.run.passes}
+    return {"models": [digest(part.run.model) for part in session.parts], "passes": _passes(session.run)}
 
 
 def complexity(session: Session, inputs: Inputs) -> list[Path]:
@@ -251,7 +251,7 @@ def complexity(session: Session, inputs: Inputs) -> list[Path]:
 def predict_inputs(session: Session) -> Inputs:
     """The model files, how often they are applied to a clip, and the clips to predict."""
     splits = session.run.read("features")["splits"]
-    return {"models": [digest(part.run.model) for part in session.parts], "passes": session.run.passes,
+    return {"models": [digest(part.run.model) for part in session.parts], "passes": _passes(session.run),
             "test clips": splits["test"], "evaluation clips": splits.get("evaluation")}
 
 
@@ -368,6 +368,11 @@ def _cached_splits(session: Session, damaged: dict[str, dict[str, str]]) -> dict
         clips = _without(session.dataset.split(split), damaged[name])
         digests[split] = fingerprint([session.cache(name).digest(clips.filename), clips.to_dict("list")])
     return digests
+
+
+def _passes(run: Run) -> list[int] | None:
+    """Number of forward passes per clip; None if it is one, as in runs that were made before it could be set."""
+    return run.passes if max(run.passes) > 1 else None
 
 
 def _clear_results(run: Run, *models: Path) -> None:
