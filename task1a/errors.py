@@ -1,5 +1,6 @@
 """Errors that a user can correct, in one line each, and the exit status of every command."""
 import argparse
+import os
 import reprlib
 import sys
 import tempfile
@@ -34,10 +35,14 @@ def run_command(main: Callable[[], int]) -> int:
 
     Returns:
         The status of ``main`` (0: success; 1: the result falls short), 1 after :class:`FallsShort`, 2 after an input or
-        system error, 3 after an unexpected exception, whose traceback is written to a file, 130 after Ctrl-C.
+        system error, 3 after an unexpected exception, whose traceback is written to a file, 130 after Ctrl-C, 141 if
+        the reader of a pipe has ended.
     """
     try:
         return main()
+    except BrokenPipeError:  # whoever read the output, such as head, has ended
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     except (InputError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -1,5 +1,6 @@
 """What a command says and returns, whatever happens in it."""
 import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -71,3 +72,12 @@ def test_values_are_quoted_in_a_few_characters():
     assert errors.shown("a\nb") == r"'a\nb'"
     for value in ("x" * 10**6, [[[[[[[[["deep"] * 9] * 9]]]]]] * 9], 10**5000, {str(k): "y" * 99 for k in range(999)}):
         assert len(errors.shown(value)) < 1000
+
+
+def test_a_reader_that_ends_is_no_error():
+    code = "from task1a.errors import run_command; raise SystemExit(run_command(lambda: print('x' * 10 ** 6) or 0))"
+    child = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    child.stdout.read(10)
+    child.stdout.close()
+    assert (child.stderr.read(), child.wait()) == ("", 141)
+    child.stderr.close()
