@@ -33,7 +33,7 @@ METRICS = {"accuracy": ("Accuracy", "accuracy (%)", 1), "logloss": ("Log loss", 
 """title, label of the axis and decimals of each metric"""
 
 _TEMPLATE = Path(__file__).with_name("report.html.jinja")
-_PLAYERS = 5  # clips with a spectrogram and a player
+_PLAYERS, _PLAYERS_SIDE_BY_SIDE = 5, 2  # clips with a spectrogram and a player, for one run and for each of several
 _PLAYER_RATE = 16_000
 
 
@@ -98,10 +98,11 @@ def write(runs: Sequence[Run], path: Path) -> None:
             raise InputError(f"{name}: was tested on {record['data']['name']} and {names[0]} on "
                              f"{first['data']['name']}; a report compares runs on the same data")
     sections = [_scores(results, runs[0].read("data")["by_device"]["train"])]
+    players = _PLAYERS if len(runs) == 1 else _PLAYERS_SIDE_BY_SIDE
     sections[0].text += _over_seeds(runs, results)
     for run, (name, record) in zip(runs, results.items(), strict=True):
-        for section in (_matrices(record), _calibration(record), _training(run), _size(run), _clips(run, record),
-                        _settings(run)):
+        for section in (_matrices(record), _calibration(record), _training(run), _size(run),
+                        _clips(run, record, players), _settings(run)):
             if section.figures or section.clips or section.text or section.listing:
                 section.title += f": {name}" if len(runs) > 1 else ""
                 sections.append(section)
@@ -287,14 +288,14 @@ def _size(run: Run) -> Section:
     return section
 
 
-def _clips(run: Run, record: Mapping[str, Any]) -> Section:
+def _clips(run: Run, record: Mapping[str, Any], players: int) -> Section:
     """The clips with the highest loss; the first ones with spectrogram and player if their recordings are there."""
     zeros = record["probability_0"]
     section = Section("Clips with the highest loss", text=(
         f"Probabilities are clipped to [{EPS:.2g}, 1 - {EPS:.2g}] in the log loss. Clips with probability 0 for their "
         f"true scene: {', '.join(zeros) or 'none'}."))
     for number, clip in enumerate(record["highest_losses"]):
-        media = _media(run.data_root / clip["filename"]) if number < _PLAYERS else ("", "")
+        media = _media(run.data_root / clip["filename"]) if number < players else ("", "")
         section.clips.append(Clip(clip["filename"], clip["device"], clip["scene_label"], clip["decided"],
                                   f"{clip['probability']:.3g}", f"{clip['logloss']:.2f}", *media))
     return section
