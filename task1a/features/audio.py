@@ -10,6 +10,7 @@ from typing import BinaryIO
 
 import numpy as np
 import soxr
+from soundfile import SoundFile
 
 from task1a.config import FeatureConfig
 from task1a.data.recording import open_recording
@@ -41,17 +42,7 @@ def read_clip(source: Path | bytes | BinaryIO, features: FeatureConfig) -> np.nd
     with open_recording(source) as recording:
         rate = recording.samplerate
         expected = min(recording.frames, math.ceil((features.clip_seconds + MARGIN_SECONDS) * rate))
-        blocks, frames = [], 0
-        while frames < expected:
-            block = recording.read(min(_BLOCK, expected - frames), dtype="float32", always_2d=True)
-            if not len(block):
-                raise InputError(f"truncated: {frames:,} of {recording.frames:,} samples")
-            if not np.isfinite(block).all():
-                raise InputError("holds samples that are not finite numbers")
-            with np.errstate(over="ignore"):  # the features show which samples are too large
-                blocks.append(block[:, 0] if recording.channels == 1 else block.mean(axis=1))
-            frames += len(block)
-    mono = np.concatenate(blocks)
+        mono = np.concatenate(list(_mono_blocks(recording, expected)))
     if rate != features.sample_rate:
         mono = soxr.resample(mono, rate, features.sample_rate, quality="HQ")
     if not len(mono):
@@ -88,16 +79,10 @@ def read_windows(source: Path | bytes, features: FeatureConfig, window: float | 
         size = round(window * features.sample_rate)
         step = max(1, round(size * (1 - overlap)))
         start, waiting, frames = 0, np.empty(0, np.float32), 0
-        while frames < recording.frames:
-            block = recording.read(_BLOCK, dtype="float32", always_2d=True)
-            if not len(block):
-                raise InputError(f"truncated: {frames:,} of {recording.frames:,} samples")
-            if not np.isfinite(block).all():
-                raise InputError("holds samples that are not finite numbers")
-            frames += len(block)
-            mono = np.ascontiguousarray(block.mean(axis=1))
+        for mono in _mono_blocks(recording, recording.frames):
+            frames += len(mono)
             if rate != features.sample_rate:
-                mono = resampler.resample_chunk(mono, last=frames >= recording.frames)
+                mono = resampler.resample_chunk(np.ascontiguousarray(mono), last=frames == recording.frames)
             waiting = np.concatenate([waiting, mono])
             while len(waiting) >= size:
                 begin = start / features.sample_rate
@@ -108,3 +93,18 @@ def read_windows(source: Path | bytes, features: FeatureConfig, window: float | 
     if start == 0 or len(waiting) - (size - step) >= size / 2:
         begin = start / features.sample_rate
         yield begin, begin + len(waiting) / features.sample_rate, np.resize(waiting, features.clip_samples)
+
+
+def _mono_blocks(recording: SoundFile, frames: int) -> Iterator[np.ndarray]:
+    """Yield the first ``frames`` frames of a recording in blocks, as the mean of the channels."""
+    read = 0
+    while read < frames:
+        block = recording.read(min(_BLOCK, frames - read), dtype="float32", always_2d=True)
+        if not len(block):
+            raise InputError(f"truncated: {read:,} of {recording.frames:,} samples")
+        if not np.isfinite(block).all():
+            raise InputError("holds samples that are not finite numbers")
+        with np.errstate(over="ignore"):  # the features show which samples are too large
+            mono = block[:, 0] if recording.channels == 1 else block.mean(axis=1)
+        read += len(block)
+        yield mono
