@@ -3,7 +3,7 @@
 ``python -m evaluation.per_device PREDICTIONS --data-root DIR [--format text|markdown|csv] [--json FILE]``
 """
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -78,30 +78,33 @@ def notes(results: Mapping[str, Any]) -> list[str]:
 
 def _summary_rows(results: Mapping[str, Any]) -> list[list[str]]:
     rows = [["device", "accuracy", "95 % interval", "log loss", "95 % interval"]]
-    scores = {**results["device_wise"], "overall": results["overall"]}
-    intervals = {**results["intervals"]["device_wise"], "overall": results["intervals"]["overall"]}
-    for name, score in scores.items():
-        interval = intervals[name] or {"accuracy": None, "logloss": None}
-        rows.append([name, _accuracy(score), _interval(interval["accuracy"], 1), _log_loss(score),
-                     _interval(interval["logloss"], 3)])
+    for name, score, intervals in _by_device(results):
+        rows.append([name, _accuracy(score), interval_text(intervals.get("accuracy"), 1), _log_loss(score),
+                     interval_text(intervals.get("logloss"), 3)])
     return rows
 
 
 def _csv(results: Mapping[str, Any]) -> str:
     """The scores by device, unrounded, one column per end of an interval."""
     rows = []
-    scores = {**results["device_wise"], "overall": results["overall"]}
-    intervals = {**results["intervals"]["device_wise"], "overall": results["intervals"]["overall"]}
-    for name, score in scores.items():
+    for name, score, intervals in _by_device(results):
         row: dict[str, Any] = {"device": name}
         for metric in ("accuracy", "logloss"):
-            low, high = (intervals[name] or {}).get(metric) or (None, None)
+            low, high = intervals.get(metric) or (None, None)
             row |= {metric: score[metric], f"{metric}_low": low, f"{metric}_high": high}
         rows.append(row)
     return pd.DataFrame(rows).to_csv(index=False, lineterminator="\n")
 
 
-def _interval(interval: Sequence[float] | None, decimals: int) -> str:
+def _by_device(results: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, float], Mapping[str, Any]]]:
+    """Name, scores and intervals of every device, and of all clips as ``overall``."""
+    for name, score in results["device_wise"].items():
+        yield name, score, results["intervals"]["device_wise"][name] or {}
+    yield "overall", results["overall"], results["intervals"]["overall"] or {}
+
+
+def interval_text(interval: Sequence[float] | None, decimals: int) -> str:
+    """An interval as text; ``-`` if there is none."""
     return "-" if interval is None else f"{interval[0]:.{decimals}f} to {interval[1]:.{decimals}f}"
 
 
@@ -133,6 +136,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(markdown.section("Scores by device", rows, "<" + ">" * (len(rows[0]) - 1), below), end="")
     elif arguments.format == "csv":
         print(_csv(results), end="")
+        if demo:
+            print(DEMO_NOTE, file=sys.stderr)
     else:
         if demo:
             print(f"{DEMO_NOTE}\n")

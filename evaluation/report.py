@@ -20,7 +20,8 @@ import pandas as pd
 from evaluation import figures, table_file
 from evaluation.intervals import spread
 from evaluation.metrics import EPS
-from evaluation.per_device import DEMO_NOTE
+from evaluation.per_device import DEMO_NOTE, interval_text
+from evaluation.results import METRICS
 from task1a.challenge import size_verdict
 from task1a.errors import CommandParser, InputError, run_command
 from task1a.files import write_text
@@ -29,9 +30,7 @@ from task1a.run import Run
 BASELINE = {"accuracy": 47.7, "logloss": 1.473}
 """the organisers' baseline on the test split of TAU Urban Acoustic Scenes 2020 Mobile"""
 
-METRICS = {"accuracy": ("Accuracy", "accuracy (%)", 1), "logloss": ("Log loss", "log loss (nats)", 3)}
-"""title, label of the axis and decimals of each metric"""
-
+_AXES = {"accuracy": "accuracy (%)", "logloss": "log loss (nats)"}
 _TEMPLATE = Path(__file__).with_name("report.html.jinja")
 _PLAYERS, _PLAYERS_SIDE_BY_SIDE = 5, 2  # clips with a spectrogram and a player, for one run and for each of several
 _PLAYER_RATE = 16_000
@@ -121,13 +120,13 @@ def _headline(run: Run, name: str, record: Mapping[str, Any]) -> dict[str, Any]:
     """The most important figures of a run, and those that were published of its system."""
     published = table_file.published(run.config.system)
     cards = []
-    for metric, (title, _, decimals) in METRICS.items():
+    for metric, (title, decimals) in METRICS.items():
         unit = " %" if metric == "accuracy" else ""
         beside = [f"baseline of the challenge {BASELINE[metric]}{unit}"]
         if metric == "accuracy" and published and published.overall is not None:
             beside.append(f"paper {published.overall}{unit}")
         cards.append({"title": title, "value": f"{record['overall'][metric]:.{decimals}f}{unit}",
-                      "interval": _interval((record["intervals"]["overall"] or {}).get(metric), decimals),
+                      "interval": interval_text((record["intervals"]["overall"] or {}).get(metric), decimals),
                       "beside": "; ".join(beside) + " (TAU Urban Acoustic Scenes 2020 Mobile)"})
     cards.append({"title": "Expected calibration error", "interval": "", "beside": "15 bins of confidence",
                   "value": f"{record['calibration']['expected_calibration_error']:.1f} %"})
@@ -151,7 +150,8 @@ def _scores(results: Mapping[str, Mapping[str, Any]], training_devices: Collecti
     section = Section("Scores by device")
     if groups["unseen"]:
         section.text = "The devices below the second line have no clips in the training split."
-    for metric, (title, label, decimals) in METRICS.items():
+    for metric, (title, decimals) in METRICS.items():
+        label = _AXES[metric]
         series: dict[str, dict[str, Any]] = {}
         rows = []
         for run, record in results.items():
@@ -161,7 +161,7 @@ def _scores(results: Mapping[str, Mapping[str, Any]], training_devices: Collecti
                 for name in names:
                     value, interval = scores[name][metric], (intervals[name] or {}).get(metric)
                     series[run][name] = value, interval
-                    rows.append([run, name, f"{value:.{decimals}f}", _interval(interval, decimals)])
+                    rows.append([run, name, f"{value:.{decimals}f}", interval_text(interval, decimals)])
         chance = {"uniform guess": np.log(len(first["labels"])) if metric == "logloss" else 100 / len(first["labels"])}
         section.figures.append(Figure(f"{title} by device", figures.intervals(groups, series, label, chance),
                                       ("run", "device", label, "95 % interval"), rows))
@@ -177,7 +177,7 @@ def _over_seeds(runs: Sequence[Run], results: Mapping[str, Mapping[str, Any]]) -
     for system, of_runs in scores.items():
         if len(of_runs) > 1:
             parts = []
-            for metric, (title, _, decimals) in METRICS.items():
+            for metric, (title, decimals) in METRICS.items():
                 mean, deviation = spread([score[metric] for score in of_runs])
                 parts.append(f"{title.lower()} {mean:.{decimals}f} ± {deviation:.{decimals}f}")
             text += f" {system}, mean ± standard deviation of {len(of_runs)} runs: {', '.join(parts)}."
@@ -325,10 +325,6 @@ def _settings(run: Run) -> Section:
     if run.environment.is_file():
         text += f"\n# environment.json\n{run.environment.read_text(encoding='utf-8')}"
     return Section("Configuration and environment", listing=text)
-
-
-def _interval(interval: Sequence[float] | None, decimals: int) -> str:
-    return "-" if interval is None else f"{interval[0]:.{decimals}f} to {interval[1]:.{decimals}f}"
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -1,7 +1,9 @@
+import io
 import json
 import subprocess
 import sys
 
+import pandas as pd
 import pytest
 
 from evaluation.metrics import evaluate
@@ -88,6 +90,23 @@ def test_command_prints_the_table_and_writes_the_scores(tmp_path, data_root, pre
     assert written["data"] == {"name": "tiny-development", "demo": False, "clips": 8}
     assert written["left_out"] == []
     assert written["device_groups"]["unseen"] == {"logloss": pytest.approx(0.34657359), "accuracy": 100}
+
+
+def test_other_formats_have_the_scores_by_device(tmp_path, data_root, predictions, capsys):
+    (data_root / "DEMO_DATA.txt").touch()
+    command = [write(tmp_path / "test.csv", predictions), "--data-root", str(data_root), "--format"]
+    main([*command, "markdown"])
+    text = capsys.readouterr().out
+    head = next(line for line in text.splitlines() if line.startswith("|"))
+    assert [cell.strip() for cell in head.strip("|").split("|")] == [
+        "device", "accuracy", "95 % interval", "log loss", "95 % interval"]
+    assert "- demo data: figures say nothing about real recordings" in text and "- 1 clips have probability 0" in text
+    main([*command, "csv"])
+    told = capsys.readouterr()
+    table = pd.read_csv(io.StringIO(told.out), index_col="device")
+    assert list(table) == ["accuracy", "accuracy_low", "accuracy_high", "logloss", "logloss_low", "logloss_high"]
+    assert table.accuracy.to_dict() == pytest.approx({"a": 75, "b": 0, "s1": 50, "s4": 100, "overall": 625 / 9})
+    assert told.err == "demo data: figures say nothing about real recordings\n"
 
 
 def test_command_marks_demo_data(tmp_path, data_root, predictions, capsys):
