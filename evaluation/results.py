@@ -121,8 +121,9 @@ def recipe(config: Config) -> dict[str, Any]:
             continue
         for key, value in asdict(getattr(config, section)).items():
             settings[f"{section}.{key}"] = list(value) if isinstance(value, tuple) else value
-    if config.ensemble:
-        settings["ensemble"] = list(config.ensemble)
+    for key in ("ensemble", "device_models"):
+        if getattr(config, key):
+            settings[key] = list(getattr(config, key))
     return settings
 
 

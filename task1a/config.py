@@ -51,6 +51,7 @@ LearningRate = Annotated[Real, Field(gt=0, le=100)]
 Epochs = Annotated[Real, Field(ge=0, le=100_000)]
 Folder = Annotated[str, Field(min_length=1, max_length=4096, pattern=r"^[^\x00-\x1f]+$")]
 Name = Annotated[str, Field(max_length=100, pattern=r"^[A-Za-z0-9_-][A-Za-z0-9._-]*$")]
+Device = Annotated[str, Field(max_length=50, pattern=r"^[A-Za-z0-9_-]+$")]
 Teacher = Annotated[str, Field(max_length=200, pattern=r"^(vanilla|[A-Za-z0-9_-][A-Za-z0-9._-]*/seed[0-9]+)$")]
 
 _strict = ConfigDict(extra="forbid", strict=True)
@@ -263,6 +264,10 @@ class TrainingConfig:
     calibrate: bool = False
     """divide the logits of the final model by a temperature fitted on the validation clips; accuracy and size do not
     change"""
+    init_from: Name | None = None
+    """system whose vanilla model of the same seed is fine-tuned; default: random initial weights"""
+    devices: Annotated[tuple[Device, ...], Field(max_length=100), AfterValidator(_distinct)] = ()
+    """recording devices whose clips are used; empty: all"""
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
     """precision of the forward and backward pass, as lightning-fabric names it"""
     channels_last: bool = False
@@ -361,6 +366,9 @@ class Config:
     """random seed of initialisation, order of the clips, augmentation and dropout (``--seed``)"""
     ensemble: Annotated[tuple[Name, ...], Field(max_length=100), AfterValidator(_distinct)] = ()
     """systems whose probabilities are averaged; an ensemble trains nothing itself"""
+    device_models: Annotated[tuple[Device, ...], Field(max_length=100), AfterValidator(_distinct)] = ()
+    """devices with a model of their own, which ``training.init_from`` is fine-tuned to; that model predicts the clips
+    of all other devices"""
     data: DataConfig = field(default_factory=DataConfig)
     features: FeatureConfig = field(default_factory=FeatureConfig)
     model: Network = field(default_factory=BCResNetASCConfig)
@@ -374,7 +382,21 @@ class Config:
         """Recipe of the vanilla model, which is only calibrated if it is not compressed afterwards."""
         return replace(self.training, calibrate=self.training.calibrate and not self.compression.enabled)
 
+    @property
+    def members(self) -> tuple[str, ...]:
+        """Systems that are trained for this one: those of an ensemble, or one for each of ``device_models``."""
+        return self.ensemble or tuple(f"{self.system}_{device}" for device in self.device_models)
+
+    def of_device(self, device: str) -> "Config":
+        """The configuration of one of the ``device_models``."""
+        return replace(self, system=f"{self.system}_{device}", device_models=(),
+                       training=replace(self.training, devices=(device,)))
+
     def __post_init__(self) -> None:
+        if self.device_models and (self.ensemble or not self.training.init_from):
+            raise ValueError("training.init_from: device_models needs the system that is fine-tuned, and no ensemble")
+        if self.training.init_from == self.system:
+            raise ValueError(f"training.init_from={self.system}: is this system itself")
         bins, frames = self.features.n_mels, self.features.frames
         sub_bands = self.model.settings.get("sub_bands")
         # frequency is halved three times, and every stage divides it into the sub-bands

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from task1a import models
 from task1a.compression.fold import fold_batch_norms
 from task1a.compression.packed import Packing, packed_form, stored_state, unpack
+from task1a.compression.stored import hold
 from task1a.config import FeatureConfig, Network
 from task1a.errors import InputError, shown
 from task1a.files import replacing
@@ -101,6 +102,26 @@ def load(path: Path) -> tuple[nn.Module, ModelSpec]:
         InputError: the file is missing, damaged, not a model file of this project, or its tensors do not fit the
             architecture in its metadata.
     """
+    tensors, spec = read(path)
+    model = spec.build()
+    model.load_state_dict(tensors if spec.packing is None else unpack(tensors), strict=False)
+    return model.eval(), spec
+
+
+def load_stored(path: Path) -> tuple[nn.Module, ModelSpec]:
+    """Load a model like :func:`load`, with its tensors in their stored types (:mod:`task1a.compression.stored`)."""
+    tensors, spec = read(path)
+    if spec.packing is None:
+        return load(path)
+    return hold(spec.build(), tensors), spec
+
+
+def read(path: Path) -> tuple[dict[str, Tensor], ModelSpec]:
+    """Read the tensors of a model as they are stored, and its specification.
+
+    Raises:
+        InputError: as :func:`load`.
+    """
     tensors = {}
     with opened(path) as stored:
         spec = verified(stored)
@@ -108,9 +129,7 @@ def load(path: Path) -> tuple[nn.Module, ModelSpec]:
             content = bytearray().join(stored.blocks(name))
             flat = torch.frombuffer(content, dtype=entry.dtype) if content else torch.empty(0, dtype=entry.dtype)
             tensors[name] = flat.reshape(entry.shape)
-    model = spec.build()
-    model.load_state_dict(tensors if spec.packing is None else unpack(tensors), strict=False)
-    return model.eval(), spec
+    return tensors, spec
 
 
 def stated_spec(path: Path) -> ModelSpec | None:

@@ -22,7 +22,7 @@ class Run:
     Args:
         folder: run folder, which need not exist yet.
         config: configuration; default: the run's ``config.yaml``.
-        members: runs that an ensemble averages; default: those that its configuration names.
+        members: runs that are trained for this one; default: those that its configuration names.
     """
 
     def __init__(self, folder: Path, config: Config | None = None, members: "tuple[Run, ...] | None" = None) -> None:
@@ -69,13 +69,20 @@ class Run:
 
     @cached_property
     def members(self) -> "tuple[Run, ...]":
-        """Runs that an ensemble averages; empty for a single model."""
-        return tuple(self.beside(f"{name}/{self.folder.name}") for name in self.config.ensemble)
+        """Runs that are trained for this one (:attr:`task1a.config.Config.members`); empty for a single model."""
+        return tuple(self.beside(f"{name}/{self.folder.name}") for name in self.config.members)
+
+    @property
+    def general(self) -> "Run":
+        """Run whose model predicts the clips of unknown devices: the fine-tuned one, or this one."""
+        config = self.config
+        return self.beside(f"{config.training.init_from}/{self.folder.name}") if config.device_models else self
 
     @property
     def parts(self) -> "tuple[Run, ...]":
-        """Runs whose models make up the system: the members of an ensemble, or this one."""
-        return self.members or (self,)
+        """Runs whose models make up the system: the members of an ensemble, the general model and one for each device
+        of ``device_models``, or this one."""
+        return (self.general, *self.members) if self.config.device_models else self.members or (self,)
 
     @property
     def model(self) -> Path:
@@ -97,6 +104,11 @@ class Run:
     def passes(self) -> list[int]:
         """Number of forward passes per clip of each of the parts."""
         return [part.config.evaluation.time_rolls for part in self.parts]
+
+    @property
+    def alternatives(self) -> bool:
+        """Whether each clip is predicted by one of the parts, which its device decides, instead of all."""
+        return bool(self.config.device_models)
 
     def beside(self, name: str) -> "Run":
         """Another run, ``<system>/seed<N>``, of the same folder."""

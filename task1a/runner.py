@@ -14,6 +14,7 @@ from filelock import FileLock, Timeout
 
 from task1a import config as configuration
 from task1a.challenge import LABELS, size_verdict
+from task1a.config import Config
 from task1a.errors import CommandParser, FallsShort, InputError, during
 from task1a.files import digest, remove, write_json, write_text
 from task1a.machine import processes, rank
@@ -70,6 +71,14 @@ def asked_for(argv: Sequence[str] | None = None) -> tuple[Session, list[str]]:
     parser.add_argument("--seed", type=int, metavar="N",
                         help="random seed of initialisation, order, augmentation and dropout")
     parser.add_argument("--force", action="store_true", help="run the stages even if they are up to date")
+    group = parser.add_argument_group(
+        "download", "--data-root and --eval-root are the folders of the sets themselves, which will hold meta.csv, "
+        "audio/ and so on. Without --download, nothing is ever fetched.")
+    group.add_argument("--download", action="store_true",
+                       help="fetch TAU Urban Acoustic Scenes 2020 Mobile, development, into --data-root, and 2021 "
+                            "Mobile, evaluation, into --eval-root, as far as they are not there")
+    group.add_argument("--accept-licence", action="store_true", help="accept the licences without being asked")
+    group.add_argument("--keep-archives", action="store_true", help="keep the archives after they are unpacked")
     arguments = parser.parse_intermixed_args(argv)
     return _session(arguments), _wanted(arguments.stage)
 
@@ -115,7 +124,7 @@ def over_limit(run: Run, wanted: Collection[str]) -> str | None:
 
 
 def _session(arguments: argparse.Namespace) -> Session:
-    """The run of a system and, for an ensemble, those of its members, with the same options and overrides."""
+    """The run of a system and those that are trained for it, with the same options and overrides."""
     options: dict[str, Any] = {"data.root": arguments.data_root, "data.evaluation_root": arguments.eval_root,
                                "seed": arguments.seed, "data.skip_damaged": arguments.skip_damaged or None}
     if arguments.data_root or arguments.eval_root:
@@ -123,19 +132,23 @@ def _session(arguments: argparse.Namespace) -> Session:
         options["data.source"] = "tau_layout"
     options = {key: value for key, value in options.items() if value is not None}
 
-    def single(path: Path, members: Sequence[Session] = ()) -> Session:
-        config = configuration.load(path, arguments.overrides, options)
-        if path != arguments.system and config.ensemble:
-            raise InputError(f"{arguments.system}: ensemble: {path.stem} is an ensemble itself")
+    def session(config: Config, members: Sequence[Session] = ()) -> Session:
         folder = arguments.runs / config.system / f"seed{config.seed}"
         run = Run(folder, config, tuple(member.run for member in members))
-        return Session(run, arguments.device, arguments.force, _say, tuple(members))
+        return Session(run, arguments.device, arguments.force, _say, tuple(members), download)
 
-    names = configuration.load(arguments.system, arguments.overrides, options).ensemble
-    if arguments.system.stem in names:
-        raise InputError(f"{arguments.system}: ensemble: {arguments.system.stem} is an ensemble itself")
-    members = [single(arguments.system.with_name(f"{name}.yaml")) for name in names]
-    return single(arguments.system, members)
+    config, download = configuration.load(arguments.system, arguments.overrides, options), None
+    if arguments.download:
+        if config.data.source == "demo" or config.data.root is None:
+            raise InputError("--download: give the folder of the development set with --data-root DIR")
+        download = {"accept_licence": arguments.accept_licence, "keep_archives": arguments.keep_archives}
+    members = [config.of_device(device) for device in config.device_models]
+    for name in config.ensemble:
+        path = arguments.system.with_name(f"{name}.yaml")
+        members.append(configuration.load(path, arguments.overrides, options))
+        if members[-1].members or path == arguments.system:
+            raise InputError(f"{arguments.system}: ensemble: {name} must be a system of a single model")
+    return session(config, [session(member) for member in members])
 
 
 def _wanted(text: str) -> list[str]:

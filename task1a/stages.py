@@ -5,6 +5,7 @@ its inputs nor its files have changed since it last ran. Only the runner imports
 
 Stages import torch and the like when they run, so that ``--help`` and runs that are up to date start quickly.
 """
+import json
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
@@ -20,6 +21,7 @@ from task1a.run import Run
 
 if TYPE_CHECKING:
     import pandas as pd
+    import torch
 
     from task1a.data.dataset import Dataset
     from task1a.features.cache import FeatureCache
@@ -42,18 +44,15 @@ class Session:
     say: Callable[[str], None] = print
     """receives the reports of the stages"""
     members: tuple["Session", ...] = ()
-    """sessions of the runs that an ensemble averages"""
+    """sessions of the runs that are trained for this one: members of an ensemble, or device-specific models"""
+    download: dict[str, bool] | None = None
+    """settings of :func:`task1a.data.download.download`, if the sets of the challenge may be downloaded"""
     caches: "dict[str, FeatureCache]" = field(default_factory=dict)
     """caches opened so far; see :meth:`cache`"""
 
-    @property
-    def parts(self) -> tuple["Session", ...]:
-        """Sessions of the runs whose models make up the system: the members of an ensemble, or this one."""
-        return self.members or (self,)
-
     @cached_property
     def dataset(self) -> "Dataset":
-        """The recordings; the demo set is synthesised on first use."""
+        """The recordings; on first use, the demo set is synthesised, and the sets of the challenge are downloaded."""
         from task1a.data.dataset import Dataset
 
         settings = self.run.config.data
@@ -64,7 +63,12 @@ class Session:
             return Dataset(*demo.build(Path(settings.cache_dir) / "demo", size, settings.workers))
         if settings.root is None:
             raise InputError("no data set: give its folder with --data-root DIR (and --eval-root DIR)")
-        return Dataset(Path(settings.root), Path(settings.evaluation_root) if settings.evaluation_root else None)
+        root, evaluation = Path(settings.root), Path(settings.evaluation_root) if settings.evaluation_root else None
+        if self.download is not None:
+            from task1a.data import download
+
+            download.download(download.of_the_challenge(root, evaluation), **self.download)
+        return Dataset(root, evaluation)
 
     def cache(self, name: str) -> "FeatureCache":
         """The feature cache of the ``development`` or the ``evaluation`` set."""
@@ -110,7 +114,7 @@ def changed_inputs(recorded: Inputs, present: Inputs) -> list[str]:
 
     A setting that the record lacks, because it did not exist yet, is taken to have had its default.
     """
-    defaults = asdict(Config(system="any"))
+    defaults = json.loads(json.dumps(asdict(Config(system="any"))))
     changed = []
     for key in {**recorded, **present}:
         section, _, name = key.partition(".")
@@ -188,9 +192,13 @@ def cache_is_whole(session: Session) -> bool:
 
 def train_inputs(session: Session) -> Inputs:
     """The training clips, the seed, and the settings of features, model and training."""
-    return {"training clips": session.run.read("features")["splits"]["train"], "seed": session.run.config.seed,
-            **_settings(session, "features", "model", "training"),
-            "training.calibrate": session.run.config.vanilla_recipe.calibrate}
+    run = session.run
+    inputs = {"training clips": run.read("features")["splits"]["train"], "seed": run.config.seed,
+              **_settings(session, "features", "model", "training"),
+              "training.calibrate": run.config.vanilla_recipe.calibrate}
+    if run.config.training.init_from:
+        inputs["initial model"] = digest(_initial_model(run))
+    return inputs
 
 
 def train(session: Session, inputs: Inputs) -> list[Path]:
@@ -207,7 +215,8 @@ def train(session: Session, inputs: Inputs) -> list[Path]:
     else:
         if rank() == 0:
             write_json(run.environment, environment(session.device))
-        train_model(_job(session, run.vanilla.parent, run.config.vanilla_recipe, inputs))
+        initial = _initial_model(run) if run.config.training.init_from else None
+        train_model(_job(session, run.vanilla.parent, run.config.vanilla_recipe, inputs), initial)
     return [run.vanilla, run.history, run.environment, *run.vanilla.parent.glob("calibration.json")]
 
 
@@ -235,23 +244,25 @@ def compress(session: Session, inputs: Inputs) -> list[Path]:
 
 def complexity_inputs(session: Session) -> Inputs:
     """The model files, and how often they are applied to a clip."""
-    return {"models": [digest(part.run.model) for part in session.parts], "passes": _passes(session.run)}
+    return {"models": _model_digests(session.run), "passes": _passes(session.run)}
 
 
 def complexity(session: Session, inputs: Inputs) -> list[Path]:
     """Count the size of the system from its model files."""
     from task1a import complexity
 
-    counted = complexity.measure([part.run.model for part in session.parts], session.run.passes)
-    write_json(session.run.complexity, counted)
-    session.say(size_verdict(counted))
-    return [session.run.complexity]
+    run = session.run
+    counted = complexity.measure([part.model for part in run.parts], run.passes, run.alternatives)
+    write_json(run.complexity, counted)
+    largest = f"largest of {len(run.parts)} models: " if run.alternatives else ""
+    session.say(f"{largest}{size_verdict(counted)}")
+    return [run.complexity]
 
 
 def predict_inputs(session: Session) -> Inputs:
     """The model files, how often they are applied to a clip, and the clips to predict."""
     splits = session.run.read("features")["splits"]
-    return {"models": [digest(part.run.model) for part in session.parts], "passes": _passes(session.run),
+    return {"models": _model_digests(session.run), "passes": _passes(session.run),
             "test clips": splits["test"], "evaluation clips": splits.get("evaluation")}
 
 
@@ -266,13 +277,17 @@ def predict(session: Session, inputs: Inputs) -> list[Path]:
         remove(path)
         if split not in run.read("features")["splits"]:
             continue
-        tables = []
-        for part in session.parts:
-            clips, settings = part.clips(split), part.run.config.evaluation
-            tables.append(predict.predict(part.run.model, clips.filename, part.reader(split), settings.batch_size,
-                                          device, settings.time_rolls))
-        predictions.write(path, predictions.average(tables))
-        session.say(f"{split}: {len(tables[0]):,} clips")
+        if run.config.device_models:
+            table = _predict_by_device(session, split, device)
+        else:
+            tables = []
+            for part in session.members or (session,):
+                clips, settings = part.clips(split), part.run.config.evaluation
+                tables.append(predict.predict(part.run.model, clips.filename, part.reader(split), settings.batch_size,
+                                              device, settings.time_rolls))
+            table = predictions.average(tables)
+        predictions.write(path, table)
+        session.say(f"{split}: {len(table):,} clips")
         written.append(path)
     return written
 
@@ -310,7 +325,7 @@ def package_inputs(session: Session) -> Inputs:
     run, authors = session.run, session.run.config.submission.authors
     return {"predictions": digest(run.evaluation_predictions), "complexity": digest(run.complexity),
             "results": digest(run.evaluation), "authors": digest(Path(authors)) if authors else None,
-            "ensemble": list(run.config.ensemble),
+            "ensemble": list(run.config.ensemble), "device_models": list(run.config.device_models) or None,
             **_settings(session, "features", "model", "training", "compression", "submission")}
 
 
@@ -330,8 +345,8 @@ def package(session: Session, inputs: Inputs) -> list[Path]:
 
 def no_training(session: Session) -> str | None:
     """The reason why there is nothing to train, or None."""
-    names = ", ".join(session.run.config.ensemble)
-    return f"an ensemble trains nothing itself ({names})" if session.members else None
+    names = ", ".join(session.run.config.members)
+    return f"its models are trained as runs of their own ({names})" if session.members else None
 
 
 def no_compression(session: Session) -> str | None:
@@ -348,12 +363,43 @@ def nothing_to_submit(session: Session) -> str | None:
     return "there is no evaluation set to submit predictions of (--eval-root DIR)"
 
 
+def _model_digests(run: Run) -> list[str]:
+    """Digests of the system's model files."""
+    for part in run.parts:
+        if not part.model.is_file():
+            raise InputError(f"{part.model}: no such model; finish the run {part} first")
+    return [digest(part.model) for part in run.parts]
+
+
+def _predict_by_device(session: Session, split: str, device: "torch.device") -> "pd.DataFrame":
+    """Predict each clip with the model of its recording device, or with the general model."""
+    import numpy as np
+    import pandas as pd
+
+    from task1a import predict
+
+    run, clips, read = session.run, session.clips(split), session.reader(split)
+    if "device" not in clips:
+        raise InputError(f"{session.dataset.evaluation}: device_models needs the recording devices of the evaluation "
+                         "set, the column device_id of evaluation_setup/fold1_test.csv")
+    number_of = {name: number for number, name in enumerate(run.config.device_models, start=1)}
+    numbers = clips.device.map(number_of).fillna(0).astype(int).to_numpy()
+    tables = []
+    for number, part in enumerate(run.parts):
+        rows, settings = np.flatnonzero(numbers == number), part.config.evaluation
+        if len(rows):
+            tables.append(predict.predict(
+                part.model, clips.filename[rows], lambda indices, rows=rows: read(rows[indices]), settings.batch_size,
+                device, settings.time_rolls))
+    return pd.concat(tables).set_index("filename").loc[clips.filename].reset_index()
+
+
 def _settings(session: Session, *sections: str) -> Inputs:
     """Values of some sections of the configuration, by ``section.key``."""
     values = {}
     for section in sections:
         for key, value in asdict(getattr(session.run.config, section)).items():
-            values[f"{section}.{key}"] = value
+            values[f"{section}.{key}"] = list(value) if isinstance(value, tuple) else value
     return values
 
 
@@ -408,6 +454,15 @@ def _take_training(run: Run, inputs: Inputs) -> Run | None:
     return None
 
 
+def _initial_model(run: Run) -> Path:
+    """Model file that the training starts from."""
+    name = run.config.training.init_from
+    path = run.beside(f"{name}/{run.folder.name}").vanilla
+    if not path.is_file():
+        raise InputError(f"training.init_from: {path}: no such model; train {name} first")
+    return path
+
+
 def _teachers(run: Run) -> list[Path]:
     """Model files of the teachers."""
     paths = []
@@ -432,16 +487,24 @@ def _job(session: Session, folder: Path, recipe: TrainingConfig, inputs: Inputs)
     held_out = split_validation(clips, config.training.validation_fraction, config.training.validation_seed)
     targets = np.array([labels.index(label) for label in clips.scene_label])
 
+    wanted = config.training.devices
+    absent = sorted(set(wanted) - set(clips.device[~held_out]))
+    if absent:
+        raise InputError(f"training.devices: there are no training clips of {', '.join(absent)}; the devices are "
+                         f"{', '.join(sorted(set(clips.device)))}")
+    used = clips.device.isin(wanted).to_numpy() if wanted else np.ones(len(clips), bool)
+
     def examples(chosen: np.ndarray) -> fit.Examples:
         rows = np.flatnonzero(chosen)
         return fit.Examples(lambda indices: read(rows[indices]), targets[rows], clips.device.to_numpy(str)[rows],
                             clips.identifier.to_numpy(str)[rows])
 
-    session.say(f"{(~held_out).sum():,} training clips, {held_out.sum():,} validation clips of other locations")
+    train, validation = ~held_out & used, held_out & used
+    session.say(f"{train.sum():,} training clips, {validation.sum():,} validation clips of other locations")
     # a finished training is calibrated without being trained again
     identity = fingerprint({key: value for key, value in inputs.items() if key != "training.calibrate"})
-    return fit.Job(ModelSpec(config.model, config.features, labels), recipe, config.seed, examples(~held_out),
-                   examples(held_out), folder, identity, session.device, resume=not session.force, report=session.say)
+    return fit.Job(ModelSpec(config.model, config.features, labels), recipe, config.seed, examples(train),
+                   examples(validation), folder, identity, session.device, resume=not session.force, report=session.say)
 
 
 STAGES = (

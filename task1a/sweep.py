@@ -47,7 +47,7 @@ class Task:
     options: list[str]
     """Arguments of the runner."""
     needs: set[str]
-    """Names of the runs whose models it needs: members of an ensemble, teachers of a compression."""
+    """Names of the runs whose models it needs: members of an ensemble, teachers, models to fine-tune."""
     trainings: set[tuple]
     """Settings of its vanilla trainings. Runs with equal settings can share the trained model."""
     state: str = "waiting"
@@ -146,8 +146,10 @@ def plan(table: Table, arguments: argparse.Namespace) -> list[Task]:
             if folder is not None and not Path(folder).is_dir():
                 raise InputError(f"{folder}: no such folder")
         needs, trainings = {f"{member}/seed{seed}" for member in session.run.config.ensemble}, set()
-        for part in session.parts:
+        for part in session.members or (session,):
             config = part.run.config
+            if config.training.init_from:
+                needs.add(f"{config.training.init_from}/seed{seed}")
             trainings.add((config.seed, config.features, config.model, config.vanilla_recipe))
             if config.compression.enabled and "compress" in wanted:
                 needs.update(config.compression.teachers)

@@ -26,18 +26,23 @@ from task1a.safetensors_file import printable
 LIMIT_POLICY = "dcase2021"
 
 
-def measure(paths: Sequence[Path], passes: Sequence[int] | None = None) -> dict[str, Any]:
+def measure(paths: Sequence[Path], passes: Sequence[int] | None = None, alternatives: bool = False) -> dict[str, Any]:
     """Count the model files of a system; the result is the content of ``complexity.json``.
 
     Args:
         paths: model files.
         passes: number of forward passes per clip of each model; default: one.
+        alternatives: whether a clip is predicted by one of the models instead of all; then only the largest is
+            counted, as in the rules for device-specific models.
 
     Multiply-accumulates, trainable parameters and the shape of the input are None for files of other origin.
 
     Raises:
         InputError: a file cannot be counted (:func:`stored_tensors`).
     """
+    if alternatives:
+        each = [measure([path], [times]) for path, times in zip(paths, passes or [1] * len(paths), strict=True)]
+        return max(each, key=lambda counted: counted["policies"][LIMIT_POLICY]["bytes"])
     files, tensors = [], []
     for index, (path, times) in enumerate(zip(map(Path, paths), passes or [1] * len(paths), strict=True)):
         stored = stored_tensors(path)

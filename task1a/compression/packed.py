@@ -14,7 +14,8 @@ from torch.nn.utils import parametrize
 from task1a.compression.quantize import PrunedQuantized, dequantize, quantize, scale_of
 from task1a.errors import InputError
 
-_SCALE = "_scale"
+SCALE = "_scale"
+"""end of the name of a weight's scale"""
 # the step counter of a batch norm, which only serves a mode that is not used here
 _COUNTER = "num_batches_tracked"
 
@@ -65,7 +66,7 @@ def pack(model: nn.Module, packing: Packing) -> dict[str, Tensor]:
         scale = scale_of(weight, masks[name], packing.weight_scales)
         quantized = quantize(weight, masks[name], scale)
         assert torch.equal(quantized != 0, masks[name]), f"{name}: the zeros are not those of the mask"
-        tensors[f"{name}.weight"], tensors[f"{name}.weight{_SCALE}"] = quantized, scale
+        tensors[f"{name}.weight"], tensors[f"{name}.weight{SCALE}"] = quantized, scale
 
     for name, value in stored_state(model).items():
         if ".parametrizations." not in name:
@@ -82,11 +83,11 @@ def packed_form(model: nn.Module, packing: Packing) -> dict[str, Tensor]:
     for name, layer in convolutions(model).items():
         weight = layer.weight.detach()
         form[f"{name}.weight"] = torch.empty_like(weight, dtype=torch.int8)
-        form[f"{name}.weight{_SCALE}"] = scale_of(weight, torch.ones_like(weight), packing.weight_scales)
+        form[f"{name}.weight{SCALE}"] = scale_of(weight, torch.ones_like(weight), packing.weight_scales)
     return form
 
 
 def unpack(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Turn packed tensors into the float32 state of the architecture."""
-    return {name: dequantize(value, tensors[name + _SCALE]) if name + _SCALE in tensors else value.float()
-            for name, value in tensors.items() if not name.endswith(_SCALE)}
+    return {name: dequantize(value, tensors[name + SCALE]) if name + SCALE in tensors else value.float()
+            for name, value in tensors.items() if not name.endswith(SCALE)}

@@ -82,8 +82,13 @@ def read_development(root: Path, allow_overlap: bool = False) -> pd.DataFrame:
 
 
 def read_evaluation(root: Path) -> pd.DataFrame:
-    """Read the unlabelled clips of an evaluation set: one column, ``filename``, in file order."""
-    return _read_table(Path(root) / SETUP / "fold1_test.csv", ("filename",))
+    """Read the unlabelled clips of an evaluation set, in file order.
+
+    Returns:
+        Columns ``filename`` and, where the set tells the recording devices as in 2025, ``device``.
+    """
+    table = _read_table(Path(root) / SETUP / "fold1_test.csv", ("filename",), optional=("device_id",))
+    return table.rename(columns={"device_id": "device"})
 
 
 def read_reference(root: Path) -> pd.DataFrame:
@@ -113,8 +118,9 @@ def older_copy(train: int, test: int) -> str:
     return ""
 
 
-def _read_table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
-    """Read ``columns`` of a table, with the normal forms of its file names, each of which is listed once."""
+def _read_table(path: Path, columns: Sequence[str], optional: Sequence[str] = ()) -> pd.DataFrame:
+    """Read ``columns`` of a table, and the ``optional`` ones that it has, with the normal forms of its file names, each
+    of which is listed once."""
     table = read_table(path, columns, "part of a data set in the TAU layout (meta.csv, evaluation_setup/, audio/)")
     names, line_of, twice = [], {}, []
     for line, filename in enumerate(table.filename.tolist(), start=2):
@@ -132,4 +138,5 @@ def _read_table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
         line_of.setdefault(key, line)
     if twice:
         raise InputError(f"{path}: {len(twice)} clips are listed twice, first {twice[0]}")
-    return table[list(columns)].assign(filename=names)
+    present = [column for column in optional if column in table]
+    return table[[*columns, *present]].assign(filename=names)

@@ -1,33 +1,40 @@
 """The vanilla recipe: from log-mel energies to ``model.safetensors``."""
 import warnings
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
 from sklearn.model_selection import StratifiedGroupKFold
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from task1a import model_file, models
 from task1a.compression.packed import stored_state
 from task1a.errors import InputError
+from task1a.model_file import ModelSpec
 from task1a.training.calibrate import calibrate
 from task1a.training.fit import Examples, Job, fit, launch
 
 
-def train(job: Job) -> None:
+def train(job: Job, initial: Path | None = None) -> None:
     """Train a model and write ``model.safetensors``, ``history.csv`` and ``checkpoint.pt``.
 
+    Args:
+        job: the training.
+        initial: model file to fine-tune; default: random initial weights.
+
     Raises:
-        InputError: :func:`task1a.training.fit.fit` fails.
+        InputError: the initial model is unusable or has different labels, features or architecture, or
+            :func:`task1a.training.fit.fit` fails.
     """
     fabric = launch(job.device, job.recipe.precision)
     torch.manual_seed(job.seed)
-    model = job.spec.build()
+    model = job.spec.build() if initial is None else _load_initial(initial, job.spec)
 
     def learn_statistics(epoch: int) -> None:
-        if epoch == 0:  # a checkpoint contains them
+        if epoch == 0 and initial is None:  # a checkpoint or an initial model contains them
             models.learn_statistics(model, _clips(job.train, job.recipe.batch_size, fabric.device))
 
     model = fit(job, fabric, model, cross_entropy, learn_statistics)
@@ -72,6 +79,16 @@ def split_validation(clips: pd.DataFrame, fraction: float, seed: int) -> np.ndar
         warnings.filterwarnings("ignore", message="The least populated class")
         held_out[next(folds.split(clips, clips.scene_label, clips.identifier))[1]] = True
     return held_out
+
+
+def _load_initial(path: Path, wanted: ModelSpec) -> nn.Module:
+    model, spec = model_file.load(path)
+    for name, noun in (("labels", "labels"), ("features", "features"), ("model", "network settings")):
+        if getattr(spec, name) != getattr(wanted, name):
+            raise InputError(f"{path}: the initial model has different {noun}; fine-tune one with the same {noun}")
+    if spec.packing is not None:
+        raise InputError(f"{path}: the initial model is compressed; fine-tune the vanilla model")
+    return model
 
 
 def _clips(examples: Examples, batch_size: int, device: torch.device) -> Iterator[Tensor]:

@@ -294,7 +294,7 @@ def test_an_ensemble_runs_its_members_averages_them_and_adds_their_sizes(again, 
     system("other", model={"residual_norm": "input"})
     both = system("both", ensemble=["toy", "other"])
     said = said_by(capsys, "--system", both, *arguments[2:])
-    assert said["train"] == "left out: an ensemble trains nothing itself (toy, other)"
+    assert said["train"] == "left out: its models are trained as runs of their own (toy, other)"
     runs = {name: again / "runs" / name / "seed0" for name in ("toy", "other", "both")}
     tables = {name: pd.read_csv(run / "predictions" / "evaluation.csv", sep="\t") for name, run in runs.items()}
     numbers = {name: table.iloc[:, 2:].to_numpy() for name, table in tables.items()}
@@ -310,8 +310,72 @@ def test_an_ensemble_runs_its_members_averages_them_and_adds_their_sizes(again, 
 def test_an_ensemble_of_ensembles_is_refused(system, arguments):
     system("both", ensemble=["toy"])
     for name, members in (("all", ["toy", "both"]), ("itself", ["itself"])):
-        with pytest.raises(InputError, match="is an ensemble itself"):
+        with pytest.raises(InputError, match="must be a system of a single model"):
             runner.main(["--system", system(name, ensemble=members), *arguments[2:]])
+
+
+def test_each_clip_is_predicted_by_the_model_of_its_device(again, system, arguments, toy_data, capsys):
+    evaluation = again / "evaluation"
+    shutil.copytree(toy_data[1], evaluation)
+    table = evaluation / "evaluation_setup" / "fold1_test.csv"
+    names = pd.read_csv(table).filename.tolist()
+    devices = [("b", "unknown", "s1")[number % 3] for number in range(len(names))]
+    # with a learning rate of almost 0, fine-tuning changes the running statistics only
+    tuned = system("tuned", device_models=["b", "s1"], evaluation={"batch_size": 7}, training={
+        "init_from": "toy", "learning_rate": 1e-30, "weight_decay": 0.0, "calibrate": False}, compression={"ratio": 0.0})
+    given = ["--system", tuned, "--data-root", str(toy_data[0]), "--eval-root", str(evaluation)]
+
+    with pytest.raises(InputError, match=r"device_models needs .* device_id"):
+        runner.main(given)
+    table.write_text("filename\tdevice_id\n" + "".join(
+        f"{name}\t{device}\n" for name, device in zip(names, devices, strict=True)))
+    assert said_by(capsys, *given)["train"] == ("left out: its models are trained as runs of their own "
+                                                "(tuned_b, tuned_s1)")
+    runs = {name: again / "runs" / name / "seed0" for name in ("toy", "tuned_b", "tuned_s1", "tuned")}
+    clips = pd.read_csv(toy_data[0] / "meta.csv", sep="\t").set_index("filename").source_label
+    for split, device_of in (("test", clips), ("evaluation", dict(zip(names, devices, strict=True)))):
+        tables = {name: pd.read_csv(run / "predictions" / f"{split}.csv", sep="\t").set_index("filename")
+                  for name, run in runs.items()}
+        assert tables["tuned"].index.tolist() == tables["toy"].index.tolist()
+        for name, row in tables["tuned"].iterrows():
+            source = {"b": "tuned_b", "s1": "tuned_s1"}.get(device_of[name], "toy")
+            assert row.tolist()[1:] == pytest.approx(tables[source].loc[name].tolist()[1:], abs=1e-6)
+        assert not np.allclose(tables["tuned_b"].iloc[:, 1:], tables["tuned_s1"].iloc[:, 1:], atol=1e-4)
+
+    weights = {name: load_file(run / "train" / "model.safetensors") for name, run in runs.items() if name != "tuned"}
+    for name, value in weights["toy"].items():
+        assert torch.equal(weights["tuned_b"][name], value) == ("running" not in name), name
+    sizes = {name: read_json(run / "complexity.json")["policies"]["dcase2021"]["bytes"] for name, run in runs.items()}
+    assert sizes["tuned"] == sizes["tuned_b"] > sizes["toy"]  # the largest; half of the general model is pruned
+
+    said = said_by(capsys, *given)
+    assert {reason for reason in said.values() if not reason.startswith("left out")} == {"up to date"}
+    # another general model makes everything that came from it outdated
+    runner.main([*arguments, "training.learning_rate=0.01", "--stage", "train,compress"])
+    with pytest.raises(InputError, match="stage train comes first: initial model changed"):
+        runner.main([*given, "--stage", "evaluate"])
+
+
+@pytest.mark.parametrize(("settings", "message"), [
+    ({"init_from": "nobody"}, "training.init_from: .*nobody.seed0.* train nobody first"),
+    ({"init_from": "toy", "devices": ["s9", "a"]}, "training.devices: there are no training clips of s9; .* a, b, c"),
+])
+def test_what_cannot_be_fine_tuned_is_named(system, arguments, settings, message):
+    with pytest.raises(InputError, match=message):
+        runner.main(["--system", system("tuned", training=settings), *arguments[2:]])
+
+
+def test_a_model_of_another_kind_is_not_fine_tuned(system, arguments):
+    tuned = system("tuned", training={"init_from": "toy"}, model={"residual_norm_shortcut": 0.2})
+    with pytest.raises(InputError, match="the initial model has different network settings"):
+        runner.main(["--system", tuned, *arguments[2:]])
+
+
+def test_only_the_clips_of_the_devices_are_trained_on(system, arguments, toy_data, capsys):
+    tuned = system("tuned", training={"devices": ["b"], "validation_fraction": 0.0})
+    runner.main(["--system", tuned, *arguments[2:], "--stage", "data,features,train"])
+    train = pd.read_csv(toy_data[0] / "evaluation_setup" / "fold1_train.csv", sep="\t").filename
+    assert f"\n{train.str.endswith('-b.wav').sum()} training clips, 0 validation clips" in capsys.readouterr().out
 
 
 def test_a_data_root_is_used_also_by_the_demo_system(toy_data, tmp_path, monkeypatch, capsys):

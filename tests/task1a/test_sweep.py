@@ -179,13 +179,14 @@ TAUGHT = {"compression": {"enabled": True, "teachers": ["vanilla", "a/seed0"]}}
 @pytest.mark.parametrize("conduct, settings, order, status", [
     ("both ends, a pauses, b pauses", {"both": {"ensemble": ["a", "b"]}}, "a both, b both", 0),
     ("pupil ends, a pauses", {"pupil": {**SAME, **TAUGHT}}, "a pupil", 0),
+    ("tuned ends, a pauses", {"tuned": {**SAME, "training": {"init_from": "a"}}}, "a tuned", 0),
     ("pupil ends, a is-refused", {"pupil": {**SAME, **TAUGHT}}, "a pupil", 2),
     ("a meets, twin ends, other meets", {"a": SAME, "twin": {**SAME, "compression": {"epochs": 3}}}, "a twin", 0),
     ("a ends, twin meets, triplet meets", {"a": SAME, "twin": SAME, "triplet": SAME}, "a twin, a triplet", 0),
     ("a is-refused, twin pauses, triplet ends", {"a": SAME, "twin": SAME, "triplet": SAME}, "twin triplet", 2),
     ("a pauses, b ends", {"a": {**SAME, "compression": {"enabled": True, "teachers": ["b/seed0"]}}, "b": TAUGHT},
      "a b", 0),
-], ids=["ensemble", "teacher", "teacher that fails", "training shared", "training done", "training failed", "cycle"])
+], ids=["ensemble", "teacher", "fine-tuned", "teacher that fails", "training shared", "training done", "training failed", "cycle"])
 def test_which_runs_wait_for_which(toys, conduct, settings, order, status):
     """Runs that meet are side by side; the others must have ended before those that wait for them."""
     made = toys(dict(item.split() for item in conduct.split(", ")), **settings)

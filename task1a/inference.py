@@ -1,0 +1,140 @@
+"""The interface of the 2025 edition: a general model, and models for the recording devices that are known.
+
+The organisers' evaluation calls the functions of this module (https://github.com/CPJKU/dcase2025_task1_inference). A
+submission contains a copy of it and of the modules that it imports, and needs nothing else of this project.
+
+The model files of a system are in one folder: ``general.safetensors``, and ``<device>.safetensors`` for each device
+with a model of its own. The logits of a clip come from the model of its device, or from the general one.
+"""
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from task1a import model_file
+from task1a.errors import InputError
+from task1a.features.audio import read_clip
+from task1a.features.log_mel import log_mel
+from task1a.machine import cores
+
+GENERAL = "general"
+
+_BLOCK = 2048  # clips whose features are in memory at once
+_BATCH = 64
+
+
+class DeviceModels(nn.Module):
+    """The models of a system, with their tensors in the stored types.
+
+    Args:
+        path: folder of the model files, or a single file, the general model.
+
+    Shape: log-mel energies [N, 1, F, T] and the device of each clip -> logits [N, classes].
+
+    Raises:
+        InputError: the general model is missing, a file is not a usable model, or the models differ in their features
+            or labels.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        files = [path] if path.is_file() else sorted(path.glob("*.safetensors"))
+        names = [GENERAL if file == path else file.stem for file in files]
+        if GENERAL not in names:
+            raise InputError(f"{path}: no such model file, and no folder with {GENERAL}.safetensors")
+        # "of_" because a ModuleDict reserves the names of its methods
+        self.model = nn.ModuleDict()
+        specs = []
+        for name, file in zip(names, files, strict=True):
+            self.model[f"of_{name}"], spec = model_file.load_stored(file)
+            specs.append(spec)
+        self.features, self.labels = specs[0].features, specs[0].labels
+        for file, spec in zip(files, specs, strict=True):
+            if (spec.features, spec.labels) != (self.features, self.labels):
+                raise InputError(f"{file}: has other features or labels than {files[0].name}")
+
+    def of_device(self, device_id: str) -> nn.Module:
+        """The model of a device, or the general model if the device has none."""
+        name = f"of_{device_id}"
+        return self.model[name if name in self.model else f"of_{GENERAL}"]
+
+    def forward(self, x: Tensor, device_ids: Sequence[str]) -> Tensor:
+        logits = [self.of_device(device)(clip) for clip, device in zip(x.float().split(1), device_ids, strict=True)]
+        return torch.cat(logits)
+
+
+def load_model(model_file_path: str | Path) -> DeviceModels:
+    """Load the models of a system in evaluation mode, on the CPU."""
+    return DeviceModels(Path(model_file_path)).eval()
+
+
+def get_model_for_device(model: DeviceModels, device_id: str) -> nn.Module:
+    """The model that predicts the clips of a device: log-mel energies [N, 1, F, T] -> logits [N, classes]."""
+    return _TakesHalf(model.of_device(device_id))
+
+
+def load_inputs(file_paths: Sequence[str], device_ids: Sequence[str], model: DeviceModels) -> list[Tensor]:
+    """Log-mel energies of recordings, [1, 1, F, T] each, in half precision as in training.
+
+    Raises:
+        InputError: there is not one device per file, or a recording cannot be read; the message names it.
+    """
+    if len(file_paths) != len(device_ids):
+        raise InputError(f"{len(file_paths):,} files, but {len(device_ids):,} device ids")
+
+    def energies(file: str) -> Tensor:
+        try:
+            values = log_mel(read_clip(Path(file), model.features), model.features)
+        except InputError as error:
+            raise InputError(f"{file}: {error}") from None
+        return torch.from_numpy(values.astype(np.float16))[None, None]
+
+    with ThreadPoolExecutor(cores()) as pool:
+        return list(pool.map(energies, file_paths))
+
+
+@torch.inference_mode()
+def predict(file_paths: Sequence[str], device_ids: Sequence[str], model_file_path: str | Path,
+            use_cuda: bool = True) -> tuple[list[Tensor], list[str]]:
+    """Predict recordings.
+
+    Args:
+        file_paths: the recordings.
+        device_ids: the recording device of each.
+        model_file_path: folder of the model files, or a single file.
+        use_cuda: use a GPU if there is one.
+
+    Returns:
+        Logits [classes] of each recording, in their order, on the CPU; and the labels of the classes.
+
+    Raises:
+        InputError: as :func:`load_model` and :func:`load_inputs`.
+    """
+    device = torch.device("cuda" if use_cuda and torch.cuda.is_available() else "cpu")
+    model = load_model(model_file_path).to(device)
+    logits: list[Tensor] = []
+    for start in range(0, len(file_paths), _BLOCK):
+        devices = np.array(device_ids[start:start + _BLOCK], dtype=object)
+        inputs = torch.cat(load_inputs(file_paths[start:start + _BLOCK], devices, model))
+        outputs = torch.empty(len(inputs), len(model.labels))
+        for name in sorted(set(devices)):
+            network, rows = get_model_for_device(model, name), np.flatnonzero(devices == name)
+            for first in range(0, len(rows), _BATCH):
+                batch = rows[first:first + _BATCH]
+                outputs[batch] = network(inputs[batch].to(device)).cpu()
+        logits += list(outputs)
+    return logits, list(model.labels)
+
+
+class _TakesHalf(nn.Module):
+    """A network that takes clips in half precision and computes in float32."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.network(x.float())
