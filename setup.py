@@ -41,6 +41,8 @@ setup(
         # to count files of these kinds; before 1.21, onnx believed the sizes that a file told of others
         "onnx": ["onnx>=1.21"],
         "tflite": ["tflite>=2.18"],
+        # to predict what a microphone records
+        "microphone": ["sounddevice>=0.5"],
         # to spread many runs over a cluster
         "cluster": ["ray>=2.40"],
         "test": ["pytest>=8.0", "pytest-xdist>=3.6", "hypothesis>=6.100", "librosa>=0.10.2", "threadpoolctl>=3.5",

@@ -1,11 +1,13 @@
 """Prediction with a stored model: of the clips of a data set, and of any recordings.
 
 ``python -m task1a.predict MODEL FILE|FOLDER... [--window SECONDS] [--overlap FRACTION] [--csv FILE] [--json FILE]``
+``python -m task1a.predict MODEL --microphone``
 
 A model file is enough: it holds the settings of the features and the scene labels.
 """
 import io
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from task1a import model_file, predictions
+from task1a import microphone, model_file, predictions
 from task1a.errors import CommandParser, FallsShort, InputError, run_command
 from task1a.features.audio import read_windows
 from task1a.features.log_mel import log_mel
@@ -31,6 +33,7 @@ SUFFIXES = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", "
 """Files that are taken from a folder."""
 
 _BATCH = 16  # windows per forward pass
+_LEAST_STEP = 0.1  # seconds between two predictions of what a microphone records
 
 
 @torch.no_grad()
@@ -184,29 +187,39 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     parser = CommandParser(prog="python -m task1a.predict", description="Scene probabilities of any recordings.")
     parser.add_argument("model", metavar="MODEL", type=Path, help="model file, e.g. RUN/compress/packed.safetensors")
-    parser.add_argument("paths", metavar="FILE|FOLDER", type=Path, nargs="+", help="recordings, or folders of them")
+    parser.add_argument("paths", metavar="FILE|FOLDER", type=Path, nargs="*", help="recordings, or folders of them")
+    parser.add_argument("--microphone", action="store_true", help="predict what the sound card records, until Ctrl-C")
     parser.add_argument("--window", metavar="SECONDS", type=float,
                         help="length of the windows of long recordings (default: that of the model's clips)")
-    parser.add_argument("--overlap", metavar="FRACTION", type=float, default=0.0,
-                        help="part of a window that overlaps with the next one (default: 0)")
+    parser.add_argument("--overlap", metavar="FRACTION", type=float,
+                        help="part of a window that overlaps with the next one (default: 0; with --microphone: 0.9)")
     parser.add_argument("--csv", metavar="FILE", type=Path, help="write all probabilities to a CSV file")
     parser.add_argument("--json", metavar="FILE", type=Path, help="write all probabilities to a JSON file")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto",
                         help="auto (default) uses a GPU if there is one")
-    arguments = parser.parse_args(argv)
-    if not 0 <= arguments.overlap < 1:
-        raise InputError(f"--overlap {arguments.overlap:g}: must be at least 0 and less than 1")
+    arguments = parser.parse_intermixed_args(argv)
+    overlap = arguments.overlap
+    if overlap is None:
+        overlap = 0.9 if arguments.microphone else 0.0
+    if not 0 <= overlap < 1:
+        raise InputError(f"--overlap {overlap:g}: must be at least 0 and less than 1")
+    if bool(arguments.paths) == arguments.microphone:
+        raise InputError("give recordings or folders, or --microphone")
+    if arguments.microphone and (arguments.csv or arguments.json):
+        raise InputError("--csv and --json are for recordings; --microphone prints to the terminal")
     predictor = Predictor(arguments.model, arguments.device)
     longest = predictor.spec.features.clip_seconds
     if arguments.window is not None and not 0.01 <= arguments.window <= longest:
         raise InputError(f"--window {arguments.window:g}: must be between 0.01 and {longest:g} seconds, the length of "
                          "the model's clips")
+    if arguments.microphone:
+        return _listen(predictor, arguments.window or longest, overlap)
 
     files, results, damaged = recordings(arguments.paths), {}, 0
     with tqdm(files, unit=" files", disable=len(files) < 2 or not sys.stderr.isatty()) as progress:
         for file in progress:
             try:
-                windows = list(predictor.windows(file, arguments.window, arguments.overlap))
+                windows = list(predictor.windows(file, arguments.window, overlap))
             except (InputError, OSError) as error:
                 damaged += 1
                 reason = error.strerror if isinstance(error, OSError) else error
@@ -228,6 +241,19 @@ def main(argv: Sequence[str] | None = None) -> int:
                                     for file, (whole, windows) in results.items()])
     if damaged:
         raise FallsShort(f"{damaged:,} of {len(files):,} recordings cannot be read; they are named above")
+    return 0
+
+
+def _listen(predictor: Predictor, window: float, overlap: float) -> int:
+    """Print the prediction of what the microphone records, on one line of a terminal, until Ctrl-C."""
+    ends = ("\r\033[K", "") if sys.stdout.isatty() else ("", "\n")
+    started = time.monotonic()
+    try:
+        for samples, rate in microphone.windows(window, max(window * (1 - overlap), _LEAST_STEP)):
+            prediction = predictor.predict(samples, rate)
+            print(ends[0] + _line(f"{time.monotonic() - started:.1f} s", prediction), end=ends[1], flush=True)
+    except KeyboardInterrupt:
+        print()
     return 0
 
 
