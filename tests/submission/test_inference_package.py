@@ -1,0 +1,291 @@
+"""The inference package: installed apart from this project, it predicts as the runs do."""
+import ast
+import json
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import soundfile
+import torch
+
+from submission import inference_package
+from submission.rules import EDITIONS
+from task1a import config, inference, model_file, predict
+from task1a.challenge import LABELS
+from task1a.compression import packed
+from task1a.compression.packed import Packing, stored_state
+from task1a.compression.stored import StoredBatchNorm2d, StoredConv2d
+from task1a.config import BCResNetASCConfig, CompressionConfig, Config, FeatureConfig, TrainingConfig
+from task1a.errors import InputError
+from task1a.features.audio import read_clip
+from task1a.features.log_mel import log_mel
+from task1a.model_file import ModelSpec
+from task1a.run import Run
+
+FEATURES = FeatureConfig(n_mels=32, n_fft=1024, window=1024, hop=800, clip_seconds=1.0)
+LABEL = "Lastname_U-Graz_task1_1"
+PACKAGE, MODULE = "Lastname_U_Graz_task1", "Lastname_U_Graz_task1_1"
+RULES = EDITIONS["2025"]
+
+
+def compressed(path, seed, scales="tensor", folded=False, **settings):
+    """Write a packed model with random weights and statistics, a third of the weights pruned."""
+    torch.manual_seed(seed)
+    packing = Packing(scales, folded)
+    spec = ModelSpec(BCResNetASCConfig(**{"tau": 0.4, **settings}), FEATURES, LABELS, packing)
+    model = spec.build()
+    for name, value in model.state_dict().items():
+        if "running" in name or "norm" in name:
+            value.copy_(torch.rand(value.shape) + 0.5)
+    packed.prepare(model, packing)
+    for mask in packed.pruning(model)[1].values():
+        mask.view(-1)[::3] = False
+    model_file.save(path, packed.pack(model, packing), spec)
+    return path
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """A general model and a run with models of its own for a and s1."""
+    root = tmp_path_factory.mktemp("runs")
+    base = Config("general", features=FEATURES, model=BCResNetASCConfig(tau=0.4),
+                  compression=CompressionConfig(enabled=True))
+    system = replace(base, system="tuned", device_models=("a", "s1"), training=TrainingConfig(init_from="general"))
+    for seed, settings in enumerate((base, system, system.of_device("a"), system.of_device("s1"))):
+        run = Run(root / settings.system / "seed0", settings)
+        run.packed.parent.mkdir(parents=True)
+        run.config_file.write_text(config.to_yaml(settings), encoding="utf-8")
+        if settings != system:
+            compressed(run.packed, seed)
+        run.test_predictions.parent.mkdir()
+        rows = [[f"audio/{number}.wav", "bus", *np.eye(10)[1]] for number in range(3)]
+        pd.DataFrame(rows, columns=["filename", "scene_label", *LABELS]).to_csv(run.test_predictions, sep="\t",
+                                                                               index=False)
+    return root
+
+
+@pytest.fixture
+def package(runs, tmp_path):
+    return inference_package.render({LABEL: runs / "tuned" / "seed0"}, tmp_path / "out")
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("clips")
+    for number in range(9):
+        noise = np.random.default_rng(number).normal(0, 0.1, 44100)
+        soundfile.write(folder / f"{number}.wav", noise, 44100, subtype="PCM_24")
+    return sorted(folder.glob("*.wav"))
+
+
+def test_exactly_these_files_are_written(package):
+    files = {path.relative_to(package).as_posix() for path in package.rglob("*") if path.is_file()}
+    models = {f"{PACKAGE}/ckpts/{MODULE}/{name}.safetensors" for name in ("general", "a", "s1")}
+    assert files == {
+        ".task1a", "README.md", "pyproject.toml", f"{PACKAGE}/__init__.py", f"{PACKAGE}/{MODULE}.py",
+        f"{PACKAGE}/resources/__init__.py", f"{PACKAGE}/resources/dummy.wav", f"{PACKAGE}/resources/test.csv",
+        f"{PACKAGE}/task1a/__init__.py", *(f"{PACKAGE}/task1a/{name}" for name in inference_package.COPIED), *models}
+    assert (package / PACKAGE / "resources" / "test.csv").read_text() == (
+        "filename\naudio/0.wav\naudio/1.wav\naudio/2.wav\n")
+    assert not [name for name in files if "training" in name or "prune" in name]
+
+
+_EVALUATION = """
+import importlib, json, sys
+for name in ("task1a", "submission", "evaluation"):
+    sys.modules[name] = None  # importing it fails
+sys.path.insert(0, sys.argv[1])
+api = importlib.import_module(sys.argv[2])
+files, devices = json.loads(sys.argv[3])
+logits, labels = api.predict(file_paths=files, device_ids=devices, model_file_path=None, use_cuda=False)
+model = api.load_model()
+inputs = api.load_inputs(files[:1], devices[:1], model)
+sizes = {}
+for device in ("a", "unknown"):
+    network = api.get_model_for_device(model, device)
+    assert network(inputs[0]).shape == (1, len(labels))
+    sizes[device] = sum(value.numel() * value.element_size() for value in network.parameters())
+only_a = api.predict(files, devices, sys.argv[4])[0]
+print(json.dumps({"logits": [row.tolist() for row in logits], "labels": labels, "sizes": sizes,
+                  "inputs": [list(inputs[0].shape), str(inputs[0].dtype)], "a": [row.tolist() for row in only_a]}))
+"""
+
+
+def test_it_predicts_as_the_runs_without_this_project(package, runs, clips):
+    devices = ["a", "s1", "unknown", "b", "a", "s1", "s9", "unknown", "a"]
+    files = [str(path) for path in clips]
+    of_a = runs / "tuned_a" / "seed0" / "compress" / "packed.safetensors"
+    arguments = [str(package), f"{PACKAGE}.{MODULE}", json.dumps([files, devices]), str(of_a)]
+    finished = subprocess.run([sys.executable, "-c", _EVALUATION, *arguments], capture_output=True, text=True,
+                              cwd=clips[0].parent)
+    assert finished.returncode == 0, finished.stderr
+    answer = json.loads(finished.stdout)
+
+    def expected(system):
+        energies = np.stack([log_mel(read_clip(path, FEATURES), FEATURES) for path in clips]).astype(np.float16)
+        return predict.predict(runs / system / "seed0" / "compress" / "packed.safetensors", files,
+                               lambda indices: energies[indices].astype(np.float32), 4, torch.device("cpu"))
+
+    tables = {system: expected(system).iloc[:, 2:].to_numpy() for system in ("general", "tuned_a", "tuned_s1")}
+    probabilities = torch.softmax(torch.tensor(answer["logits"], dtype=torch.float64), dim=1).numpy()
+    for row, device in enumerate(devices):
+        system = {"a": "tuned_a", "s1": "tuned_s1"}.get(device, "general")
+        np.testing.assert_allclose(probabilities[row], tables[system][row], atol=1e-6)
+    np.testing.assert_allclose(torch.softmax(torch.tensor(answer["a"], dtype=torch.float64), dim=1).numpy(),
+                               tables["tuned_a"], atol=1e-6)
+    assert answer["labels"] == list(LABELS)
+    assert answer["inputs"] == [[1, 1, 32, FEATURES.frames], "torch.float16"]
+    # int8 weights, float32 scales and half-precision norms, as stored; running statistics are buffers
+    stored, _ = model_file.read(of_a)
+    assert answer["sizes"]["a"] == answer["sizes"]["unknown"] == sum(
+        value.numel() * value.element_size() for name, value in stored.items() if "running" not in name)
+    assert inference_package.sizes(of_a)["parameter_bytes"] == answer["sizes"]["a"]
+    assert inference_package.sizes(of_a)["bytes"] == sum(value.numel() * value.element_size()
+                                                         for value in stored.values())
+
+
+def test_the_copied_modules_are_those_that_predicting_imports():
+    """Found by following the imports of the interface."""
+    found, waiting = set(), ["inference.py"]
+    root = Path(inference.__file__).parent
+    while waiting:
+        name = waiting.pop()
+        if name in found:
+            continue
+        found.add(name)
+        for node in ast.walk(ast.parse((root / name).read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "task1a":
+                path = node.module.split(".")[1:]
+                for parts in (path, *([*path, alias.name] for alias in node.names)):
+                    for candidate in ("/".join(parts) + ".py", "/".join([*parts, "__init__.py"])):
+                        if parts and (root / candidate).is_file():
+                            waiting.append(candidate)
+                packages = ["/".join([*path[:depth], "__init__.py"]) for depth in range(1, len(path))]
+                waiting += [package for package in packages if (root / package).is_file()]
+    assert found == set(inference_package.COPIED)
+
+
+@pytest.mark.parametrize("settings", [{}, {"scales": "channel"}, {"folded": True}, {"front_end": "pcen"},
+                                      {"front_end": "freqnorm"}, {"residual_norm": "none"}])
+def test_a_model_in_its_stored_types_computes_as_the_unpacked_one(tmp_path, settings):
+    path = compressed(tmp_path / "model.safetensors", 1, **settings)
+    x = torch.randn(3, 1, 32, FEATURES.frames, generator=torch.Generator().manual_seed(0)) - 5
+    stored, _ = model_file.load_stored(path)
+    assert torch.equal(stored(x), model_file.load(path)[0](x))
+    assert not [layer for layer in stored.modules() if isinstance(layer, torch.nn.Conv2d | torch.nn.BatchNorm2d)]
+    assert any(isinstance(layer, StoredConv2d) for layer in stored.modules())
+    assert any(isinstance(layer, StoredBatchNorm2d) for layer in stored.modules())
+
+
+def test_a_vanilla_model_is_handed_in_as_it_is(tmp_path):
+    spec = ModelSpec(BCResNetASCConfig(tau=0.4), FEATURES, LABELS)
+    path = tmp_path / "model.safetensors"
+    model_file.save(path, stored_state(spec.build()), spec)
+    model = inference.load_model(path)
+    assert {value.dtype for value in model.parameters()} == {torch.float32}
+    assert model(torch.zeros(2, 1, 32, FEATURES.frames), ["a", "unknown"]).shape == (2, 10)
+
+
+def test_a_damaged_recording_is_named(package, runs, tmp_path):
+    (tmp_path / "broken.wav").write_bytes(b"RIFF")
+    model = inference.load_model(package / PACKAGE / "ckpts" / MODULE)
+    with pytest.raises(InputError, match="broken.wav: "):
+        inference.load_inputs([str(tmp_path / "broken.wav")], ["a"], model)
+    with pytest.raises(InputError, match="2 files, but 1 device ids"):
+        inference.load_inputs(["x", "y"], ["a"], model)
+
+
+@pytest.mark.parametrize(("change", "message"), [
+    ({"device_models": (), "ensemble": ("x", "y")}, "neither ensembles"),
+    ({"device_models": (), "evaluation": config.EvaluationConfig(time_rolls=2)}, "neither ensembles"),
+])
+def test_what_the_interface_cannot_express_is_refused(runs, tmp_path, change, message):
+    folder = tmp_path / "odd" / "seed0"
+    shutil.copytree(runs / "general" / "seed0", folder)
+    settings = replace(Run(folder).config, system="odd", **change)
+    (folder / "config.yaml").write_text(config.to_yaml(settings), encoding="utf-8")
+    for name in ("x", "y"):
+        shutil.copytree(runs / "general" / "seed0", tmp_path / name / "seed0")
+    with pytest.raises(InputError, match=message):
+        inference_package.render({LABEL: folder}, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_older_package_is_replaced_and_no_other_folder(package, runs, tmp_path):
+    (package / "note.txt").write_text("")
+    inference_package.render({LABEL: runs / "general" / "seed0"}, tmp_path / "out")
+    assert not (package / "note.txt").exists()
+    assert [path.name for path in (package / PACKAGE / "ckpts" / MODULE).iterdir()] == ["general.safetensors"]
+    (package / ".task1a").unlink()
+    with pytest.raises(InputError, match="was not written by this command"):
+        inference_package.render({LABEL: runs / "general" / "seed0"}, tmp_path / "out")
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [package.name]
+
+
+def test_a_package_that_is_right_has_no_findings(package):
+    assert inference_package.check(package, RULES) == []
+    assert inference_package.check(package.parent, RULES) == []
+
+
+def _unlink(name):
+    return lambda root: (root / name).unlink()
+
+
+def _replace(name, old, new):
+    def change(root):
+        text = (root / name).read_text(encoding="utf-8")
+        assert old in text
+        (root / name).write_text(text.replace(old, new), encoding="utf-8")
+    return change
+
+
+def _large(root):
+    compressed(root / f"{PACKAGE}/ckpts/{MODULE}/a.safetensors", 0, tau=6.0)
+
+
+def _ten_seconds(root):
+    spec = ModelSpec(BCResNetASCConfig(tau=0.4), replace(FEATURES, clip_seconds=10.0), LABELS)
+    model_file.save(root / f"{PACKAGE}/ckpts/{MODULE}/a.safetensors", stored_state(spec.build()), spec)
+
+
+def _other_labels(root):
+    spec = ModelSpec(BCResNetASCConfig(tau=0.4), FEATURES, LABELS[::-1])
+    model_file.save(root / f"{PACKAGE}/ckpts/{MODULE}/a.safetensors", stored_state(spec.build()), spec)
+
+
+def _link(root):
+    (root / PACKAGE / "secret").symlink_to("/etc/hostname")
+
+
+MODULE_FILE, MODELS = f"{PACKAGE}/{MODULE}.py", f"{PACKAGE}/ckpts/{MODULE}"
+
+
+@pytest.mark.parametrize(("change", "file", "found"), [
+    (_unlink("pyproject.toml"), f"Lastname_U-Graz{inference_package.SUFFIX}", "no pyproject.toml"),
+    (_unlink(MODULE_FILE), PACKAGE, "no module of a system"),
+    (lambda root: (root / MODULE_FILE).rename(root / PACKAGE / f"{PACKAGE}_5.py"), f"{PACKAGE}_5.py", "this number"),
+    (lambda root: (root / PACKAGE).rename(root / "code"), f"Lastname_U-Graz{inference_package.SUFFIX}", "0 folders"),
+    (_replace(MODULE_FILE, "def load_model", "def load"), f"{MODULE}.py", "no such function"),
+    (_replace(MODULE_FILE, "get_model_for_device, load_inputs", "load_inputs"), f"{MODULE}.py", "no such function"),
+    (_replace(MODULE_FILE, "file_paths, device_ids, model_file_path=None", "device_ids, file_paths"), f"{MODULE}.py",
+     "the arguments 'device_ids, file_paths, use_cuda'"),
+    (_replace(MODULE_FILE, "return", "return ("), f"{MODULE}.py", "no valid Python"),
+    (_unlink(f"{MODELS}/general.safetensors"), f"ckpts/{MODULE}", "no general.safetensors"),
+    (lambda root: (root / MODELS / "a.safetensors").write_bytes(b"x" * 100), f"ckpts/{MODULE}/a.safetensors",
+     "not a readable safetensors file"),
+    (_large, f"ckpts/{MODULE}/a.safetensors", "bytes"),
+    (_ten_seconds, f"ckpts/{MODULE}/a.safetensors", "clips of 10 s"),
+    (_other_labels, f"ckpts/{MODULE}/a.safetensors", "the labels"),
+    (_unlink(f"{PACKAGE}/resources/dummy.wav"), "resources/dummy.wav", "No such file"),
+    (_link, f"{PACKAGE}/secret", "a link"),
+])
+def test_what_is_wrong_is_named(package, change, file, found):
+    change(package)
+    findings = inference_package.check(package, RULES)
+    assert [finding.file for finding in findings] == [file], findings
+    assert found in findings[0].found
