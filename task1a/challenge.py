@@ -33,7 +33,10 @@ def clip_name(filename: str) -> str:
 
     ``./audio//x.wav`` and ``audio\\x.wav`` are the clip ``audio/x.wav``.
     """
-    return PurePosixPath(filename.replace("\\", "/")).as_posix()
+    name = filename.replace("\\", "/")
+    if not name.startswith(("/", ".")) and "/." not in name and "//" not in name and not name.endswith("/") and name:
+        return name  # as nearly all are; a path object would take most of the time of reading a table
+    return PurePosixPath(name).as_posix()
 
 
 def clip_key(filename: str) -> str:

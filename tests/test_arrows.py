@@ -8,7 +8,7 @@ import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
-BOTTOM = {"challenge", "errors", "files", "machine"}
+BOTTOM = {"challenge", "errors", "files", "machine", "workers"}
 """modules of task1a that import nothing but each other"""
 
 ARROWS = {
@@ -17,6 +17,7 @@ ARROWS = {
     "machine": set(),
     "errors": set(),
     "files": set(),
+    "workers": set(),
     "compat": set(),
     "models": set(),
     "compression": set(),
@@ -33,6 +34,7 @@ ARROWS = {
     "inference": {"model_file", "features"},
     "training": {"config", "models", "compression", "model_file", "predict"},
     "environment": set(),
+    "export": {"config", "compression", "model_file", "data", "features", "predict", "run", "complexity", "evaluation"},
     "embed": {"evaluation", "model_file", "data", "features", "predict", "run"},
     "stages": {"config", "run", "data", "features", "training", "model_file", "complexity", "predict", "predictions",
                "environment", "evaluation", "submission"},
@@ -98,7 +100,7 @@ def test_the_table_has_no_circles():
         above(name, ())
 
 
-@pytest.mark.parametrize("command", ["task1a.runner", "task1a.sweep", "evaluation.per_device", "evaluation.tables",
+@pytest.mark.parametrize("command", ["task1a.runner", "task1a.sweep", "task1a.data.download", "evaluation.per_device", "evaluation.tables",
                                      "submission.package", "submission.validate", "submission.check"])
 def test_commands_start_without_torch(command):
     code = f"import sys, {command}; sys.exit('torch' in sys.modules)"

@@ -22,10 +22,13 @@ from task1a.data.dataset import Dataset
 from task1a.data.recording import open_recording
 from task1a.data.regular_file import open_regular
 from task1a.errors import InputError
+from task1a.workers import mapper
 
 NAMED = 10
 """Number of cases that a problem or a note names; all are counted."""
 
+_FEW_HEADERS = 20_000  # read in the time that worker processes need to start
+_CHUNK = 500
 _ENCODINGS = {"PCM_U8": "8 bit", "PCM_S8": "8 bit", "PCM_16": "16 bit", "PCM_24": "24 bit", "PCM_32": "32 bit",
               "FLOAT": "32 bit float", "DOUBLE": "64 bit float"}
 
@@ -70,7 +73,7 @@ def check(dataset: Dataset, skip_damaged: bool = False) -> DataReport:
     parts = {"train": clips[clips.split.isin(("train", "both"))],
              "test": clips[clips.split.isin(("test", "both"))],
              "unused": clips[clips.split == "unused"]}
-    headers = {name: read_header(root / name) for name in clips.filename}
+    headers = read_headers(root, clips.filename)
     unused = {name: headers[name] for name in parts["unused"].filename}
     needed = {name: header for name, header in headers.items() if name not in unused}
     report = DataReport({
@@ -107,7 +110,14 @@ def check(dataset: Dataset, skip_damaged: bool = False) -> DataReport:
     return report
 
 
-def read_header(path: Path) -> Header:
+def read_headers(root: Path, filenames: Sequence[str]) -> dict[str, Header]:
+    """Read the headers of all recordings of a set, by file name."""
+    paths = [os.path.join(root, name) for name in filenames]
+    with mapper(len(paths), _FEW_HEADERS, _CHUNK) as mapped:
+        return dict(zip(filenames, mapped(read_header, paths), strict=True))
+
+
+def read_header(path: str | Path) -> Header:
     """Read the format and length of a recording, or find out why it cannot be used."""
     try:
         with open_regular(path) as file, open_recording(file) as recording:
@@ -143,7 +153,7 @@ def content_digest(dataset: Dataset) -> str:
                 digest.update(f"{table.name}\t{len(content)}\n".encode() + content)
         for filename in clips.filename:
             try:
-                stat = (root / filename).stat()
+                stat = os.stat(os.path.join(root, filename))
                 size, modified = stat.st_size, stat.st_mtime_ns
             except OSError:  # the check reports it
                 size = modified = -1
@@ -236,7 +246,7 @@ def _check_evaluation(dataset: Dataset, report: DataReport, skip_damaged: bool) 
     except InputError as error:
         report.problems.append(str(error))
         return
-    headers = {name: read_header(dataset.evaluation / name) for name in clips.filename}
+    headers = read_headers(dataset.evaluation, clips.filename)
     report.facts["clips"]["evaluation"] = len(clips)
     report.facts["formats"]["evaluation"] = _count_formats(headers.values())
     _check_files("evaluation ", headers, report, skip_damaged)

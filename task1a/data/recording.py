@@ -3,6 +3,7 @@
 The check of a data set and the features open recordings here, so they agree on what is damaged.
 """
 import io
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -44,7 +45,7 @@ def open_recording(source: Path | bytes | BinaryIO) -> Iterator[SoundFile]:
         raise InputError(fault)
     file.seek(0)
     try:
-        with SoundFile(file) as recording:
+        with SoundFile(_handle(file), closefd=False) as recording:
             _check_header(recording)
             if recording.format == "FLAC":
                 _check_last_sample(recording)
@@ -52,6 +53,21 @@ def open_recording(source: Path | bytes | BinaryIO) -> Iterator[SoundFile]:
     except (soundfile.SoundFileError, TypeError, ValueError) as error:
         reason = str(getattr(error, "error_string", error)).strip().rstrip(".")
         raise InputError(f"not readable as audio ({reason})") from None
+
+
+def _handle(file: BinaryIO) -> BinaryIO | int:
+    """The descriptor of a file, which libsndfile reads much faster than through Python; else the file itself.
+
+    On Windows, libsndfile may have other descriptors than Python.
+    """
+    if os.name == "nt":
+        return file
+    try:
+        descriptor = file.fileno()
+    except io.UnsupportedOperation:
+        return file
+    os.lseek(descriptor, 0, os.SEEK_SET)  # a buffered file may be elsewhere than it says
+    return descriptor
 
 
 def _check_header(recording: SoundFile) -> None:

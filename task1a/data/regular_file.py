@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 
-def open_regular(path: Path) -> BinaryIO:
+def open_regular(path: str | Path) -> BinaryIO:
     """Open a regular file for reading bytes.
 
     Other files are not opened: a named pipe would block until somebody writes to it, and a device may never end.

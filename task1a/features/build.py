@@ -6,15 +6,11 @@ line is valid, and the next build ends with the same files as an undisturbed one
 import functools
 import hashlib
 import itertools
-import multiprocessing
 import os
 import shutil
-import signal
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -33,7 +29,7 @@ from task1a.features import cache
 from task1a.features.audio import read_clip
 from task1a.features.cache import Clip, FeatureCache
 from task1a.files import write_text
-from task1a.machine import cores
+from task1a.workers import mapper
 
 _SAVE_CLIPS, _SAVE_SECONDS = 64, 5.0  # a killed build loses no more than this
 _FEW_CLIPS = 128  # computed in the time that worker processes need to start
@@ -144,7 +140,8 @@ def _outdated(root: Path, names: Sequence[str], index: _Index, workers: int | No
             touched.append(name)
 
     identify = functools.partial(_identify, root)
-    with _mapper(workers, len(touched)) as mapped, _progress(mapped(identify, touched), touched, "compare") as results:
+    with (mapper(len(touched), _FEW_CLIPS, _CHUNK, workers) as mapped,
+          _progress(mapped(identify, touched), touched, "compare") as results):
         for name, identity in zip(touched, results, strict=True):
             clip = index.clips[name]
             if isinstance(identity, str):
@@ -177,7 +174,8 @@ def _compute(root: Path, names: Sequence[str], features: FeatureConfig, index: _
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        with _mapper(workers, len(names)) as mapped, _progress(mapped(extract, tasks), names, "log-mel") as results:
+        with (mapper(len(names), _FEW_CLIPS, _CHUNK, workers) as mapped,
+              _progress(mapped(extract, tasks), names, "log-mel") as results):
             for name, clip in zip(names, results, strict=True):
                 if isinstance(clip, str):
                     damaged[name] = clip
@@ -190,8 +188,11 @@ def _compute(root: Path, names: Sequence[str], features: FeatureConfig, index: _
 
 def _extract(root: Path, features: FeatureConfig, array: Path, task: tuple[str, int]) -> Clip | str:
     """Compute one clip and write its row, or say why it cannot be read."""
+    import torch
+
     from task1a.features.log_mel import log_mel
 
+    torch.set_num_threads(1)  # there is a process for every core
     name, row = task
     try:
         with open_regular(root / name) as file:
@@ -275,32 +276,6 @@ def _writing(folder: Path) -> Iterator[None]:
                          "with data.cache_dir, and run the same command again to resume") from None
     finally:
         lock.release()
-
-
-@contextmanager
-def _mapper(workers: int | None, count: int) -> Iterator[Callable[..., Iterator]]:
-    """A ``map`` over worker processes, or the built-in one where that is as fast."""
-    workers = workers or cores()
-    if workers == 1 or count < _FEW_CLIPS:
-        yield map
-        return
-    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _start_worker)
-    try:
-        yield functools.partial(pool.map, chunksize=_CHUNK)
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def _start_worker() -> None:
-    def end_with_parent() -> None:
-        multiprocessing.parent_process().join()
-        os._exit(1)
-
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
-    threading.Thread(target=end_with_parent, daemon=True).start()
-    import torch
-
-    torch.set_num_threads(1)
 
 
 def _progress(results: Iterable, names: Sequence[str], what: str) -> tqdm:

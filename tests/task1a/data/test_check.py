@@ -167,3 +167,12 @@ def test_starts_without_torch_and_dcase_util():
     code = ("import sys, task1a.data.check, task1a.data.demo, task1a.data.tau_layout; "
             "sys.exit(bool({'torch', 'torchaudio', 'dcase_util'} & sys.modules.keys()))")
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_worker_processes_find_the_same(development, evaluation, monkeypatch):
+    dataset = Dataset(development, evaluation)
+    (development / A_CLIP).write_bytes(b"RIFF")
+    alone = check.check(dataset)
+    monkeypatch.setattr(check, "_FEW_HEADERS", 1)
+    monkeypatch.setattr(check, "_CHUNK", 3)
+    assert check.check(dataset) == alone
