@@ -102,6 +102,9 @@ def write_package(path: Path, rules: Rules, suffix: str = ".wav") -> Path:
 
         values = {path: FILLED.get(field.annotation) for path, field in schema.leaves(rules.metadata)}
         values |= {"submission.label": label, "submission.authors": [AUTHOR]}
+        if rules.device_models:
+            values |= {"system.inference_code": "https://code.test",
+                       "system.description.model_weight_sharing": "fully shared"}
         for block in rules.result_blocks:
             values[f"{block}.class_wise"] = {name: dict(SCORES) for name in rules.labels}
             values[f"{block}.device_wise"] = {name: dict(SCORES) for name in rules.devices}

@@ -15,7 +15,7 @@ from submission import meta_yaml
 from submission.check_meta import at
 from submission.findings import Finding, named
 from submission.meta_yaml import Records
-from submission.rules import Rules
+from submission.rules import RESULTS, Rules
 from task1a import complexity, predictions
 from task1a.challenge import clip_key
 from task1a.data import tau_layout
@@ -76,18 +76,25 @@ def compare_meta(meta: Mapping[str, Any], file: str, runs: Sequence[Path], rules
         InputError: a record, a model file or the predictions of the test split are missing or damaged.
     """
     systems = []
-    for run, block in zip(runs, rules.result_blocks, strict=True):
+    for run in runs:
         try:
-            records, findings = _recomputed(run, file, block)
+            records, findings = _recomputed(run, file)
             meta_yaml.sizes([records], rules)
-            results = {part: records.evaluation[part] for part in ("overall", "class_wise", "device_wise")}
         except (KeyError, TypeError) as error:
             raise InputError(f"{run}: its records are incomplete ({error}); make them again with: "
                              "python task1a.py --stage all --force") from None
         systems.append(records)
         yield from findings
-        for part, right in results.items():
-            yield from _differences(at(meta, f"{block}.{part}"), right, file, f"{block}.{part}", str(run))
+
+    for block, judged in meta_yaml.results(systems, rules).items():
+        stated = at(meta, block)
+        if judged is None and stated is not None:
+            yield Finding("error", file, block, "results", f"null: {runs[0]} has no device-specific models")
+        elif judged is not None and stated is None:
+            yield Finding("error", file, block, "no results", f"those of {judged.run}")
+        elif judged is not None:
+            for part, right in judged.evaluation.items():
+                yield from _differences(at(stated, part), right, file, f"{block}.{part}", str(judged.run))
     for path, sizes in meta_yaml.sizes(systems, rules).items():
         # the largest system of the splits counts; operations are not known for every kind of model
         if None not in sizes:
@@ -98,29 +105,43 @@ def _rows(text: str) -> list[list[str]]:
     return [line.split("\t") for line in text.replace("\r\n", "\n").removesuffix("\n").split("\n")]
 
 
-def _recomputed(run: Path, file: str, block: str) -> tuple[Records, list[Finding]]:
+def _recomputed(folder: Path, file: str) -> tuple[Records, list[Finding]]:
     """The records of a run with its size and results computed again, and warnings if that is not possible."""
-    records, findings = meta_yaml.read_records(run), []
-    models = [part.model for part in Run(run).parts]
+    run, records, findings = Run(folder), meta_yaml.read_records(folder), []
+    models = [part.model for part in run.parts]
     absent = [model for model in models if not model.is_file()]
     if absent:
-        findings.append(Finding("warning", file, "system.complexity", f"a size that is compared with {run}'s "
+        findings.append(Finding("warning", file, "system.complexity", f"a size that is compared with {folder}'s "
                                 "complexity.json only", f"the model {absent[0]}, to count it anew"))
     else:
-        records = replace(records, complexity=complexity.measure(models, Run(run).passes))
-    root = Run(run).data_root
+        records = replace(records, complexity=complexity.measure(models, run.passes, run.alternatives))
+    records, problems = _judged_again(records, file)
+    findings += problems
+    if records.general:
+        general, problems = _judged_again(records.general, file)
+        records = replace(records, general=general)
+        findings += problems
+    return records, findings
+
+
+def _judged_again(records: Records, file: str) -> tuple[Records, list[Finding]]:
+    """The records of a run with its results computed again, no other part of its evaluation, and a warning if the data
+    set is missing."""
+    run, evaluation, findings = Run(records.run), records.evaluation, []
+    root = run.data_root
     if not (root / tau_layout.META).is_file():
-        findings.append(Finding("warning", file, block, f"results that are compared with {run}'s evaluation.json only",
-                                f"the data set {root}, to compute them anew"))
+        findings.append(Finding("warning", file, RESULTS, f"results that are compared with {run.folder}'s "
+                                "evaluation.json only", f"the data set {root}, to compute them anew"))
     else:
         reference = tau_layout.read_reference(root)
-        reference = reference[~reference.filename.isin(records.evaluation.get("left_out", ()))]
+        reference = reference[~reference.filename.isin(evaluation.get("left_out", ()))]
         try:
-            evaluation = metrics.evaluate(reference, predictions.read(Run(run).test_predictions))
+            evaluation = metrics.evaluate(reference, predictions.read(run.test_predictions))
         except InputError as error:
-            raise InputError(f"{run}: its predictions of the test split cannot be judged by {root}: {error}") from None
-        records = replace(records, evaluation=evaluation)
-    return records, findings
+            raise InputError(f"{run.folder}: its predictions of the test split cannot be judged by {root}: {error}") \
+                from None
+    results = {part: evaluation[part] for part in ("overall", "class_wise", "device_wise")}
+    return replace(records, evaluation=results), findings
 
 
 def _differences(stated: Any, right: Any, file: str, where: str, source: str) -> Iterator[Finding]:

@@ -10,7 +10,7 @@ import stat
 import struct
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -68,12 +68,14 @@ class Member:
 
 
 @contextmanager
-def opened(path: Path, max_bytes: int) -> Iterator[tuple[dict[str, Member], list[Finding]]]:
+def opened(path: Path, max_bytes: int,
+           without: Collection[Path] = ()) -> Iterator[tuple[dict[str, Member], list[Finding]]]:
     """Open a zip or a folder and list its files.
 
     Args:
         path: the package.
         max_bytes: maximum size of all files together.
+        without: folders in the folder that are no part of the package.
 
     Yields:
         The files that are safe to read, by name, and findings about the others.
@@ -83,7 +85,7 @@ def opened(path: Path, max_bytes: int) -> Iterator[tuple[dict[str, Member], list
     """
     path = Path(path)
     if path.is_dir():
-        yield _folder_members(path, max_bytes)
+        yield _folder_members(path, max_bytes, without)
     elif not path.is_file():
         raise InputError(f"{path}: no such zip or folder")
     else:
@@ -161,13 +163,16 @@ def _unsafe(info: zipfile.ZipInfo) -> Iterator[tuple[str, str]]:
         yield f"compression method {info.compress_type}", "stored or deflated members"
 
 
-def _folder_members(folder: Path, max_bytes: int) -> tuple[dict[str, Member], list[Finding]]:
+def _folder_members(folder: Path, max_bytes: int,
+                    without: Collection[Path]) -> tuple[dict[str, Member], list[Finding]]:
     members, findings, folders, listed, size = {}, [], [folder], 0, 0
     while folders:
         with os.scandir(folders.pop()) as entries:
             for entry in entries:
-                listed += 1
                 path = Path(entry.path)
+                if path in without:
+                    continue
+                listed += 1
                 name = PurePosixPath(path.relative_to(folder)).as_posix()
                 if entry.is_symlink() or not (entry.is_file() or entry.is_dir()):
                     findings.append(Finding("error", name, "", "a link or special file", "regular files only"))

@@ -26,6 +26,7 @@ _EXAMPLES = [
      "affiliation": {"abbreviation": "INST", "institute": "Institute of Examples", "department": None,
                      "location": "City, Country"}},
 ]
+_EXAMPLE_VALUES = {"system.inference_code": "https://example.org/Lastname_INST_task1_inference"}
 _EMPTY = {"system.external_datasets": []}  # the other fields are null if nothing is given
 # letters that Unicode does not decompose into a Latin letter and an accent
 _LATIN = str.maketrans({"ß": "ss", "ø": "o", "Ø": "O", "ł": "l", "Ł": "L", "æ": "ae", "Æ": "Ae", "œ": "oe", "Œ": "Oe",
@@ -87,8 +88,8 @@ def template(rules: Rules) -> str:
     model = schema.authors_file(rules.year)
     comments, values = schema.comments(model), {}
     for path, field in schema.leaves(model):
-        values[path] = _EMPTY.get(path)
-        if field.annotation is float:
+        values[path] = _EXAMPLE_VALUES.get(path, _EMPTY.get(path))
+        if field.annotation in (float, str):
             comments[path] += " Must be filled in."
     values["authors"] = _EXAMPLES
     return (f"# What only the authors of a submission to {rules.name} can say. Put yourselves in, and package runs "

@@ -17,7 +17,7 @@ from submission.authors import INIT
 from submission.findings import tell, verdict
 from submission.meta_yaml import Records
 from submission.package import package
-from submission.rules import EDITIONS, Rules
+from submission.rules import EDITIONS, RESULTS, Rules, edition
 from submission.validate import validate
 from task1a.errors import CommandParser, run_command
 
@@ -71,22 +71,28 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="run folder, as for submission.package")
     parser.add_argument("--authors", type=Path, metavar="FILE", help="the authors' file")
     parser.add_argument("--report", type=Path, metavar="PDF", help="the technical report")
-    parser.add_argument("--edition", choices=EDITIONS, default="2021", help="year of the challenge (default: 2021)")
+    parser.add_argument("--edition", type=edition, choices=EDITIONS, default="2021",
+                        help="year of the challenge (default: 2021)")
     arguments = parser.parse_args(argv)
     rules = EDITIONS[arguments.edition]
     systems = [[meta_yaml.read_records(part) for part in rules.runs_of(run)] for run in arguments.runs]
     with TemporaryDirectory() as folder:
         made = package(arguments.runs, arguments.authors, Path(folder), rules, arguments.report)
-        findings = validate(made.zip, rules, arguments.runs) if made.zip else made.findings
+        # the folder has the files of the zip and, in some editions, the inference package
+        findings = validate(Path(folder), rules, arguments.runs) if made.zip else made.findings
 
     for number, (run, records) in enumerate(zip(arguments.runs, systems, strict=True), start=1):
         own = records[-1].config["submission"]
         print(f"system {number}: {own['name']} ({own['abbreviation']}), {run}")
-        for line in sizes(records, rules):
-            print(f"  size     {line}")
-        for split, record in zip(rules.splits or ("results",), records, strict=True):
-            for index, line in enumerate(results(record.evaluation)):
-                print(f"  {split if index == 0 else '':<8} {line}")
+        sections = [("size", sizes(records, rules))]
+        for block, judged in meta_yaml.results(records, rules).items():
+            lines = results(judged.evaluation) if judged else ["none"]
+            sections.append((block.removeprefix(RESULTS).removeprefix(".") or "results", lines))
+        width = max(len(title) for title, _ in sections)
+        for title, lines in sections:
+            for line in lines:
+                print(f"  {title:<{width}}  {line}")
+                title = ""
         print()
     print(tell(findings, rules.name))
     missing = []

@@ -7,17 +7,18 @@ are only a warning: the figures are the authors' own.
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
+from urllib.parse import urlsplit
 
 from submission import schema
 from submission.findings import Finding, named
-from submission.rules import DEMO_SUFFIX, Rules
+from submission.rules import DEMO_SUFFIX, RESULTS, Rules
 from task1a.errors import shown
 from task1a.files import YAMLError, parse_yaml
 
 MAX_BYTES = 64 * 1024
 
 # reserved for examples by RFC 2606
-_EXAMPLE_DOMAINS = ("@example.org", "@example.com", "@example.net")
+_EXAMPLE_DOMAINS = ("example.org", "example.com", "example.net")
 # a number of values, the field with their size, and the bytes in one unit of that field
 _SIZES = (("total_parameters_non_zero", "model_size", 1024), ("total_parameters", "total_model_size", 1))
 # tolerances for figures that were rounded to one decimal (percent) or two (log loss)
@@ -64,12 +65,19 @@ def check(meta: Mapping[str, Any], file: str, label: str, labels: Sequence[str],
     if name is not None and name.endswith(DEMO_SUFFIX):
         findings.append(Finding("not_submittable", file, "submission.name", f"{shown(name)}, a system trained on demo "
                                 "data", "a system trained on the challenge's data"))
+    code = valid.get("system.inference_code")
+    if code is not None and f".{urlsplit(code).hostname}".endswith(tuple(f".{name}" for name in _EXAMPLE_DOMAINS)):
+        findings.append(Finding("not_submittable", file, "system.inference_code", f"{shown(code)}, an address of the "
+                                "example", "the address of your inference package (--authors FILE)"))
     authors = valid.get("submission.authors")
     findings += check_authors(authors, file, "submission.authors")
     if authors and not any(at(author, "corresponding") is True for author in authors):
         findings.append(Finding("error", file, "submission.authors", "no corresponding author", "exactly one"))
 
     findings += _check_sizes(valid, file, rules)
+    stated = [path for path in rules.result_blocks if at(meta, path) is not None]
+    if not stated and not any(path.startswith("results") for path in wrong):
+        findings.append(Finding("error", file, RESULTS, "no results", f"those of {' or '.join(rules.result_blocks)}"))
     for path in rules.result_blocks:
         results = at(meta, path)
         others = list(_check_names(results, path, file, labels, rules))
@@ -84,7 +92,7 @@ def check_authors(authors: Any, file: str, where: str) -> Iterator[Finding]:
     authors = [author for author in authors if isinstance(author, Mapping)] if isinstance(authors, list) else []
     for author in authors:
         email = author.get("email")
-        if isinstance(email, str) and email.lower().endswith(_EXAMPLE_DOMAINS):
+        if isinstance(email, str) and email.lower().rpartition("@")[2] in _EXAMPLE_DOMAINS:
             yield Finding("not_submittable", file, where, f"{shown(email)}, an author of the example",
                           "authors of your own (--authors FILE)")
             break
@@ -136,23 +144,24 @@ def _check_names(results: Any, path: str, file: str, labels: Sequence[str], rule
 
 
 def _check_scores(results: Mapping[str, Any], path: str, file: str) -> Iterator[Finding]:
-    """Check whether scores of the right type can be true together."""
+    """Check whether scores of the right type can be true together; log losses may be null since 2025."""
     overall, classes, devices = results["overall"], results["class_wise"], results["device_wise"]
     scores = {"overall": overall}
     scores |= {f"class_wise.{named(name)}": score for name, score in classes.items()}
     scores |= {f"device_wise.{named(name)}": score for name, score in devices.items()}
 
     for where, score in scores.items():
-        if not 0 < score["logloss"] <= _GREATEST_LOG_LOSS:
+        if score["logloss"] is not None and not 0 < score["logloss"] <= _GREATEST_LOG_LOSS:
             yield Finding("warning", file, f"{path}.{where}.logloss", f"{score['logloss']:.6g}",
                           f"more than 0, and not above {_GREATEST_LOG_LOSS:.2f}, where every clip is wrong")
-    by_class = [score["logloss"] for score in classes.values()]
-    by_device = [score["logloss"] for score in devices.values()]
-    least = max(min(by_class), min(by_device))
-    greatest = min(max(by_class), max(by_device))
-    if not least - _LOG_LOSS_ROUNDING <= overall["logloss"] <= greatest + _LOG_LOSS_ROUNDING:
-        yield Finding("warning", file, f"{path}.overall.logloss", f"{overall['logloss']:.6g}",
-                      f"{least:.6g} to {greatest:.6g}, between the least and the greatest of classes and devices")
+    if all(score["logloss"] is not None for score in scores.values()):
+        by_class = [score["logloss"] for score in classes.values()]
+        by_device = [score["logloss"] for score in devices.values()]
+        least = max(min(by_class), min(by_device))
+        greatest = min(max(by_class), max(by_device))
+        if not least - _LOG_LOSS_ROUNDING <= overall["logloss"] <= greatest + _LOG_LOSS_ROUNDING:
+            yield Finding("warning", file, f"{path}.overall.logloss", f"{overall['logloss']:.6g}",
+                          f"{least:.6g} to {greatest:.6g}, between the least and the greatest of classes and devices")
 
     accuracy = overall["accuracy"]
     mean = sum(score["accuracy"] for score in classes.values()) / len(classes)

@@ -24,7 +24,7 @@ import numpy as np
 import soundfile
 
 from submission.findings import Finding
-from submission.rules import FOLDER, Rules
+from submission.rules import FOLDER, INFERENCE_MARK, INFERENCE_SUFFIX, Rules
 from task1a import model_file, predictions
 from task1a.complexity import measure
 from task1a.data.recording import open_recording
@@ -33,10 +33,6 @@ from task1a.files import copy, write_text
 from task1a.inference import GENERAL
 from task1a.run import Run
 
-SUFFIX = f"_{FOLDER}_inference"
-"""end of the name of the package's folder"""
-MARK = ".task1a"
-"""file that marks a package written by this module, which may be replaced"""
 FUNCTIONS = {
     "load_model": ("model_file_path",),
     "load_inputs": ("file_paths", "device_ids", "model"),
@@ -86,15 +82,16 @@ def render(runs: Mapping[str, Path], out: Path) -> Path:
         systems[label] = dict(zip((GENERAL, *run.config.device_models), (part.model for part in run.parts),
                                   strict=True))
     team = next(iter(runs)).rpartition("_")[0]
-    package, target = team.replace("-", "_"), Path(out) / f"{team.removesuffix(f'_{FOLDER}')}{SUFFIX}"
-    if target.exists() and not (target / MARK).is_file():
-        raise InputError(f"{target}: exists and was not written by this command; remove it")
+    package, target = team.replace("-", "_"), Path(out) / f"{team.removesuffix(f'_{FOLDER}')}{INFERENCE_SUFFIX}"
+    if target.exists() and (not (target / INFERENCE_MARK).is_file() or (target / ".git").exists()):
+        raise InputError(f"{target}: is a git repository or was not written by this command; move it, or give another "
+                         "--out")
 
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".inference-", dir=out) as folder:
         root = Path(folder) / target.name
         inside = root / package
-        write_text(root / MARK, "Written by python -m submission.package, which replaces this folder.\n")
+        write_text(root / INFERENCE_MARK, "Written by python -m submission.package, which replaces this folder.\n")
         for module in COPIED:
             text = (_SOURCE / module).read_text(encoding="utf-8")
             text = re.sub(r"^(\s*)(from|import) task1a\b", rf"\1\2 {package}.task1a", text, flags=re.MULTILINE)
@@ -148,8 +145,8 @@ def check(folder: Path, rules: Rules) -> list[Finding]:
         rules: the edition.
     """
     root = Path(folder)
-    inside = sorted(path for path in root.glob(f"*{SUFFIX}") if path.is_dir())
-    if inside and not root.name.endswith(SUFFIX):
+    inside = sorted(path for path in root.glob(f"*{INFERENCE_SUFFIX}") if path.is_dir())
+    if inside and not root.name.endswith(INFERENCE_SUFFIX):
         root = inside[0]
     return list(_findings(root, rules))
 

@@ -19,6 +19,8 @@ from task1a.run import Run
 class Records:
     """Records of a run, as plain data."""
 
+    run: Path
+    """folder of the run"""
     config: Mapping[str, Any]
     data: Mapping[str, Any]
     complexity: Mapping[str, Any]
@@ -27,6 +29,8 @@ class Records:
     """None if nothing was trained in the run itself"""
     members: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """configurations of the runs of an ensemble, as far as they still exist"""
+    general: "Records | None" = None
+    """records of the general model's run, if single devices have models of their own"""
 
 
 def read_records(run: Path) -> Records:
@@ -37,11 +41,13 @@ def read_records(run: Path) -> Records:
     """
     opened = Run(run)
     members = {}
-    for name, member in zip(opened.config.ensemble, opened.members, strict=True):
+    for name, member in zip(opened.config.ensemble, opened.members if opened.config.ensemble else (), strict=True):
         if member.config_file.is_file():
             members[name] = asdict(member.config)
-    return Records(asdict(opened.config), opened.read("data"), opened.read("complexity"), opened.read("evaluation"),
-                   opened.read("environment") if opened.environment.is_file() else None, members)
+    environment = opened.read("environment") if opened.environment.is_file() else None
+    general = read_records(opened.general.folder) if opened.config.device_models else None
+    return Records(opened.folder, asdict(opened.config), opened.read("data"), opened.read("complexity"),
+                   opened.read("evaluation"), environment, members, general)
 
 
 def build(label: str, given: Mapping[str, Any], records: Sequence[Records], rules: Rules) -> dict[str, Any]:
@@ -66,16 +72,33 @@ def build(label: str, given: Mapping[str, Any], records: Sequence[Records], rule
         values[f"system.description.{key}"] = value
     for path, found in sizes(records, rules).items():
         values[path] = None if None in found else max(found)
-    for block, record in zip(rules.result_blocks, records, strict=True):
-        values[f"{block}.overall"] = _scores(record.evaluation["overall"])
+    for block, judged in results(records, rules).items():
+        if judged is None:
+            values[block] = None
+            continue
+        values[f"{block}.overall"] = _scores(judged.evaluation["overall"])
         for group in ("class_wise", "device_wise"):
             # classes and devices without clips in the test split have no scores
-            values[f"{block}.{group}"] = {name: _scores(scores) for name, scores in record.evaluation[group].items()
+            values[f"{block}.{group}"] = {name: _scores(scores) for name, scores in judged.evaluation[group].items()
                                           if scores}
     for path, value in given.items():
         if value is not None or path not in values:
             values[path] = value
     return blocks.nested({path: values[path] for path in rules.comments if path in values})
+
+
+def results(records: Sequence[Records], rules: Rules) -> dict[str, Records | None]:
+    """The records whose evaluation each block of results states; None where the system has no such results.
+
+    Args:
+        records: records of the system's run, or of one run for each split.
+        rules: the edition.
+    """
+    judged = list(records)
+    if rules.device_models:
+        [record] = records
+        judged = [record, record.general] if record.general else [None, record]
+    return dict(zip(rules.result_blocks, judged, strict=True))
 
 
 def sizes(records: Sequence[Records], rules: Rules) -> dict[str, list[Any]]:
@@ -102,6 +125,7 @@ def differing_sizes(label: str, records: Sequence[Records], rules: Rules) -> lis
 
 def _description(config: Mapping[str, Any]) -> dict[str, Any]:
     training, compression, members = config["training"], config["compression"], config["ensemble"]
+    devices = config["device_models"]
     compressed = compression["enabled"]
     pruning = compressed and (compression["ratio"] or compression["target_bytes"])
     distillation = compressed and compression["teachers"]
@@ -118,9 +142,13 @@ def _description(config: Mapping[str, Any]) -> dict[str, Any]:
         "decision_making": "average" if members else "maximum likelihood",
         "complexity_management": _used({"pruning": pruning, "weight quantization": compressed,
                                         "knowledge distillation": distillation}),
-        "pipeline": _used({"training": True, "pruning": pruning, "quantization-aware training": compressed,
-                           "knowledge distillation": distillation, "calibration": training["calibrate"]}),
+        "pipeline": _used({"training": True, "device-specific fine-tuning": devices, "pruning": pruning,
+                           "quantization-aware training": compressed, "knowledge distillation": distillation,
+                           "calibration": training["calibrate"]}),
         "framework": "pytorch",
+        "device_information": "per-device end-to-end fine-tuning" if devices else None,
+        "num_models_at_inference": 1 + len(devices),
+        "model_weight_sharing": "fully device-specific" if devices else "fully shared",
     }
 
 

@@ -4,7 +4,9 @@
 outputs and metadata, ``<label>/<label>.output.csv`` and ``<label>/<label>.meta.yaml``, and the draft of a technical
 report, ``<label>.report.md``; then ``<Lastname>_<Institute>_task1.zip`` in the official hierarchy, with the report that
 ``--report PDF`` names. ``--init`` writes a template of the authors' file instead. An edition whose systems were trained
-on several shares of the training data takes RUN with ``{split}`` in the place of their names.
+on several shares of the training data takes RUN with ``{split}`` in the place of their names. An edition of
+device-specific models gets the installable inference package of all runs as well,
+``<Lastname>_<Institute>_task1_inference``.
 
 A package in DIR is removed first, except for edited drafts. The same runs give the same zip byte for byte. The zip is
 validated before it gets its final name; if it is malformed, no file is left behind. Exit status 0 if the files are
@@ -12,6 +14,7 @@ made, even if the package cannot be submitted because it is not about the challe
 package would be malformed or over a limit.
 """
 import re
+import shutil
 import sys
 import zipfile
 from collections.abc import Mapping, Sequence
@@ -25,7 +28,16 @@ import jinja2
 from submission import authors as authors_file
 from submission import blocks, meta_yaml, report
 from submission.findings import Finding, of_level, tell
-from submission.rules import EDITIONS, FOLDER, META_SUFFIX, TASK1A_2021, Rules
+from submission.rules import (
+    EDITIONS,
+    FOLDER,
+    INFERENCE_MARK,
+    INFERENCE_SUFFIX,
+    META_SUFFIX,
+    TASK1A_2021,
+    Rules,
+    edition,
+)
 from submission.validate import validate
 from task1a import predictions
 from task1a.errors import CommandParser, InputError, run_command
@@ -39,6 +51,7 @@ MAX_PDF_BYTES = 32 * 1024 * 1024
 _ZIP = re.compile(rf"[A-Za-z0-9-]+_[A-Za-z0-9-]+_{FOLDER}\.zip")
 _LABEL = re.compile("|".join(rules.label_pattern.pattern for rules in EDITIONS.values()))
 _SUFFIXES = {META_SUFFIX}.union(*(rules.output_suffixes for rules in EDITIONS.values()))
+_INFERENCE_PACKAGE = re.compile(rf"[A-Za-z0-9-]+_[A-Za-z0-9-]+{INFERENCE_SUFFIX}")
 
 
 @dataclass(frozen=True)
@@ -112,6 +125,10 @@ def package(runs: Sequence[Path], authors: Path | None, out: Path, rules: Rules 
                 name = f"{label}/{label}{suffix}"
                 write_text(out / name, text)
                 members[f"{above}/{name}"] = out / name
+        if rules.device_models:
+            from submission import inference_package  # imports torch, which takes seconds
+            code = inference_package.render(dict(zip(systems, runs, strict=True)), out)
+            findings += inference_package.check(code, rules)
         if pdf is not None:
             members[f"{above}/{target.stem}.technical_report.pdf"] = pdf
         with replacing(target) as unchecked:
@@ -129,11 +146,15 @@ def package(runs: Sequence[Path], authors: Path | None, out: Path, rules: Rules 
 
 
 def clear(out: Path) -> None:
-    """Remove the package in ``out``, of any edition, and no other file."""
+    """Remove the package in ``out``, of any edition, and no other file; an inference package that is a git repository
+    stays."""
     for entry in sorted(out.iterdir()) if out.is_dir() else ():
         label = entry.name.removesuffix(report.SUFFIX)
         if _ZIP.fullmatch(entry.name) and entry.is_file():
             entry.unlink()
+        elif _INFERENCE_PACKAGE.fullmatch(entry.name) and not entry.is_symlink():
+            if (entry / INFERENCE_MARK).is_file() and not (entry / ".git").exists():
+                shutil.rmtree(entry)
         elif not _LABEL.fullmatch(label):
             continue
         elif label != entry.name and entry.is_file() and report.is_untouched(entry):
@@ -187,9 +208,15 @@ def _system(label: str, system: Path, given: Mapping[str, Any], rules: Rules) ->
                              f"{rules.clip_seconds:g}")
         records.append(record)
     try:
+        findings = meta_yaml.differing_sizes(label, records, rules)
+        devices = records[-1].config["device_models"]
+        if devices and not rules.device_models:
+            findings.append(Finding("not_submittable", f"{label}{META_SUFFIX}", "", "models for the devices "
+                                    f"{', '.join(devices)}", f"one model: the evaluation set of {rules.name} names no "
+                                    "devices"))
         meta = meta_yaml.build(label, given, records, rules)
-        return _System(blocks.to_text(meta, rules.comments), report.draft(meta, records, rules), tuple(outputs),
-                       meta_yaml.differing_sizes(label, records, rules))
+        draft = report.draft(meta, records, rules)
+        return _System(blocks.to_text(meta, rules.comments), draft, tuple(outputs), findings)
     except (KeyError, TypeError, jinja2.UndefinedError) as error:
         raise InputError(f"{runs[-1]}: its records are incomplete ({error}); make them again with: "
                          "python task1a.py --stage data,complexity,evaluate --force, with the run's --system and --seed"
@@ -204,7 +231,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--authors", type=Path, metavar="FILE", help="what only the authors know (default: an example)")
     parser.add_argument("--out", type=Path, metavar="DIR", help="folder of the package")
     parser.add_argument("--report", type=Path, metavar="PDF", help="technical report that goes into the zip")
-    parser.add_argument("--edition", choices=EDITIONS, default="2021", help="year of the challenge (default: 2021)")
+    parser.add_argument("--edition", type=edition, choices=EDITIONS, default="2021",
+                        help="year of the challenge (default: 2021)")
     parser.add_argument("--init", action="store_true", help="write the authors' file of the edition, to be filled in, "
                         "to --out FILE (default: authors.yaml)")
     arguments = parser.parse_args(argv)

@@ -11,8 +11,8 @@ from typing import Any
 import jinja2
 import yaml
 
-from submission.meta_yaml import Records
-from submission.rules import Rules
+from submission.meta_yaml import Records, results
+from submission.rules import RESULTS, Rules
 from task1a.config import NETWORKS
 
 SUFFIX = ".report.md"
@@ -21,6 +21,8 @@ SUFFIX = ".report.md"
 _TEMPLATE = Path(__file__).with_name("report.md.jinja")
 _SCOPES = {"global": "the smallest of all layers together", "layer": "the smallest of every layer",
            "lamp": "the smallest of all layers relative to those of their own layer (layer-adaptive magnitude pruning)"}
+_TITLES = {"device_specific": "With a model for each known device", "general": "With the general model for all devices",
+           **{f"split_{percent}": f"Trained on {percent} % of the training data" for percent in (5, 10, 25, 50, 100)}}
 _SCHEDULES = {"one_shot": "at once", "iterative": "in a few equal steps", "gradual": "a little before every epoch"}
 
 
@@ -36,8 +38,10 @@ def draft(meta: Mapping[str, Any], records: Sequence[Records], rules: Rules) -> 
         KeyError, jinja2.UndefinedError: a record lacks an entry.
     """
     last = records[-1]
-    titles = [f"Trained on {split.removeprefix('split_')} % of the training data" for split in rules.splits]
-    runs = dict(zip(titles or [""], records, strict=True))
+    runs = {}
+    for block, record in results(records, rules).items():
+        if record:
+            runs[_TITLES.get(block.removeprefix(f"{RESULTS}."), "")] = record
     stored_bits = {title: sum(tensor["values"] * tensor["bits"] for tensor in record.complexity["tensors"])
                    for title, record in runs.items()}
     largest = max(stored_bits, key=stored_bits.get)

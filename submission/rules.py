@@ -1,8 +1,10 @@
 """The rules of the challenge as data: what a submission contains, and the limits.
 
-Task 1 of DCASE 2021 (subtask A) to 2024. Sources: the organisers' descriptions of the task, their submission
-validators, and the model-size tool of their 2021 baseline. The fields of the metadata are in :mod:`submission.schema`.
+Task 1 of DCASE 2021 (subtask A) to 2025. Sources: the organisers' descriptions of the task, their submission
+validators, the model-size tool of their 2021 baseline, and their template of the inference package of 2025. The fields
+of the metadata are in :mod:`submission.schema`.
 """
+import argparse
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,8 +15,14 @@ from task1a.challenge import DEVICES, KEY_COLUMNS, LABELS, LIMIT_BYTES, WARN_ABO
 META_SUFFIX = ".meta.yaml"
 DEMO_SUFFIX = " (demo data)"
 """marks the name of a system that was trained on demo data"""
+RESULTS = "results.development_dataset"
+"""path of the results in the metadata file"""
 FOLDER = "task1"
 """the task's folder inside the zip, and the end of the zip's name"""
+INFERENCE_SUFFIX = f"_{FOLDER}_inference"
+"""end of the name of an inference package's folder"""
+INFERENCE_MARK = ".task1a"
+"""file that marks an inference package written by this project, which may be replaced"""
 
 
 @dataclass(frozen=True)
@@ -48,7 +56,12 @@ class Rules:
     """folders above the labels' folders inside the zip; None is any name"""
     limits: tuple[Limit, ...]
     splits: tuple[str, ...] = ()
-    """shares of the training data, each with an output and results of its own; none before 2024"""
+    """shares of the training data, for each of which a system has a run, with an output and results of its own; only in
+    2024"""
+    device_models: bool = False
+    """whether a system may have models of its own for single recording devices, as in 2025: the devices of the
+    evaluation clips are known, results are stated with these models and with the general model alone, and the code is
+    handed in as an inference package"""
     labels: tuple[str, ...] = LABELS
     """scene labels in the order of the output columns"""
     devices: tuple[str, ...] = DEVICES
@@ -78,9 +91,9 @@ class Rules:
 
     @property
     def result_blocks(self) -> tuple[str, ...]:
-        """Paths of the blocks of results in the metadata file, one for each split."""
-        block = "results.development_dataset"
-        return tuple(f"{block}.{split}" for split in self.splits) or (block,)
+        """Paths of the blocks of results in the metadata file."""
+        names = ("device_specific", "general") if self.device_models else self.splits
+        return tuple(f"{RESULTS}.{name}" for name in names) or (RESULTS,)
 
     def runs_of(self, run: Path) -> tuple[Path, ...]:
         """Run folders of a system, one for each split, whose name replaces ``{split}`` in the path."""
@@ -127,5 +140,21 @@ TASK1_2024 = replace(
     splits=("split_5", "split_10", "split_25", "split_50", "split_100"),
 )
 
-EDITIONS = {"2021": TASK1A_2021, "2022": TASK1_2022, "2023": TASK1_2023, "2024": TASK1_2024}
+TASK1_2025 = replace(
+    TASK1_2023,
+    year=2025,
+    name="DCASE 2025 Task 1",
+    files=tuple(f"{index}.wav" for index in range(178_930)),
+    device_models=True,
+)
+
+EDITIONS = {"2021": TASK1A_2021, "2022": TASK1_2022, "2023": TASK1_2023, "2024": TASK1_2024, "2025": TASK1_2025}
 """rules by the year of the challenge"""
+
+
+def edition(year: str) -> str:
+    """The type of the option ``--edition``, which says why there is no 2026 among its choices."""
+    if year == "2026":
+        raise argparse.ArgumentTypeError("DCASE 2026 has no scene classification task; its Task 1 is \"Heterogeneous "
+                                         f"Audio Classification\". Choose from {', '.join(EDITIONS)}")
+    return year

@@ -8,7 +8,8 @@ import sys
 from collections.abc import Iterator
 from copy import copy
 from functools import cache
-from typing import Annotated, Any, get_args
+from types import NoneType
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, create_model
 from pydantic.fields import FieldInfo
@@ -18,6 +19,7 @@ from task1a.errors import shown
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 _EMAIL = re.compile(r"[^@\s]+@[^@\s.]+(\.[^@\s.]+)+")
+_URL = re.compile(r"https?://([a-z0-9-]+\.)+[a-z0-9-]+(:[0-9]{1,5})?([/?#]\S*)?", re.ASCII | re.IGNORECASE)
 
 
 def _check_text(value: str) -> str:
@@ -32,8 +34,15 @@ def _check_email(value: str) -> str:
     return value
 
 
+def _check_url(value: str) -> str:
+    if not _URL.fullmatch(value):
+        raise ValueError("an address that starts with https://")
+    return value
+
+
 Text = Annotated[str, AfterValidator(_check_text)]
 Email = Annotated[Text, AfterValidator(_check_email)]
+Url = Annotated[Text, AfterValidator(_check_url)]
 Count = Annotated[int, Field(ge=0, le=sys.maxsize)]
 Number = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Percent = Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)]
@@ -45,7 +54,7 @@ class Block(BaseModel):
     model_config = ConfigDict(strict=True, extra="forbid", protected_namespaces=())
 
 
-def _field(comment: str | None = None, since: int = 2021, until: int = 2024, by_authors: bool = False,
+def _field(comment: str | None = None, since: int = 2021, until: int = 2025, by_authors: bool = False,
            **settings: Any) -> Any:
     """Describe a field.
 
@@ -109,9 +118,16 @@ class Description(Block):
     pipeline: Text = _field("Steps from the data to the model that is handed in, in their order.", since=2022)
     framework: Text = _field("Machine learning library.", since=2022)
     split_adaptations: Text | None = _field("What differs between the systems of the splits; null if they were all "
-                                            "made alike.", since=2024, by_authors=True)
+                                            "made alike.", since=2024, until=2024, by_authors=True)
     system_adaptations: Text | None = _field("What was done for the sake of little training data; null if nothing "
-                                             "was.", since=2024, by_authors=True)
+                                             "was.", since=2024, until=2024, by_authors=True)
+    device_information: Text | None = _field("How the recording device of a clip is used at inference; null if it is "
+                                             "not.", since=2025)
+    num_models_at_inference: Annotated[Count, Field(ge=1)] = _field(
+        "Number of all models, the general one and those of single devices.", since=2025)
+    model_weight_sharing: Literal["fully shared", "partially shared", "fully device-specific"] = _field(
+        "How the models of the devices share their weights: fully shared, partially shared or fully device-specific.",
+        since=2025)
 
 
 class Complexity(Block):
@@ -148,6 +164,7 @@ class ExternalDataset(Block):
 class System(Block):
     """How the system works."""
 
+    inference_code: Url = _field("Address of the published inference package.", since=2025, by_authors=True)
     description: Description
     complexity: Complexity
     energy_consumption: EnergyConsumption = _field(since=2023, until=2023)
@@ -187,6 +204,32 @@ class Scores(Block):
     device_wise: dict[Any, DeviceScores] = _field("For each recording device, over its clips.", min_length=1)
 
 
+class PartialOverallScores(OverallScores):
+    """Over all clips."""
+
+    logloss: Number | None = _field("Mean log loss, natural logarithm; null if it was not computed.")
+
+
+class PartialClassScores(ClassScores):
+    """Scores of one class."""
+
+    logloss: Number | None = _field("Mean log loss of the class; null if it was not computed.")
+
+
+class PartialDeviceScores(DeviceScores):
+    """Scores of one device."""
+
+    logloss: Number | None = _field("Mean log loss of the device; null if it was not computed.")
+
+
+class PartialScores(Block):
+    """Scores of one choice of models, with or without log loss."""
+
+    overall: PartialOverallScores
+    class_wise: dict[Any, PartialClassScores] = _field("For each scene label, over its clips.", min_length=1)
+    device_wise: dict[Any, PartialDeviceScores] = _field("For each recording device, over its clips.", min_length=1)
+
+
 class DevelopmentDataset(Block):
     """On the test split of the development set."""
 
@@ -194,11 +237,16 @@ class DevelopmentDataset(Block):
     class_wise: dict[Any, ClassScores] = _field("For each scene label, over its clips.", until=2023, min_length=1)
     device_wise: dict[Any, DeviceScores] = _field("For each recording device, over its clips.", until=2023,
                                                   min_length=1)
-    split_5: Scores = _field("Trained on 5 % of the training data.", since=2024)
-    split_10: Scores = _field("Trained on 10 % of the training data.", since=2024)
-    split_25: Scores = _field("Trained on 25 % of the training data.", since=2024)
-    split_50: Scores = _field("Trained on 50 % of the training data.", since=2024)
-    split_100: Scores = _field("Trained on 100 % of the training data.", since=2024)
+    split_5: Scores = _field("Trained on 5 % of the training data.", since=2024, until=2024)
+    split_10: Scores = _field("Trained on 10 % of the training data.", since=2024, until=2024)
+    split_25: Scores = _field("Trained on 25 % of the training data.", since=2024, until=2024)
+    split_50: Scores = _field("Trained on 50 % of the training data.", since=2024, until=2024)
+    split_100: Scores = _field("Trained on 100 % of the training data.", since=2024, until=2024)
+    device_specific: PartialScores | None = _field(
+        "With the models of the known devices, and the general model for the others; null if there is no such result.",
+        since=2025)
+    general: PartialScores | None = _field(
+        "With the general model for all devices; null if there is no such result.", since=2025)
 
 
 class Results(Block):
@@ -240,7 +288,7 @@ def _select(block: type[Block], year: int | None, by_authors: bool = False) -> t
         kind, facts = field.annotation, field.json_schema_extra or {}
         if year and not facts.get("since", year) <= year <= facts.get("until", year):
             continue
-        if is_block(kind):
+        if hasattr(kind, "model_fields"):
             kind = _select(kind, year, by_authors)
             if not kind.model_fields:
                 continue
@@ -252,8 +300,9 @@ def _select(block: type[Block], year: int | None, by_authors: bool = False) -> t
 
 
 def is_block(kind: Any) -> bool:
-    """Whether the type of a field is a single block."""
-    return hasattr(kind, "model_fields")
+    """Whether the type of a field is a single block, which may be null."""
+    alternatives = get_args(kind) if NoneType in get_args(kind) else (kind,)
+    return any(hasattr(alternative, "model_fields") for alternative in alternatives)
 
 
 def leaves(block: type[Block]) -> list[tuple[str, FieldInfo]]:
@@ -272,12 +321,12 @@ def _fields(block: type[Block], above: str = "") -> Iterator[tuple[str, FieldInf
         yield path, field
         inner = _block_in(field.annotation)
         if inner:
-            yield from _fields(inner, f"{path}." if inner is field.annotation else f"{path}.*.")
+            yield from _fields(inner, f"{path}." if is_block(field.annotation) else f"{path}.*.")
 
 
 def _block_in(kind: Any) -> type[Block] | None:
     """The block that a type consists of, as its items or by itself."""
-    if is_block(kind):
+    if hasattr(kind, "model_fields"):
         return kind
     return next(filter(None, map(_block_in, get_args(kind))), None)
 

@@ -4,7 +4,8 @@
 hierarchy, ``<any>/task1/<label>/<label>.output.csv`` and ``<label>.meta.yaml`` in 2021, ``task1/<label>/...`` since; a
 folder holds the folders of the labels, or is an unpacked zip. PDF files (the technical report) are only checked for
 damage. With ``--run``, given once for each system in the order of the labels, the package is compared with the runs it
-was made from.
+was made from. In an edition of device-specific models, an inference package is checked, too: the folder itself, or one
+beside the folders of the labels. None of its code is executed.
 
 Errors mean that the package is malformed. Other findings say why a well-formed package cannot be submitted: it is not
 about the challenge's data. Exit status 0 only for a package that can be submitted; warnings do not count.
@@ -17,7 +18,7 @@ from pathlib import Path
 from submission import check_meta, check_output
 from submission.archive import Member, opened
 from submission.findings import Finding, as_json, of_level, tell, verdict
-from submission.rules import EDITIONS, FOLDER, META_SUFFIX, TASK1A_2021, Rules
+from submission.rules import EDITIONS, FOLDER, META_SUFFIX, TASK1A_2021, Rules, edition
 from task1a.errors import CommandParser, InputError, run_command, shown
 
 _REPORT = ".pdf"
@@ -37,17 +38,39 @@ def validate(path: Path, rules: Rules = TASK1A_2021, runs: Sequence[Path] = ()) 
         InputError: ``path`` does not exist, there are too few or too many runs, or one cannot be read.
     """
     path = Path(path)
+    code = _inference_packages(path, rules) if rules.device_models and path.is_dir() else []
+    if path in code and runs:
+        raise InputError(f"{path}: an inference package, which --run does not compare; give the zip of the outputs")
+    findings = [] if path in code else _check_systems(path, rules, runs, code)
+    for folder in code:
+        from submission import inference_package  # imports torch, which takes seconds
+        findings += inference_package.check(folder, rules)
+    return tuple(findings)
+
+
+def _inference_packages(path: Path, rules: Rules) -> list[Path]:
+    """The folder itself, if it holds a module ``<package>/<label>.py``, else its folders that do."""
+    modules = f"*_{rules.task}/*_{rules.task}_*.py"
+    if any(path.glob(modules)):
+        return [path]
+    return [folder for folder in sorted(path.iterdir()) if not folder.is_symlink() and any(folder.glob(modules))]
+
+
+def _check_systems(path: Path, rules: Rules, runs: Sequence[Path], code: Collection[Path]) -> list[Finding]:
+    """Check the outputs and metadata, without the folders of inference packages."""
     if (path / FOLDER).is_dir():
         path = path / FOLDER
     is_folder = path.is_dir()
     of_system = len(rules.output_suffixes) * check_output.max_bytes(rules) + check_meta.MAX_BYTES
-    with opened(path, rules.systems * of_system + _REPORT_BYTES) as (members, findings):
+    with opened(path, rules.systems * of_system + _REPORT_BYTES, without=code) as (members, findings):
         systems, misplaced = _by_label(members, is_folder, rules)
         if not _has_outputs(systems, rules):
-            for year, edition in EDITIONS.items():
-                if _has_outputs(_by_label(members, is_folder, edition)[0], edition):
-                    return *findings, Finding("error", path.name, "", f"a package of {edition.name}",
-                                              f"one of {rules.name}; --edition {year} checks it by its own rules")
+            others = {year: other.name for year, other in EDITIONS.items()
+                      if _has_outputs(_by_label(members, is_folder, other)[0], other)}
+            if others:
+                return [*findings, Finding("error", path.name, "", f"a package of {' or '.join(others.values())}",
+                                           f"one of {rules.name}; --edition {' or '.join(others)} checks it by its own "
+                                           "rules")]
         findings += misplaced
         if len(systems) > rules.systems or not (systems or findings):
             findings.append(Finding("error", path.name, "", f"{len(systems)} systems",
@@ -64,7 +87,7 @@ def validate(path: Path, rules: Rules = TASK1A_2021, runs: Sequence[Path] = ()) 
                 findings += problems
                 if data is not None and not data.startswith(b"%PDF-"):
                     findings.append(Finding("warning", name, "", "no PDF", "a technical report as PDF"))
-    return tuple(findings)
+    return findings
 
 
 def _by_label(members: Collection[str], is_folder: bool, rules: Rules) -> tuple[dict[str, list[str]], list[Finding]]:
@@ -155,7 +178,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """The command; its exit status."""
     parser = CommandParser(prog="python -m submission.validate", description="Check a package before upload.")
     parser.add_argument("package", type=Path, metavar="ZIP|FOLDER")
-    parser.add_argument("--edition", choices=EDITIONS, default="2021", help="year of the challenge (default: 2021)")
+    parser.add_argument("--edition", type=edition, choices=EDITIONS, default="2021",
+                        help="year of the challenge (default: 2021)")
     parser.add_argument("--json", action="store_true", help="print the findings as JSON")
     parser.add_argument("--run", type=Path, action="append", default=[], metavar="DIR", help="compare with the run "
                         "that a system was made from; once for each system, in the order of the labels; where the "

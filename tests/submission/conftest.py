@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 import yaml
 
+import submission
+from submission.findings import Finding
 from submission.package import package
 from submission.rules import TASK1A_2021
 
@@ -105,11 +107,70 @@ def make_run():
 
 
 @pytest.fixture(scope="session")
+def make_device_run(make_run):
+    """A function that writes the run of a system with models for the devices a and s1, and the run of its general
+    model, whose results are another: 50 % and, for the test devices, 51, 52, ... %."""
+
+    def make(runs, clips=12, general=True, **settings):
+        short = CONFIG | {"features": CONFIG["features"] | {"clip_seconds": 1.0}}
+        if general:
+            folder = make_run(runs / "asc" / "seed0", clips=clips, config=short | {"system": "asc"}, **settings)
+            record = json.loads((folder / "evaluation.json").read_text())
+            record["overall"] = {"logloss": 1.25, "accuracy": 50.0}
+            record["class_wise"] = {label: {"logloss": 1.25, "accuracy": 50.0} for label in record["class_wise"]}
+            record["device_wise"] = {name: {"logloss": 1.25, "accuracy": 51.0 + index}
+                                     for index, name in enumerate(record["device_wise"])}
+            (folder / "evaluation.json").write_text(json.dumps(record))
+        config = short | {"system": "asc_devices", "device_models": ["a", "s1"],
+                          "training": CONFIG["training"] | {"init_from": "asc", "epochs": 5}}
+        for device in ("a", "s1"):
+            part = runs / f"asc_devices_{device}" / "seed0"
+            part.mkdir(parents=True)
+            (part / "config.yaml").write_text(yaml.safe_dump(short), encoding="utf-8")
+        return make_run(runs / "asc_devices" / "seed0", clips=clips, config=config, seed=1, **settings)
+
+    return make
+
+
+@pytest.fixture(scope="session")
 def authors(tmp_path_factory):
     """A filled authors' file."""
     path = tmp_path_factory.mktemp("authors") / "authors.yaml"
     path.write_text(yaml.safe_dump(AUTHORS, allow_unicode=True), encoding="utf-8")
     return path
+
+
+@pytest.fixture(scope="session")
+def authors_2025(tmp_path_factory):
+    """A filled authors' file with the address of the inference package."""
+    path = tmp_path_factory.mktemp("authors") / "authors.yaml"
+    code = {"system": {"inference_code": "https://code.tuni.test/asc_inference"}}
+    path.write_text(yaml.safe_dump(AUTHORS | code, allow_unicode=True), encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def rendered(monkeypatch):
+    """The inference package's module replaced by one that writes its marker and the labels, and that finds a warning in
+    every package that it checks; the calls of its functions."""
+    calls = []
+
+    def render(runs, out):
+        calls.append((dict(runs), out))
+        folder = out / f"{next(iter(runs)).rpartition('_')[0]}_inference"
+        module = folder / folder.name.removesuffix("_inference")
+        module.mkdir(parents=True)
+        (folder / ".task1a").write_text("")
+        for label in runs:
+            (module / f"{label}.py").write_text("raise SystemExit('executed')")
+        return folder
+
+    def check(folder, rules):
+        calls.append((folder, rules.year))
+        return [Finding("warning", folder.name, "", "a stub", "a package")]
+
+    monkeypatch.setattr(submission, "inference_package", SimpleNamespace(render=render, check=check), raising=False)
+    return calls
 
 
 @pytest.fixture(scope="session")

@@ -116,8 +116,8 @@ def test_optional_fields_may_be_left_out(written, said, text):
 
 
 @pytest.mark.parametrize(("system", "told"), [
-    ({"energy": 1}, "system.energy: found an unknown field, expected only description, complexity, energy_consumption, "
-                    "external_datasets, source_code there"),
+    ({"energy": 1}, "system.energy: found an unknown field, expected only inference_code, description, complexity, "
+                    "energy_consumption, external_datasets, source_code there"),
     ({"complexity": {"macs": 3}}, "system.complexity.macs: found an unknown field, expected only memory_use there"),
     ({"complexity": 3}, "system.complexity: found 3, expected a block of fields"),
     ({"complexity": {"memory_use": "much"}}, "system.complexity.memory_use: found 'much', expected a number"),

@@ -1,4 +1,6 @@
 """The last look before upload: what it says of hand-written runs, and when it lets them pass."""
+from dataclasses import replace
+
 import pytest
 
 from submission import check
@@ -85,6 +87,30 @@ def test_a_package_that_is_not_what_the_run_predicted(tmp_path, make_run, author
     monkeypatch.setattr(check, "package", changed)
     status, text = said(capsys, run, "--authors", authors, "--report", pdf)
     assert status == 1 and "results.development_dataset.overall.accuracy: found 55.0, expected 56" in text
+
+
+def test_2025_shows_both_results(tmp_path, make_device_run, authors_2025, pdf, rendered, monkeypatch, capsys):
+    monkeypatch.setitem(check.EDITIONS, "2025", replace(check.EDITIONS["2025"], files=("0.wav",)))
+    run = make_device_run(tmp_path, clips=1)
+    arguments = ["--authors", authors_2025, "--report", pdf, "--edition", "2025"]
+    status, text = said(capsys, run, *arguments)
+    assert status == 0 and text.endswith("valid, and submittable to DCASE 2025 Task 1\nREADY TO UPLOAD\n"), text
+    assert "25,390 of 128,000 bytes: within" in text
+    assert "19,562,940 of 30,000,000 multiply-accumulates: within" in text
+    lines = [line.strip() for line in text.splitlines()]
+    specific = next(number for number, line in enumerate(lines) if line.startswith("device_specific  2,968 clips"))
+    assert lines[specific + 1].split()[:4] == ["overall", "real", "seen", "unseen"]
+    assert lines[specific + 2].split()[:3] == ["accuracy", "55.0", "59.0"]
+    assert lines[specific + 4].startswith("general          2,968 clips")
+    assert lines[specific + 6].split()[:3] == ["accuracy", "50.0", "59.0"]
+    assert "_task1_inference: found a stub" in text
+    status, text = said(capsys, tmp_path / "asc" / "seed0", *arguments)
+    assert status == 0 and "device_specific  none\n" in text and text.count("accuracy ") == 1
+
+
+def test_2026_has_no_scenes(capsys):
+    status, text = said(capsys, "run", "--edition", "2026")
+    assert status == 2 and "DCASE 2026 has no scene classification task" in text and len(text.splitlines()) == 1
 
 
 def test_nothing_is_kept(tmp_path, run, authors, pdf, capsys, monkeypatch):

@@ -14,7 +14,7 @@ import soundfile
 import torch
 
 from submission import inference_package
-from submission.rules import EDITIONS
+from submission.rules import EDITIONS, INFERENCE_SUFFIX
 from task1a import config, inference, model_file, predict
 from task1a.challenge import LABELS
 from task1a.compression import packed
@@ -221,6 +221,10 @@ def test_an_older_package_is_replaced_and_no_other_folder(package, runs, tmp_pat
     inference_package.render({LABEL: runs / "general" / "seed0"}, tmp_path / "out")
     assert not (package / "note.txt").exists()
     assert [path.name for path in (package / PACKAGE / "ckpts" / MODULE).iterdir()] == ["general.safetensors"]
+    (package / ".git").mkdir()
+    with pytest.raises(InputError, match="is a git repository"):
+        inference_package.render({LABEL: runs / "general" / "seed0"}, tmp_path / "out")
+    (package / ".git").rmdir()
     (package / ".task1a").unlink()
     with pytest.raises(InputError, match="was not written by this command"):
         inference_package.render({LABEL: runs / "general" / "seed0"}, tmp_path / "out")
@@ -266,10 +270,10 @@ MODULE_FILE, MODELS = f"{PACKAGE}/{MODULE}.py", f"{PACKAGE}/ckpts/{MODULE}"
 
 
 @pytest.mark.parametrize(("change", "file", "found"), [
-    (_unlink("pyproject.toml"), f"Lastname_U-Graz{inference_package.SUFFIX}", "no pyproject.toml"),
+    (_unlink("pyproject.toml"), f"Lastname_U-Graz{INFERENCE_SUFFIX}", "no pyproject.toml"),
     (_unlink(MODULE_FILE), PACKAGE, "no module of a system"),
     (lambda root: (root / MODULE_FILE).rename(root / PACKAGE / f"{PACKAGE}_5.py"), f"{PACKAGE}_5.py", "this number"),
-    (lambda root: (root / PACKAGE).rename(root / "code"), f"Lastname_U-Graz{inference_package.SUFFIX}", "0 folders"),
+    (lambda root: (root / PACKAGE).rename(root / "code"), f"Lastname_U-Graz{INFERENCE_SUFFIX}", "0 folders"),
     (_replace(MODULE_FILE, "def load_model", "def load"), f"{MODULE}.py", "no such function"),
     (_replace(MODULE_FILE, "get_model_for_device, load_inputs", "load_inputs"), f"{MODULE}.py", "no such function"),
     (_replace(MODULE_FILE, "file_paths, device_ids, model_file_path=None", "device_ids, file_paths"), f"{MODULE}.py",

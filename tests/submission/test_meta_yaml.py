@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from submission import authors as authors_file
 from submission import blocks, meta_yaml
-from submission.rules import EDITIONS, TASK1_2023, TASK1_2024, TASK1A_2021
+from submission.rules import EDITIONS, TASK1_2023, TASK1_2024, TASK1_2025, TASK1A_2021
 from task1a.errors import InputError
 
 ENERGY = {f"system.energy_consumption.{key}": 0.5 for key in ("training", "inference", "baseline_inference")}
@@ -23,7 +23,12 @@ SYSTEM = {
              {"total_parameters", "total_parameters_non_zero", "total_model_size", "memory_use", "macs"}),
     "2024": (DESCRIPTION | {"pipeline", "framework", "split_adaptations", "system_adaptations"},
              {"total_parameters", "total_model_size", "macs"}),
+    "2025": (DESCRIPTION | {"pipeline", "framework", "device_information", "num_models_at_inference",
+                            "model_weight_sharing"},
+             {"total_parameters", "total_model_size", "macs"}),
 }
+ENTRIES = {"2023": {"energy_consumption"}, "2025": {"inference_code"}}
+BLOCKS = {"2024": ["split_5", "split_10", "split_25", "split_50", "split_100"], "2025": ["device_specific", "general"]}
 
 
 def build(run, authors, label="Muller-Los_UGraz_task1a_1"):
@@ -80,20 +85,21 @@ def test_the_description_names_what_was_done(tmp_path, make_run, said, section, 
 
 
 @pytest.mark.parametrize("year", EDITIONS)
-def test_every_edition_gets_its_fields(tmp_path, make_run, authors, year):
+def test_every_edition_gets_its_fields(tmp_path, make_device_run, make_run, authors_2025, year):
     rules = EDITIONS[year]
-    said = authors_file.read(authors, rules) if year != "2023" else ENERGY
-    records = [meta_yaml.read_records(make_run(tmp_path / "run", clips=1))] * len(rules.result_blocks)
+    said = authors_file.read(authors_2025, rules) if year != "2023" else ENERGY
+    run = make_device_run(tmp_path) if year == "2025" else make_run(tmp_path / "run", clips=1)
+    records = [meta_yaml.read_records(run)] * (5 if year == "2024" else 1)
     meta = meta_yaml.build("A_B_task1_1", {"system.external_datasets": [], "system.complexity.memory_use": None,
                                            "system.description.external_data_usage": None, **said}, records, rules)
     description, complexity = SYSTEM[year]
     assert set(meta["system"]["description"]) == description
     assert set(meta["system"]["complexity"]) == complexity
-    assert set(meta["system"]) == {"description", "complexity", "external_datasets", "source_code"} | (
-        {"energy_consumption"} if year == "2023" else set())
+    assert set(meta["system"]) == {"description", "complexity", "external_datasets", "source_code",
+                                   *ENTRIES.get(year, ())}
     results = meta["results"]["development_dataset"]
-    blocks = list(results.values()) if year == "2024" else [results]
-    assert len(blocks) == (5 if year == "2024" else 1)
+    assert year not in BLOCKS or list(results) == BLOCKS[year]
+    blocks = list(results.values()) if year in BLOCKS else [results]
     assert all(set(block) == {"overall", "class_wise", "device_wise"} for block in blocks)
 
 
@@ -122,6 +128,45 @@ def test_the_system_of_several_splits_states_the_largest_size(tmp_path, make_run
     assert (finding.level, finding.where) == ("warning", "system.complexity.macs")
     assert "19,562,940 / 20,000,000 / 19,562,940" in finding.found
     assert meta_yaml.differing_sizes("A_B_task1_1", records[2:], TASK1_2024) == []
+
+
+def test_a_system_with_models_for_single_devices(tmp_path, make_device_run, said):
+    record = meta_yaml.read_records(make_device_run(tmp_path))
+    meta = meta_yaml.build("A_B_task1_1", {}, [record], TASK1_2025)
+    description = meta["system"]["description"]
+    assert description["device_information"] == "per-device end-to-end fine-tuning"
+    assert description["num_models_at_inference"] == 3  # the general one, a and s1
+    assert description["model_weight_sharing"] == "fully device-specific"
+    assert description["pipeline"] == "training, device-specific fine-tuning"
+    results = meta["results"]["development_dataset"]
+    assert results["device_specific"]["overall"] == {"logloss": 1.0, "accuracy": 55.0}
+    assert results["device_specific"]["class_wise"]["bus"] == {"logloss": 1.125, "accuracy": 51.5}
+    assert results["general"]["overall"] == {"logloss": 1.25, "accuracy": 50.0}
+    assert results["general"]["device_wise"]["b"] == {"logloss": 1.25, "accuracy": 52.0}
+
+
+def test_an_ordinary_system_of_2025_is_a_general_model(tmp_path, make_run):
+    meta = meta_yaml.build("A_B_task1_1", {}, [meta_yaml.read_records(make_run(tmp_path / "run", clips=1))], TASK1_2025)
+    description = meta["system"]["description"]
+    assert description["device_information"] is None
+    assert description["num_models_at_inference"] == 1
+    assert description["model_weight_sharing"] == "fully shared"
+    assert description["pipeline"] == "training"
+    results = meta["results"]["development_dataset"]
+    assert results["device_specific"] is None
+    assert results["general"]["overall"] == {"logloss": 1.0, "accuracy": 55.0}
+    # as text, the block is null and has no fields
+    text = blocks.to_text(meta, TASK1_2025.comments)
+    assert yaml.safe_load(text) == meta
+    assert text.count("device_specific: null\n") == 1
+
+
+@pytest.mark.parametrize("record", ["evaluation.json", "complexity.json", "config.yaml"])
+def test_a_general_model_without_its_records(tmp_path, make_device_run, record):
+    run = make_device_run(tmp_path)
+    (tmp_path / "asc" / "seed0" / record).unlink()
+    with pytest.raises(InputError, match=rf"asc.seed0.{record}: no such file; make it with"):
+        meta_yaml.read_records(run)
 
 
 @pytest.mark.parametrize(("said", "expected"), [(None, "https://code.tuni.test/asc"), ("https://b.test", "https://b.test")])

@@ -9,10 +9,12 @@ import pandas as pd
 import pytest
 import yaml
 
+import submission
 from submission import authors as authors_file
 from submission import package as packaging
+from submission.findings import Finding
 from submission.package import main, package
-from submission.rules import EDITIONS, TASK1_2022, TASK1_2024, TASK1A_2021
+from submission.rules import EDITIONS, TASK1_2022, TASK1_2024, TASK1_2025, TASK1A_2021
 from submission.validate import main as validate_main
 from submission.validate import validate
 from task1a.errors import InputError, run_command
@@ -218,16 +220,18 @@ def test_the_part_is_checked_before_it_takes_its_name(tmp_path, make_run, author
     assert seen == [(True, True, False)]
 
 
-@pytest.mark.parametrize(("year", "task"), [("2021", "task1a"), ("2022", "task1"), ("2023", "task1")])
-def test_each_edition_has_its_own_package(tmp_path, make_run, said, capsys, year, task):
+@pytest.mark.parametrize(("year", "task"), [("2021", "task1a"), ("2022", "task1"), ("2023", "task1"),
+                                            ("2025", "task1")])
+def test_each_edition_has_its_own_package(tmp_path, make_run, said, rendered, year, task):
     path = tmp_path / "authors.yaml"
     assert main(["--init", "--edition", year, "--out", str(path)]) == 0
     path.write_text(path.read_text(encoding="utf-8").replace("@example.org", "@tuni.test")
+                    .replace("//example.org", "//tuni.test")
                     .replace("training: null", "training: 0.5").replace("inference: null", "inference: 0.25"), "utf-8")
     config = said.config if year == "2021" else short_clips(said.config)
     runs = [make_run(tmp_path / f"seed{seed}", clips=12, config=config, seed=seed) for seed in range(2)]
     made = package(runs, path, tmp_path / "out", small(EDITIONS[year]))
-    assert [str(finding) for finding in made.findings] == []
+    assert [finding.found for finding in made.findings] == (["a stub"] if year == "2025" else [])
     label = f"Lastname_INST_{task}_2"
     above = "Lastname_INST_task1/task1" if year == "2021" else "task1"
     with zipfile.ZipFile(made.zip) as archive:
@@ -236,6 +240,92 @@ def test_each_edition_has_its_own_package(tmp_path, make_run, said, capsys, year
     assert meta["submission"]["label"] == label
     assert ("energy_consumption" in meta["system"]) == (year == "2023")
     assert validate(made.zip, small(EDITIONS[year])) == ()
+    assert len(rendered) == (2 if year == "2025" else 0)
+
+
+def test_a_package_of_2025_has_an_inference_package_beside_it(tmp_path, make_device_run, authors_2025, rendered):
+    run, out, rules = make_device_run(tmp_path), tmp_path / "out", small(TASK1_2025)
+    made = package([run, tmp_path / "asc" / "seed0"], authors_2025, out, rules)
+    labels, code = [f"{TEAM}_task1_1", f"{TEAM}_task1_2"], f"{TEAM}_task1_inference"
+    assert [(finding.file, finding.found) for finding in made.findings] == [(code, "a stub")]
+    assert rendered == [(dict(zip(labels, (run, tmp_path / "asc" / "seed0"), strict=True)), out), (out / code, 2025)]
+    assert {path.name for path in out.iterdir()} == {
+        code, f"{TEAM}_task1.zip", *labels, *(f"{label}.report.md" for label in labels)}
+    with zipfile.ZipFile(made.zip) as archive:  # the code is published elsewhere
+        assert archive.namelist() == sorted(f"task1/{label}/{label}.{kind}" for label in labels
+                                            for kind in ("meta.yaml", "output.csv"))
+        metas = [yaml.safe_load(archive.read(f"task1/{label}/{label}.meta.yaml")) for label in labels]
+    assert [meta["system"]["description"]["num_models_at_inference"] for meta in metas] == [3, 1]
+    assert [meta["system"]["inference_code"] for meta in metas] == ["https://code.tuni.test/asc_inference"] * 2
+
+    # the folder and the inference package by itself are checked, and none of its code is executed
+    for path in (out, out / code):
+        [finding] = validate(path, rules)
+        assert (finding.file, finding.found) == (code, "a stub")
+        assert rendered.pop() == (out / code, 2025)
+    with pytest.raises(InputError, match="an inference package, which --run does not compare"):
+        validate(out / code, rules, [run])
+
+    # a repository of the authors is not taken from them, nor a folder that was made by others
+    (out / code / ".git").mkdir()
+    packaging.clear(out)
+    assert files_below(out) == [f"{code}/.task1a", *(f"{code}/{TEAM}_task1/{label}.py" for label in labels)]
+    (out / code / ".git").rmdir()
+    (out / code / ".task1a").rename(out / code / "task1a")
+    packaging.clear(out)
+    assert (out / code / "task1a").exists()
+    (out / code / "task1a").rename(out / code / ".task1a")
+    packaging.clear(out)
+    assert list(out.iterdir()) == []
+
+
+def test_no_package_of_2025_without_its_inference_package(tmp_path, make_device_run, authors_2025, rendered,
+                                                          monkeypatch):
+    def refuse(runs, out):
+        raise InputError("no such model")
+
+    def find_error(folder, rules):
+        return [Finding("error", "a.safetensors", "", "128,001 bytes", "at most 128,000 bytes")]
+
+    run, out = make_device_run(tmp_path), tmp_path / "out"
+    package([run], authors_2025, out, small(TASK1_2025))
+    monkeypatch.setattr(submission.inference_package, "check", find_error)
+    made = package([run], authors_2025, out, small(TASK1_2025))
+    assert made.zip is None and made.findings[-1].found == "128,001 bytes"
+    assert list(out.iterdir()) == []
+    monkeypatch.setattr(submission.inference_package, "render", refuse)
+    with pytest.raises(InputError, match="no such model"):
+        package([run], authors_2025, out, small(TASK1_2025))
+    assert list(out.iterdir()) == []
+
+
+@pytest.mark.parametrize("changes", [{"ensemble": ["a", "b"]}, {"evaluation": {"time_rolls": 3}}])
+def test_a_system_of_2025_predicts_a_clip_once(tmp_path, make_run, authors_2025, said, changes):
+    run = make_run(tmp_path / "run", clips=12, config=short_clips(said.config) | changes)
+    with pytest.raises(InputError, match=r"neither ensembles nor evaluation\.time_rolls"):
+        package([run], authors_2025, tmp_path / "out", small(TASK1_2025))
+    assert files_below(tmp_path / "out") == []
+
+
+def test_the_address_of_the_inference_package_is_asked_for(tmp_path, make_run, authors, said, rendered):
+    run = make_run(tmp_path / "run", clips=12, config=short_clips(said.config))
+    with pytest.raises(InputError, match=r"authors.yaml, system.inference_code: found null, expected text"):
+        package([run], authors, tmp_path / "out", small(TASK1_2025))
+    made = package([run], None, tmp_path / "out", small(TASK1_2025))
+    assert [(finding.level, finding.where) for finding in made.findings[1:]] == [
+        ("not_submittable", "system.inference_code"), ("not_submittable", "submission.authors")]
+
+
+@pytest.mark.parametrize("year", ["2021", "2022", "2023"])
+def test_other_editions_do_not_tell_the_devices(tmp_path, make_device_run, year):
+    """A system with models for single devices cannot be submitted to an edition whose clips are of unknown devices."""
+    text = authors_file.template(EDITIONS[year]).replace("@example.org", "@tuni.test")
+    (tmp_path / "authors.yaml").write_text(text.replace("training: null", "training: 1")
+                                           .replace("inference: null", "inference: 1"), encoding="utf-8")
+    made = package([make_device_run(tmp_path)], tmp_path / "authors.yaml", tmp_path / "out", small(EDITIONS[year]))
+    [finding] = made.findings
+    assert (finding.level, finding.found) == ("not_submittable", "models for the devices a, s1")
+    assert "names no devices" in finding.expected
 
 
 def test_a_system_of_2024_is_a_run_for_each_split(tmp_path, make_run, authors, said):
@@ -348,6 +438,7 @@ def test_init_writes_the_template_once(tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize(("arguments", "told"), [
     (["run"], "--out DIR is missing"), (["--out", "out"], "0 runs given"),
     (["run", "--out", "out", "--edition", "2019"], "invalid choice: '2019'"),
+    (["run", "--out", "out", "--edition", "2026"], "DCASE 2026 has no scene classification task"),
     (["run", "--init"], "--init takes no RUN"),
 ])
 def test_wrong_arguments_are_told_in_one_line(tmp_path, monkeypatch, capsys, arguments, told):

@@ -5,7 +5,7 @@ import pytest
 import yaml
 
 from submission import meta_yaml, report
-from submission.rules import TASK1_2024, TASK1A_2021
+from submission.rules import TASK1_2024, TASK1_2025, TASK1A_2021
 
 
 def draft(*runs, rules=TASK1A_2021, authors=()):
@@ -127,6 +127,29 @@ def test_every_split_has_its_results_and_the_largest_its_tensors(tmp_path, make_
     assert "(Trained on 25 % of the training data)" in complexity
     assert "The limit is 128,000 bytes; the system has 25,390." in complexity
     assert "The limit is 30,000,000 multiply-accumulates; the system has 19,562,940." in complexity
+
+
+def test_models_for_single_devices_and_the_general_model(tmp_path, make_device_run):
+    text = draft(make_device_run(tmp_path), rules=TASK1_2025)
+    system = section(text, "2. System")
+    assert "Each of the devices a, s1 has a model of its own" in system
+    general, specific = system.split("### Device-specific models")
+    assert "60 epochs" in general and "60 epochs" not in specific and "5 epochs" in specific
+    results = section(text, "3. Results")
+    assert [rows[0][1] for _, rows in tables(results)[::4]] == ["55.0", "50.0"]
+    assert results.index("### With a model for each known device") < results.index("### With the general model")
+    assert section(text, "4. Complexity").lstrip().startswith(
+        "Every stored tensor of the largest of the models; *bytes* counts")
+    assert len(tables(section(text, "4. Complexity"))) == 1
+    configs = [yaml.safe_load(part.split("```")[0]) for part in text.split("```yaml\n")[1:]]
+    assert [config["system"] for config in configs] == ["asc_devices", "asc"]
+
+
+def test_a_general_model_alone_is_an_ordinary_system(tmp_path, make_run):
+    text = draft(make_run(tmp_path / "run", clips=1), rules=TASK1_2025)
+    assert "device-specific" not in text.lower()
+    assert len(tables(section(text, "3. Results"))) == 4
+    assert section(text, "4. Complexity").lstrip().startswith("Every stored tensor; *bytes* counts")
 
 
 def test_a_label_with_a_bar_stays_in_its_cell(tmp_path, make_run):

@@ -71,14 +71,20 @@ def metadata(label, year):
         complexity |= {"macs": 29_000_000}
     if year in ("2022", "2023"):
         complexity |= {"total_parameters_non_zero": 22000, "memory_use": None}
-    if year in ("2023", "2024"):
+    if year in ("2023", "2024", "2025"):
         complexity |= {"total_model_size": 45390}
     if year == "2023":
         system |= {"energy_consumption": {"training": 1.5, "inference": 0.25, "baseline_inference": 0.5}}
-    if year == "2024":
+    blocks = {"2024": SPLITS, "2025": ("device_specific", "general")}.get(year)
+    if blocks:
         for key in ("embeddings", "ensemble_method_subsystem_count", "decision_making"):
             del description[key]
+    if year == "2024":
         description |= {"split_adaptations": None, "system_adaptations": None}
+    if year == "2025":
+        description |= {"device_information": "per-device end-to-end fine-tuning", "num_models_at_inference": 7,
+                        "model_weight_sharing": "fully device-specific"}
+        system |= {"inference_code": "https://github.com/kim-qti/Kim_QTI_task1_inference"}
     system |= {"external_datasets": [{"name": "A", "url": "https://a.test", "total_audio_length": 60}],
                "source_code": None}
     affiliation = {"abbreviation": "QTI", "institute": "Q", "department": None, "location": "Seoul, Korea"}
@@ -88,7 +94,7 @@ def metadata(label, year):
              "affiliation": affiliation},
             {"lastname": "Müller", "firstname": "J", "email": "j@graz.uni.test", "affiliation": {**affiliation}}]},
         "system": system,
-        "results": {"development_dataset": {split: results() for split in SPLITS} if year == "2024" else results()},
+        "results": {"development_dataset": {block: results() for block in blocks} if blocks else results()},
     }
 
 

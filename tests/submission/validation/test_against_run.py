@@ -97,19 +97,21 @@ class Case:
         return self.members | {self.meta: yaml.safe_dump(tree).encode()}
 
 
-def write_run(root, data_set, clips, seed, zeros=10, compressed=True, ensemble=(), test_seed=0):
+def write_run(root, data_set, clips, seed, zeros=10, compressed=True, ensemble=(), devices=(), test_seed=0):
     """A run folder as the stages leave it, as far as it is read; returns the results."""
     data_root, _, judged = data_set
     for folder in ("predictions", "compress", "train"):
         (root / folder).mkdir(parents=True)
     config = {"system": "x", "ensemble": list(ensemble), "compression": {"enabled": compressed},
               "data": {"source": "tau_layout", "root": str(data_root), "cache_dir": "cache"}}
+    if devices:
+        config |= {"device_models": list(devices), "training": {"init_from": "general"}}
     (root / "config.yaml").write_text(yaml.safe_dump(config))
     predictions([f"audio/{index}.wav" for index in range(clips)], seed).to_csv(
         root / "predictions" / "evaluation.csv", sep="\t", index=False, lineterminator="\n", float_format="%.9g")
     test, results = judged(test_seed)
     test.to_csv(root / "predictions" / "test.csv", sep="\t", index=False, float_format="%.9g")
-    if not ensemble:
+    if not ensemble and not devices:
         save_file(tensors(zeros), root / ("compress/packed.safetensors" if compressed else "train/model.safetensors"))
     # the records say something else, which does not count while the files are there
     wrong = {"overall": {"logloss": 1.0, "accuracy": 50.0}, "class_wise": {}, "device_wise": {}, "left_out": []}
@@ -278,6 +280,39 @@ def test_every_split_has_a_run(tmp_path, golden, data_set, write_zip):
     findings = validate(path, package.rules, [tmp_path / "{split}" / "x"])
     assert {finding.file for finding in findings[:-1]} == {f"{package.label}.output.split_25.csv"}
     assert findings[-1].where == f"{RESULTS}.split_50.overall.accuracy"
+
+
+def test_models_for_single_devices_and_the_general_one(tmp_path, golden, data_set, write_zip):
+    package, runs = golden("2025"), tmp_path / "runs"
+    general = write_run(runs / "general/seed0", data_set, 12, seed=3, zeros=1, test_seed=1)
+    write_run(runs / "x_a/seed0", data_set, 12, seed=4, zeros=20)
+    write_run(runs / "x_s1/seed0", data_set, 12, seed=5, zeros=2)
+    specific = write_run(runs / "x/seed0", data_set, 12, seed=1, devices=["a", "s1"])
+    tree = yaml.safe_load(package.members[package.meta])
+    tree["results"]["development_dataset"] = {"device_specific": deepcopy(specific), "general": deepcopy(general)}
+    tree["system"]["complexity"] = {"total_parameters": 37, "total_model_size": 44, "macs": 123}
+    output = (runs / "x/seed0/predictions/evaluation.csv").read_bytes()
+
+    def compared(run):
+        members = package.members | {package.output: output, package.meta: yaml.safe_dump(tree).encode()}
+        findings = validate(write_zip(tmp_path / "p.zip", members), package.rules, [runs / run / "seed0"])
+        return [(finding.level, finding.where, finding.found) for finding in findings]
+
+    assert general != specific and compared("x") == []
+    # one model counts, as a clip is predicted by one of them, and not their sum
+    tree["system"]["complexity"] |= {"total_parameters": 3 * 37, "total_model_size": 3 * 44}
+    assert [where for _, where, _ in compared("x")] == ["system.complexity.total_parameters",
+                                                        "system.complexity.total_model_size"]
+    tree["system"]["complexity"] |= {"total_parameters": 37, "total_model_size": 44}
+    tree["results"]["development_dataset"]["general"]["overall"]["accuracy"] += 0.01
+    assert [(level, where) for level, where, _ in compared("x")] == [("error", f"{RESULTS}.general.overall.accuracy")]
+    tree["results"]["development_dataset"]["general"] = None
+    assert compared("x") == [("error", f"{RESULTS}.general", "no results")]
+    tree["results"]["development_dataset"] |= {"device_specific": deepcopy(general), "general": deepcopy(general)}
+    output = (runs / "general/seed0/predictions/evaluation.csv").read_bytes()
+    assert compared("general") == [("error", f"{RESULTS}.device_specific", "results")]
+    tree["results"]["development_dataset"]["device_specific"] = None
+    assert compared("general") == []
 
 
 def test_another_run_of_other_labels(case, differences):

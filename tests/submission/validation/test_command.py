@@ -91,6 +91,8 @@ def test_text_is_cut_and_json_is_not(small, golden, write_zip, tmp_path, capsys)
     (["none.zip"], "none.zip: no such zip or folder"),
     ([], "the following arguments are required: ZIP|FOLDER"),
     (["p.zip", "--edition", "2020"], "argument --edition: invalid choice: '2020'"),
+    (["p.zip", "--edition", "2026"], "argument --edition: DCASE 2026 has no scene classification task; its Task 1 is "
+                                     '"Heterogeneous Audio Classification". Choose from 2021, 2022, 2023, 2024, 2025'),
     (["p.zip", "--run"], "argument --run: expected one argument"),
 ])
 def test_what_cannot_be_done_is_one_line(capsys, arguments, told):

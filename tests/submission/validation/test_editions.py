@@ -1,4 +1,4 @@
-"""Packages of 2021 to 2024, each by its own rules and by those of the others."""
+"""Packages of 2021 to 2025, each by its own rules and by those of the others."""
 from copy import deepcopy
 from functools import reduce
 
@@ -6,6 +6,7 @@ import pytest
 import yaml
 
 from submission import check_meta
+from submission.rules import EDITIONS
 
 AUTHOR = "submission.authors.0"
 RESULTS = "results.development_dataset"
@@ -33,6 +34,11 @@ BY_YEAR = {
     "2024": {"system.description": (*DESCRIPTION, *SINCE_2022, "split_adaptations", "system_adaptations"),
              "system.complexity": ("total_model_size", "total_parameters", "macs"),
              RESULTS: ("split_5", "split_10", "split_25", "split_50", "split_100")},
+    "2025": {"system": ("inference_code",),
+             "system.description": (*DESCRIPTION, *SINCE_2022, "device_information", "num_models_at_inference",
+                                    "model_weight_sharing"),
+             "system.complexity": ("total_model_size", "total_parameters", "macs"),
+             RESULTS: ("device_specific", "general")},
 }
 
 
@@ -52,6 +58,14 @@ def without(tree, block, key):
     keys = [int(part) if part.isdigit() else part for part in block.split(".") if part]
     del reduce(lambda node, part: node[part], keys, copy)[key]
     return copy
+
+
+@pytest.mark.parametrize(("year", "clips", "seconds"), [
+    ("2021", 7_920, 10), ("2022", 118_800, 1), ("2023", 118_800, 1), ("2024", 135_730, 1), ("2025", 178_930, 1)])
+def test_evaluation_sets(year, clips, seconds):
+    rules = EDITIONS[year]
+    assert rules.files == tuple(f"{index}.wav" for index in range(clips))
+    assert rules.clip_seconds == seconds
 
 
 @pytest.mark.parametrize("year", BY_YEAR)
@@ -87,6 +101,8 @@ def test_every_field_that_the_organisers_ask_for(golden, year):
     ("2024", "total_model_size", 131_072, "131,072 bytes"),
     ("2024", "total_model_size", 2_000, "2,000 bytes"),
     ("2024", "macs", 30_000_001, "30,000,001 multiply-accumulates"),
+    ("2025", "macs", 30_000_000, None),
+    ("2025", "total_model_size", 128_000, None),
 ])
 def test_limits_and_counts(golden, found, year, key, value, told):
     package = golden(year)
@@ -124,18 +140,20 @@ def test_results_of_every_split(golden, found):
         ("error", f"{RESULTS}.split_50.class_wise")]
 
 
-NAMES = {"2021": "DCASE 2021 Task 1A", "2022": "DCASE 2022 Task 1", "2024": "DCASE 2024 Task 1"}
+# the files of 2022, 2023 and 2025 have the same names
+ONE_OUTPUT = "DCASE 2022 Task 1 or DCASE 2023 Task 1 or DCASE 2025 Task 1"
+NAMES = {"2021": "DCASE 2021 Task 1A", "2022": ONE_OUTPUT, "2023": ONE_OUTPUT, "2024": "DCASE 2024 Task 1",
+         "2025": ONE_OUTPUT}
 
 
 @pytest.mark.parametrize(("made_for", "wanted"), [
-    ("2021", "2022"), ("2021", "2023"), ("2021", "2024"), ("2022", "2021"), ("2023", "2021"), ("2024", "2021"),
-    ("2024", "2022"), ("2022", "2024"), ("2023", "2024"), ("2024", "2023")])
+    (made_for, wanted) for made_for, name in NAMES.items() for wanted, other in NAMES.items() if name != other])
 def test_a_package_of_another_edition_is_told_as_one(golden, found, made_for, wanted):
     package, rules = golden(made_for, systems=2), golden(wanted).rules
     [finding] = found(package.members, rules)
-    # the files of 2022 and 2023 have the same names
-    assert finding.found == f"a package of {NAMES['2022' if made_for == '2023' else made_for]}"
+    assert finding.found == f"a package of {NAMES[made_for]}"
     assert rules.name in finding.expected
+    assert f"--edition {'2022 or 2023 or 2025' if NAMES[made_for] == ONE_OUTPUT else made_for} " in finding.expected
 
 
 def test_2022_and_2023_differ_in_a_few_fields(golden, found):
@@ -147,9 +165,161 @@ def test_2022_and_2023_differ_in_a_few_fields(golden, found):
         ("warning", "system.complexity.total_model_size"), ("warning", "system.energy_consumption")]
 
 
-@pytest.mark.parametrize("year", ["2022", "2023", "2024"])
+@pytest.mark.parametrize("year", ["2022", "2023", "2024", "2025"])
 def test_a_folder_above_belongs_to_2021_only(golden, found, year):
     package = golden(year)
     findings = found({f"Kim_QTI_task1/{name}": content for name, content in package.members.items()}, package.rules)
     assert {finding.found for finding in findings} == {"a file that does not belong here"}
     assert len(findings) == len(package.members)
+
+
+# --- 2025: models for single devices
+
+SPECIFIC, GENERAL = f"{RESULTS}.device_specific", f"{RESULTS}.general"
+
+
+def changed(tree, path, value):
+    """A copy of a tree with another value; ... removes the field."""
+    copy = deepcopy(tree)
+    *above, key = path.split(".")
+    block = reduce(lambda node, part: node[part], above, copy)
+    if value is ...:
+        del block[key]
+    else:
+        block[key] = value
+    return copy
+
+
+BROKEN_META = {
+    "operations over the limit": ("system.complexity.macs", 30_000_001, "error", "30,000,001 multiply-accumulates"),
+    "size over the limit": ("system.complexity.total_model_size", 128_001, "error", "128,001 bytes"),
+    "size in KB": ("system.complexity.total_model_size", 125.1, "error", "125.1"),
+    "fewer bits than values": ("system.complexity.total_model_size", 2_000, "error", "2,000 bytes"),
+    "no inference code": ("system.inference_code", ..., "error", "no such field"),
+    "inference code null": ("system.inference_code", None, "error", "null"),
+    "the organisers' placeholder": ("system.inference_code", ["YOUR_GITHUB_URL"], "error", "['YOUR_GITHUB_URL']"),
+    "no address": ("system.inference_code", "Kim_QTI_task1_inference", "error", "'Kim_QTI_task1_inference'"),
+    "an address of this machine": ("system.inference_code", "file:///home/kim/code", "error", "'file:///home"),
+    "a password in the address": ("system.inference_code", "https://kim:x@github.com/kim", "error", "'https://kim:x@"),
+    "two addresses": ("system.inference_code", "https://a.test/b https://a.test/c", "error", "'https://a.test/b "),
+    "the address of the example": ("system.inference_code", "https://example.org/x", "not_submittable",
+                                   "'https://example.org/x', an address of the example"),
+    "a host of the example": ("system.inference_code", "HTTPS://Code.Example.com:443/x", "not_submittable", "'HTTPS:"),
+    "no device information": ("system.description.device_information", ..., "error", "no such field"),
+    "device information as a list": ("system.description.device_information", ["a"], "error", "['a']"),
+    "unknown sharing": ("system.description.model_weight_sharing", "not shared", "error", "'not shared'"),
+    "sharing in capitals": ("system.description.model_weight_sharing", "Fully shared", "error", "'Fully shared'"),
+    "sharing null": ("system.description.model_weight_sharing", None, "error", "null"),
+    "no model": ("system.description.num_models_at_inference", 0, "error", "0"),
+    "models null": ("system.description.num_models_at_inference", None, "error", "null"),
+    "half a model": ("system.description.num_models_at_inference", 6.5, "error", "6.5"),
+    "models in words": ("system.description.num_models_at_inference", "seven", "error", "'seven'"),
+    "a field of 2024": ("system.description.split_adaptations", None, "warning", "an unknown field"),
+    "the wrong label": ("submission.label", "Kim_QTI_task1_2", "error", "'Kim_QTI_task1_2'"),
+    "no general model": (GENERAL, ..., "error", "no such field"),
+    "results as a number": (SPECIFIC, 57.9, "error", "57.9"),
+    "empty results": (SPECIFIC + ".class_wise", {}, "error", "{}"),
+    "no overall accuracy": (f"{SPECIFIC}.overall.accuracy", None, "error", "null"),
+    "no log loss, not even null": (f"{SPECIFIC}.class_wise.bus.logloss", ..., "error", "no such field"),
+    "log loss as text": (f"{GENERAL}.device_wise.s6.logloss", "none", "error", "'none'"),
+    "accuracy above 100": (f"{GENERAL}.device_wise.a.accuracy", 100.1, "error", "100.1"),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN_META)
+def test_broken_metadata_of_2025(golden, found, name):
+    path, value, level, told = BROKEN_META[name]
+    package = golden("2025")
+    meta = changed(yaml.safe_load(package.members[package.meta]), path, value)
+    [finding] = found(package.members | {package.meta: yaml.safe_dump(meta).encode()}, package.rules)
+    assert (finding.level, finding.where) == (level, path)
+    assert finding.found.startswith(told)
+
+
+@pytest.mark.parametrize(("path", "value", "where", "told"), [
+    (f"{SPECIFIC}.class_wise.tram", ..., f"{SPECIFIC}.class_wise", "no tram"),
+    (f"{GENERAL}.device_wise.s6", ..., f"{GENERAL}.device_wise", "the devices a b c s1 s2 s3 s4 s5"),
+    (f"{GENERAL}.device_wise.unknown", {"accuracy": 50.0, "logloss": None}, f"{GENERAL}.device_wise",
+     "the devices a b c"),
+])
+def test_incomplete_results_of_2025_cannot_be_submitted(golden, found, path, value, where, told):
+    package = golden("2025")
+    meta = changed(yaml.safe_load(package.members[package.meta]), path, value)
+    [finding] = found(package.members | {package.meta: yaml.safe_dump(meta).encode()}, package.rules)
+    assert (finding.level, finding.where) == ("not_submittable", where)
+    assert finding.found.startswith(told)
+
+
+@pytest.mark.parametrize(("old", "new", "where", "told"), [
+    (b"audio/5.wav\t", b"audio/5.mp3\t", "line 7, filename", "'audio/5.mp3'"),
+    (b"\tbus\tmetro\t", b"\tmetro\tbus\t", "line 1", "the labels in another order"),
+    (b"audio/3.wav\t", b"audio/2.wav\t", "line 5", "'audio/2.wav' again"),
+])
+def test_broken_outputs_of_2025(golden, found, old, new, where, told):
+    package = golden("2025")
+    first, *_ = found(package.members | {package.output: package.members[package.output].replace(old, new, 1)},
+                      package.rules)
+    assert (first.level, first.where, first.found) == ("error", where, told)
+
+
+def test_a_missing_row_and_a_wrong_folder_of_2025(golden, found):
+    package = golden("2025")
+    fewer = package.members[package.output].removesuffix(b"\n").rpartition(b"\n")[0]
+    [finding] = found(package.members | {package.output: fewer}, package.rules)
+    assert (finding.level, finding.found) == (
+        "not_submittable", "11 files, 0 of them not of the evaluation set, 1 of it missing")
+    for label in ("Kim_QTI_task1a_1", "Kim_QTI_task1_5", "Kim_task1_1", "Kim_QTI_task1"):
+        renamed = {name.replace(package.label, label): content for name, content in package.members.items()}
+        assert [finding.found for finding in found(renamed, package.rules)] == [f"the folder '{label}'"] * 2
+
+
+@pytest.mark.parametrize(("null", "level"), [
+    ((SPECIFIC,), None), ((GENERAL,), None), ((SPECIFIC, GENERAL), "error"),
+    (("system.description.device_information",), None), (("system.source_code",), None)])
+def test_partial_results_of_2025(golden, found, null, level):
+    package = golden("2025")
+    meta = yaml.safe_load(package.members[package.meta])
+    for path in null:
+        meta = changed(meta, path, None)
+    findings = found(package.members | {package.meta: yaml.safe_dump(meta).encode()}, package.rules)
+    assert [(finding.level, finding.where, finding.found) for finding in findings] == (
+        [(level, RESULTS, "no results")] if level else [])
+
+
+def without_log_losses(node):
+    """A copy of results without log losses."""
+    if not isinstance(node, dict):
+        return node
+    return {key: None if key == "logloss" else without_log_losses(value) for key, value in node.items()}
+
+
+@pytest.mark.parametrize("year", BY_YEAR)
+def test_log_loss_may_be_null_in_2025_alone(golden, year):
+    package = golden(year)
+    meta = yaml.safe_load(package.members[package.meta])
+    meta["results"] = without_log_losses(meta["results"])
+    findings = check_meta.check(meta, "x", package.label, package.rules.labels, package.rules)
+    places = [path for path in required(year) if path[1] == "logloss"]
+    assert len(places) in (3, 6, 15)
+    if year == "2025":
+        assert findings == []
+    else:
+        assert {finding.level for finding in findings} == {"error"}
+        assert {f"{block}.logloss" for block, _ in places} <= {finding.where for finding in findings}
+
+
+@pytest.mark.parametrize(("path", "value", "where", "told"), [
+    (f"{SPECIFIC}.overall.accuracy", 55.0, f"{SPECIFIC}.overall.accuracy", "55"),
+    (f"{GENERAL}.overall.accuracy", 55.0, f"{GENERAL}.overall.accuracy", "55"),
+    (f"{GENERAL}.overall.logloss", 3.0, f"{GENERAL}.overall.logloss", "3"),
+    (f"{SPECIFIC}.class_wise.bus.logloss", 36.5, f"{SPECIFIC}.class_wise.bus.logloss", "36.5"),
+])
+def test_results_of_2025_that_cannot_be_true_together(golden, found, path, value, where, told):
+    package = golden("2025")
+    meta = yaml.safe_load(package.members[package.meta])
+    for block in (SPECIFIC, GENERAL):  # a log loss that is missing hides nothing else
+        meta = changed(meta, f"{block}.class_wise.tram.logloss", None if path.endswith("accuracy") else 1.9)
+    meta = changed(meta, path, value)
+    [finding] = found(package.members | {package.meta: yaml.safe_dump(meta).encode()}, package.rules)
+    assert (finding.level, finding.where, finding.found) == ("warning", where, told)
+

@@ -1,5 +1,7 @@
 """Valid packages changed at random: what is accepted keeps every rule, judged by rules that are written anew here."""
 import io
+import re
+import sys
 import zipfile
 from copy import deepcopy
 from decimal import Decimal, InvalidOperation
@@ -69,8 +71,8 @@ def text(value):
     demand(not any(127 <= ord(c) < 160 for c in value))
 
 
-def number(value, most=1.8e308):
-    demand(type(value) in (int, float) and 0 <= value < most)
+def number(value, most=sys.float_info.max):
+    demand(type(value) in (int, float) and 0 <= value <= most)
 
 
 def count(value):
@@ -101,9 +103,33 @@ def judge_scores(scores):
     demand(scores["accuracy"] <= 100)
 
 
-def judge_meta(meta, label):
-    """The rules of 2021's metadata."""
-    submission, system = meta["submission"], meta["system"]
+def judge_results(results, judge_score):
+    judge_score(results["overall"])
+    for group, names in (("class_wise", LABELS), ("device_wise", DEVICES)):
+        demand(set(results[group]) == set(names))
+        for scores in results[group].values():
+            judge_score(scores)
+
+
+def judge_partial_scores(scores):
+    optional(number)(scores["logloss"])
+    number(scores["accuracy"], 100.0000001)
+    demand(scores["accuracy"] <= 100)
+
+
+def judge_address(value):
+    """A host of at least two parts, not one that is reserved for examples."""
+    text(value)
+    scheme, _, rest = value.partition("://")
+    demand(scheme.lower() in ("http", "https") and not any(c.isspace() for c in value))
+    host, _, port = re.split("[/?#]", rest)[0].partition(":")
+    parts = host.split(".")
+    demand(len(parts) > 1 and all(re.fullmatch("[A-Za-z0-9-]+", part) for part in parts))
+    demand(re.fullmatch("[0-9]{1,5}", port) if ":" in re.split("[/?#]", rest)[0] else True)
+    demand(parts[-2].lower() != "example" or parts[-1].lower() not in ("org", "com", "net"))
+
+
+def judge_submission(submission, label):
     for key in ("label", "name", "abbreviation"):
         text(submission[key])
     demand(submission["label"] == label and len(submission["abbreviation"]) <= 10)
@@ -112,6 +138,21 @@ def judge_meta(meta, label):
     for author in submission["authors"]:
         judge_author(author)
     demand(sum(author.get("corresponding", False) for author in submission["authors"]) == 1)
+
+
+def judge_sources(system):
+    demand(system["external_datasets"] is None or type(system["external_datasets"]) is list)
+    for data in system["external_datasets"] or ():
+        text(data["name"])
+        text(data["url"])
+        number(data["total_audio_length"])
+    optional(text)(system["source_code"])
+
+
+def judge_meta_2021(meta, label):
+    """The rules of 2021's metadata."""
+    system = meta["system"]
+    judge_submission(meta["submission"], label)
     description, size = system["description"], system["complexity"]
     for key in ("input_sampling_rate", "acoustic_features", "machine_learning_method"):
         text(description[key])
@@ -123,18 +164,37 @@ def judge_meta(meta, label):
     number(size["model_size"], 128.0000001)
     demand(size["total_parameters_non_zero"] <= size["total_parameters"] and size["model_size"] <= 128)
     demand(size["total_parameters_non_zero"] <= 8 * 1024 * size["model_size"])
-    demand(system["external_datasets"] is None or type(system["external_datasets"]) is list)
-    for data in system["external_datasets"] or ():
-        text(data["name"])
-        text(data["url"])
-        number(data["total_audio_length"])
-    optional(text)(system["source_code"])
+    judge_sources(system)
+    judge_results(meta["results"]["development_dataset"], judge_scores)
+
+
+def judge_meta_2025(meta, label):
+    """The rules of 2025's metadata."""
+    system = meta["system"]
+    judge_submission(meta["submission"], label)
+    description, size = system["description"], system["complexity"]
+    for key in ("input_sampling_rate", "acoustic_features", "machine_learning_method", "pipeline", "framework"):
+        text(description[key])
+    for key in ("data_augmentation", "external_data_usage", "complexity_management", "device_information"):
+        optional(text)(description[key])
+    count(description["num_models_at_inference"])
+    demand(description["num_models_at_inference"] >= 1)
+    demand(type(description["model_weight_sharing"]) is str)
+    demand(description["model_weight_sharing"] in ("fully shared", "partially shared", "fully device-specific"))
+    for key in ("total_parameters", "total_model_size", "macs"):
+        count(size[key])
+    demand(size["total_model_size"] <= 128_000 and size["macs"] <= 30_000_000)
+    demand(size["total_parameters"] <= 8 * size["total_model_size"])
+    judge_address(system["inference_code"])
+    judge_sources(system)
     results = meta["results"]["development_dataset"]
-    judge_scores(results["overall"])
-    for group, names in (("class_wise", LABELS), ("device_wise", DEVICES)):
-        demand(set(results[group]) == set(names))
-        for scores in results[group].values():
-            judge_scores(scores)
+    stated = [results[name] for name in ("device_specific", "general") if results[name] is not None]
+    demand(stated)
+    for block in stated:
+        judge_results(block, judge_partial_scores)
+
+
+JUDGES = {"2021": judge_meta_2021, "2025": judge_meta_2025}
 
 
 CELLS = st.one_of(
@@ -271,7 +331,26 @@ VALUES = st.one_of(
 
 
 # close to what is right, on both sides
+ADDRESSES = st.sampled_from([
+    "https://github.com/a/b", "http://a.test", "https://a.test:80/b?c#d", "https://a", "https://", "ftp://a.test",
+    "https://user@a.test", "https://a.test:/b", "https://a.test:123456/b", "https://example.org", "https://my-example.org/b",
+    "https://myexample.org", "https://x.example.NET/b", "https://a.example.test", "HTTPS://A.TEST", "https://a..test",
+    "https://a.test/b c", "https://a.test/\x1b", "https://ä.test", "https://a.test/ä", "https://a.test\n", " https://a.test",
+    "https://[::1]/b", "a.test/b", 8, None, ["https://a.test"]])
 NEAR = {
+    ("system", "inference_code"): ADDRESSES,
+    ("system", "description", "num_models_at_inference"): st.sampled_from(
+        [0, 1, -1, 7.0, True, None, 2**63, 2**63 - 1]),
+    ("system", "description", "model_weight_sharing"): st.sampled_from(
+        ["fully shared", "partially shared", "fully device-specific", "Fully shared", "fully shared ", "", None, 1]),
+    ("system", "complexity", "macs"): st.sampled_from([30_000_000, 30_000_001, 0, 1.0, True]),
+    ("system", "complexity", "total_model_size"): st.sampled_from([128_000, 128_001, 2_837, 2_836, 0, 45390.0]),
+    ("results", "development_dataset", "device_specific"): st.sampled_from([None, {}, 1]),
+    ("results", "development_dataset", "general"): st.sampled_from([None, {}, []]),
+    ("results", "development_dataset", "general", "overall", "logloss"): st.sampled_from(
+        [None, 0, -1e-9, "null", 1.45]),
+    ("results", "development_dataset", "device_specific", "class_wise", "bus", "logloss"): st.sampled_from(
+        [None, 0, -1e-9, [], 1.1]),
     ("submission", "label"): st.sampled_from(["Kim_QTI_task1a_1", "Kim_QTI_task1a_2", "kim_QTI_task1a_1"]),
     ("submission", "abbreviation"): st.text("ab", min_size=8, max_size=13),
     ("submission", "authors", 0, "corresponding"): st.sampled_from([True, False, None, 1, "true"]),
@@ -321,17 +400,21 @@ def changed_trees(draw, tree):
     return tree
 
 
+@pytest.mark.parametrize("year", JUDGES)
 @settings(steady, max_examples=300)
 @given(data=st.data())
-def test_metadata(package, data):
+def test_metadata(golden, year, data):
+    package = golden(year, CLIPS)
     tree = data.draw(changed_trees(yaml.load(package.members[package.meta], yaml.CSafeLoader)))
     findings = check_meta.check(tree, "x", package.label, LABELS, package.rules)
-    assert (verdict(findings) == "valid") == keeps(judge_meta, tree, package.label)
+    assert (verdict(findings) == "valid") == keeps(JUDGES[year], tree, package.label)
 
 
+@pytest.mark.parametrize("year", JUDGES)
 @settings(steady, max_examples=100)
 @given(data=st.data())
-def test_bytes_of_the_metadata(package, data):
+def test_bytes_of_the_metadata(golden, year, data):
+    package = golden(year, CLIPS)
     changed = bytearray(package.members[package.meta])
     for _ in range(data.draw(st.integers(1, 3))):
         start = data.draw(st.integers(0, len(changed)))
@@ -343,7 +426,7 @@ def test_bytes_of_the_metadata(package, data):
         assert verdict(findings) == "invalid"
         return
     findings = check_meta.check(meta, "x", package.label, LABELS, package.rules)
-    assert (verdict(findings) == "valid") == keeps(judge_meta, meta, package.label)
+    assert (verdict(findings) == "valid") == keeps(JUDGES[year], meta, package.label)
 
 
 def judge_names(names, package):
