@@ -32,6 +32,8 @@ setup(
         "filelock>=3.12",
         "tqdm>=4.66",
         "psutil>=5.9",
+        "requests>=2.31",
+        "urllib3>=2.3",
         "dcase_util>=0.2.20",
         "sed_eval>=0.2.1",
         # dcase_util imports pkg_resources, which later releases no longer have
@@ -41,12 +43,14 @@ setup(
         # to count files of these kinds; before 1.21, onnx believed the sizes that a file told of others
         "onnx": ["onnx>=1.21"],
         "tflite": ["tflite>=2.18"],
+        # to export a model
+        "export": ["onnx>=1.21", "onnxscript>=0.7", "onnxruntime>=1.22"],
         # to predict what a microphone records
         "microphone": ["sounddevice>=0.5"],
         # to spread many runs over a cluster
         "cluster": ["ray>=2.40"],
         "test": ["pytest>=8.0", "pytest-xdist>=3.6", "hypothesis>=6.100", "librosa>=0.10.2", "threadpoolctl>=3.5",
-                 "ruff>=0.6", "onnx>=1.21", "tflite>=2.18", "ray>=2.40"],
+                 "ruff>=0.6", "onnx>=1.21", "onnxscript>=0.7", "onnxruntime>=1.22", "tflite>=2.18", "ray>=2.40"],
     },
     classifiers=[
         "Programming Language :: Python :: 3",

@@ -67,7 +67,7 @@ class Session:
         if self.download is not None:
             from task1a.data import download
 
-            download.download(download.of_the_challenge(root, evaluation), **self.download)
+            download.download(download.challenge_sets(root, evaluation), **self.download)
         return Dataset(root, evaluation)
 
     def cache(self, name: str) -> "FeatureCache":

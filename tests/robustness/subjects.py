@@ -84,7 +84,7 @@ def disk(toy: Toy, rounds: int, generator: random.Random) -> Cases:
             folder, seconds = toy.fresh(f"disk/{number}"), generator.random() * toy.seconds[stage]
             process = toy.start(folder)
             reach(process, stage, seconds)
-            _fill(mount / "ballast", room)
+            fill(mount / "ballast", room)
             ended = finish(process)
             problems = ended.problems((0, 2)) + differences(folder, toy.undisturbed, incomplete=ended.status != 0)
             (mount / "ballast").unlink()
@@ -96,7 +96,7 @@ def disk(toy: Toy, rounds: int, generator: random.Random) -> Cases:
         subprocess.run(["umount", "--lazy", mount], check=True)
 
 
-def _fill(ballast: Path, room: int) -> None:
+def fill(ballast: Path, room: int) -> None:
     """Fill a disk up to ``room`` bytes while other processes write to it."""
     with open(ballast, "wb") as file:
         while (free := shutil.disk_usage(ballast).free - room) > 0:

@@ -1,0 +1,282 @@
+"""Download of the TAU sets: ``python -m task1a.data.download SET DIR``, and ``--download`` of the runner.
+
+Names, sizes, md5 sums and addresses of the archives are those that dcase_util describes. Its own downloader
+(``RemoteFile``, 0.2.20) is not used: it starts an interrupted archive from its first byte, tries only twice, the second
+time without checking the server's certificate, fetches one archive after another, never deletes one, and takes every
+file that is there for whole, even if its extraction was cut off.
+
+A folder ``DIR/.download`` records which files came from which archive. What is recorded and there is not fetched again.
+"""
+import shutil
+import sys
+import tempfile
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Event
+
+from filelock import FileLock, Timeout
+from tqdm import tqdm
+
+from task1a.data.fetch import Archive, fetch, part_of, say
+from task1a.data.unpack import RESERVED, bytes_missing, has_size, unpack
+from task1a.errors import CommandParser, InputError, run_command
+from task1a.files import read_json, write_json
+
+SETS = {
+    "tau2020-development": "TAUUrbanAcousticScenes_2020_Mobile_DevelopmentSet",
+    "tau2021-evaluation": "TAUUrbanAcousticScenes_2021_Mobile_EvaluationSet",
+    "tau2022-development": "TAUUrbanAcousticScenes_2022_Mobile_DevelopmentSet",
+    "tau2022-evaluation": "TAUUrbanAcousticScenes_2022_Mobile_EvaluationSet",
+}
+"""Names of the sets on the command line, and the classes of dcase_util that describe them."""
+
+JOBS = 3
+"""Archives that are fetched and unpacked at a time."""
+
+_CONTENT_RATIO = 1.2
+# 7,920 clips of 10 s at 44.1 kHz and 24 bit are 1.195 times as large as the archives of the 2021 evaluation set
+
+
+@dataclass(frozen=True)
+class Release:
+    """A published data set."""
+
+    name: str
+    authors: str
+    licence: str
+    page: str
+    """address of the page that has the text of the licence"""
+    archives: tuple[Archive, ...]
+
+    @property
+    def size(self) -> int:
+        """Size of all archives in bytes."""
+        return sum(archive.size for archive in self.archives)
+
+
+def release(name: str) -> Release:
+    """The description of one of :data:`SETS`, from dcase_util."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "pkg_resources is deprecated")
+        from dcase_util import datasets
+
+    # a data set of dcase_util reads whatever it finds in its folder
+    with tempfile.TemporaryDirectory() as empty:
+        described = getattr(datasets, SETS[name])(data_path=empty)
+    archives = []
+    for package in described.package_list:
+        archives.append(Archive(Path(package["filename"]).name, package["remote_file"], package["remote_bytes"],
+                                package["remote_md5"]))
+    return Release(described.storage_name, described.dataset_meta["authors"], described.dataset_meta["licence"],
+                   archives[0].url.partition("/files/")[0], tuple(archives))
+
+
+def download(wanted: Mapping[Path, Release], accept_licence: bool = False, keep_archives: bool = False,
+             jobs: int = JOBS) -> None:
+    """Bring data sets into their folders: fetch, check and unpack the archives that are not recorded there.
+
+    Args:
+        wanted: data set by folder. The folder will hold ``meta.csv``, ``audio/`` and so on.
+        accept_licence: accept the licences instead of asking on the terminal.
+        keep_archives: keep the archives after they have been unpacked.
+        jobs: archives at a time.
+
+    Raises:
+        InputError: a folder holds something else, a licence is not accepted, there is too little room, another process
+            is downloading, or an archive cannot be fetched or unpacked.
+    """
+    for folder, data_set in wanted.items():
+        _check_folder(folder, data_set)
+    if not _missing(wanted):
+        say(f"{', '.join(map(str, wanted))}: complete, nothing to download")
+        return
+    _ask_for_acceptance(wanted, accept_licence)
+
+    with ExitStack() as held:
+        for folder, data_set in wanted.items():
+            held.enter_context(_only_one(folder))
+            _records(folder, data_set).mkdir(exist_ok=True)
+        missing = _missing(wanted)  # another process may have ended meanwhile
+        _check_room(missing, keep_archives, jobs)
+        _download_all(missing, keep_archives, jobs)
+
+
+def challenge_sets(development: Path, evaluation: Path | None) -> dict[Path, Release]:
+    """The data sets of the 2021 challenge by their folders, for :func:`download`."""
+    if evaluation is None:
+        return {development: release("tau2020-development")}
+    if development.resolve() == evaluation.resolve():
+        raise InputError(f"{development}: the development and the evaluation set need folders of their own")
+    return {development: release("tau2020-development"), evaluation: release("tau2021-evaluation")}
+
+
+def _check_folder(folder: Path, data_set: Release) -> None:
+    """Raise InputError if a folder holds anything that this data set did not bring, which must not be overwritten."""
+    if _records(folder, data_set).is_dir() or not folder.exists():
+        return
+    own = {archive.name for archive in data_set.archives}
+    own |= {part_of(Path(name)).name for name in own}
+    others = [entry.name for entry in folder.iterdir() if entry.name not in own | {RESERVED}]
+    if (folder / RESERVED).is_dir():
+        others += [entry.name for entry in (folder / RESERVED).iterdir() if entry.is_dir()]
+    if others:
+        raise InputError(f"{folder}: holds something else already ({min(others)}), which is not overwritten; give an "
+                         f"empty folder for {data_set.name}, or use what is there without --download")
+
+
+def _missing(wanted: Mapping[Path, Release]) -> list[tuple[Path, Release, Archive]]:
+    """The archives whose files are not all recorded and there, or that should have been deleted since."""
+    missing = []
+    for folder, data_set in wanted.items():
+        for archive in data_set.archives:
+            if not _is_done(folder, data_set, archive):
+                missing.append((folder, data_set, archive))
+    return missing
+
+
+def _is_done(folder: Path, data_set: Release, archive: Archive) -> bool:
+    try:
+        record = read_json(_record(folder, data_set, archive))
+        if record["md5"] != archive.md5 or not record["kept"] and (folder / archive.name).exists():
+            return False
+        return all(has_size(folder / name, size) for name, size in record["files"].items())
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return False
+
+
+def _records(folder: Path, data_set: Release) -> Path:
+    return folder / RESERVED / data_set.name
+
+
+def _record(folder: Path, data_set: Release, archive: Archive) -> Path:
+    return _records(folder, data_set) / f"{archive.name}.json"
+
+
+def _ask_for_acceptance(wanted: Mapping[Path, Release], accept_licence: bool) -> None:
+    """Show the licences that were not accepted in an earlier start, and raise InputError unless they are now."""
+    asked = []
+    for folder, data_set in wanted.items():
+        if not _records(folder, data_set).is_dir():
+            asked.append(data_set.name)
+            say(f"{data_set.name}, by {data_set.authors}\n"
+                f"  {len(data_set.archives)} archives of {_gigabytes(data_set.size)} for {folder}\n"
+                f"  licence: {data_set.licence}; its text is at {data_set.page}")
+    if not asked or accept_licence:
+        return
+    if not sys.stdin.isatty():
+        raise InputError(f"{', '.join(asked)}: read the licence, see above, and accept it with --accept-licence")
+    try:
+        answer = input("Do you accept the licence? [y/N] ")
+    except EOFError:
+        answer = ""
+    if answer.strip().lower() not in ("y", "yes"):
+        raise InputError(f"{', '.join(asked)}: the licence was not accepted, and nothing was downloaded")
+
+
+@contextmanager
+def _only_one(folder: Path) -> Iterator[None]:
+    """Hold the lock of a folder, which the system releases when the process is killed."""
+    (folder / RESERVED).mkdir(parents=True, exist_ok=True)
+    try:
+        hold = FileLock(folder / RESERVED / ".lock").acquire(timeout=0)
+    except Timeout:
+        raise InputError(f"{folder}: another process is downloading into this folder; wait until it ends") from None
+    with hold:
+        yield
+
+
+def _check_room(missing: Sequence[tuple[Path, Release, Archive]], keep_archives: bool, jobs: int) -> None:
+    """Raise InputError if a disk has too little room for the archives and their content."""
+    by_disk: dict[int, list[tuple[Path, Release, Archive]]] = {}
+    for work in missing:
+        by_disk.setdefault(work[0].stat().st_dev, []).append(work)
+
+    for works in by_disk.values():
+        content, present = 0.0, 0
+        for folder, _, archive in works:
+            present += _on_disk(folder, archive)
+            try:
+                content += bytes_missing(folder / archive.name, folder)
+            except (InputError, OSError):  # it is not there yet, or will be fetched again
+                content += _CONTENT_RATIO * archive.size
+        sizes = sorted(archive.size for _, _, archive in works)
+        at_a_time = sizes if keep_archives else sizes[-jobs:]
+
+        needed = content + max(0, sum(at_a_time) - present)
+        free = shutil.disk_usage(works[0][0]).free
+        if needed > free:
+            raise InputError(f"{works[0][0]}: the archives and their content need about {_gigabytes(needed)}, and "
+                             f"{_gigabytes(free)} are free on this disk; free some space, or give a folder on another "
+                             "disk" + (", or leave out --keep-archives" if keep_archives else ""))
+
+
+def _download_all(missing: Sequence[tuple[Path, Release, Archive]], keep_archives: bool, jobs: int) -> None:
+    """Fetch and unpack archives in threads, each of which unpacks while the others fetch."""
+    stop, done = Event(), 0
+    total = sum(archive.size for _, _, archive in missing)
+    present = sum(_on_disk(folder, archive) for folder, _, archive in missing)
+    with tqdm(total=total, initial=present, unit="B", unit_scale=True, dynamic_ncols=True,
+              disable=not sys.stderr.isatty()) as progress:
+
+        def advance(received: int) -> None:
+            with progress.get_lock():
+                progress.update(received)
+
+        def fetch_and_unpack(folder: Path, data_set: Release, archive: Archive) -> str:
+            path = folder / archive.name
+            fetch(archive, path, advance, stop)
+            files = unpack(path, folder, stop)
+            write_json(_record(folder, data_set, archive), {"md5": archive.md5, "kept": keep_archives, "files": files})
+            if not keep_archives:
+                path.unlink()
+            return f"{archive.name}: {len(files):,} files"
+
+        with ThreadPoolExecutor(jobs) as pool:
+            try:
+                for finished in as_completed([pool.submit(fetch_and_unpack, *work) for work in missing]):
+                    done += 1
+                    say(f"{finished.result()}; {done} of {len(missing)} archives")
+            except BaseException:
+                stop.set()
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+
+
+def _on_disk(folder: Path, archive: Archive) -> int:
+    """Number of bytes of an archive that are there already."""
+    path = folder / archive.name
+    for file in (path, part_of(path)):
+        if file.is_file():
+            return min(file.stat().st_size, archive.size)
+    return 0
+
+
+def _gigabytes(size: float) -> str:
+    return f"{size / 1e9:,.2f} GB"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Download one data set; returns 0.
+
+    Raises:
+        InputError: see :func:`download`.
+    """
+    parser = CommandParser(
+        prog="python -m task1a.data.download",
+        description="Download a TAU Urban Acoustic Scenes set from Zenodo. If it is stopped, the same command resumes.")
+    parser.add_argument("set", metavar="SET", choices=SETS, help=", ".join(SETS))
+    parser.add_argument("folder", metavar="DIR", type=Path,
+                        help="folder of the data set itself, which will hold meta.csv, audio/ and so on")
+    parser.add_argument("--accept-licence", action="store_true", help="accept the licence without being asked")
+    parser.add_argument("--keep-archives", action="store_true", help="keep the archives after they are unpacked")
+    arguments = parser.parse_args(argv)
+    download({arguments.folder: release(arguments.set)}, arguments.accept_licence, arguments.keep_archives)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(main))
