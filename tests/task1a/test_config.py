@@ -35,8 +35,8 @@ def test_the_paper_recipe_is_written_out_in_the_shipped_base():
     tree = yaml.safe_load(path.read_text(encoding="utf-8"))
     for section in ("features", "training"):
         names = {f.name for f in fields(getattr(config.load(path), section))}
-        assert names - set(tree[section]) <= {"precision", "channels_last", "calibrate", "averaging_epochs", "init_from",
-                                                       "devices"}
+        assert names - set(tree[section]) <= {
+            "precision", "channels_last", "calibrate", "averaging_epochs", "init_from", "devices"}
     recipe = tree["training"]
     assert [recipe[key] for key in ("epochs", "batch_size", "learning_rate", "warmup_epochs", "momentum",
                                     "mixup_alpha", "frequency_mask_bins", "time_mask_frames", "roll_seconds")] == [

@@ -23,7 +23,7 @@ class PortAudioError(Exception):
 
 @pytest.fixture
 def sound_card(monkeypatch):
-    """Installs a sounddevice; blocks arrive at once, or each when the program waits for one, until ``end`` is raised."""
+    """Installs a sounddevice; blocks arrive at once, or each when the program waits for it, until ``end`` is raised."""
     def install(at_once=(), later=(), end=queue.Empty, rate=RATE, signal=SIGNAL):
         state = types.SimpleNamespace(position=0, closed=False, later=list(later))
         buffer = np.empty((1000, 1), np.float32)  # used again for every block, as PortAudio does

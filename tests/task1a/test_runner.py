@@ -321,8 +321,9 @@ def test_each_clip_is_predicted_by_the_model_of_its_device(again, system, argume
     names = pd.read_csv(table).filename.tolist()
     devices = [("b", "unknown", "s1")[number % 3] for number in range(len(names))]
     # with a learning rate of almost 0, fine-tuning changes the running statistics only
-    tuned = system("tuned", device_models=["b", "s1"], evaluation={"batch_size": 7}, training={
-        "init_from": "toy", "learning_rate": 1e-30, "weight_decay": 0.0, "calibrate": False}, compression={"ratio": 0.0})
+    training = {"init_from": "toy", "learning_rate": 1e-30, "weight_decay": 0.0, "calibrate": False}
+    tuned = system("tuned", device_models=["b", "s1"], evaluation={"batch_size": 7}, training=training,
+                   compression={"ratio": 0.0})
     given = ["--system", tuned, "--data-root", str(toy_data[0]), "--eval-root", str(evaluation)]
 
     with pytest.raises(InputError, match=r"device_models needs .* device_id"):

@@ -186,7 +186,8 @@ TAUGHT = {"compression": {"enabled": True, "teachers": ["vanilla", "a/seed0"]}}
     ("a is-refused, twin pauses, triplet ends", {"a": SAME, "twin": SAME, "triplet": SAME}, "twin triplet", 2),
     ("a pauses, b ends", {"a": {**SAME, "compression": {"enabled": True, "teachers": ["b/seed0"]}}, "b": TAUGHT},
      "a b", 0),
-], ids=["ensemble", "teacher", "fine-tuned", "teacher that fails", "training shared", "training done", "training failed", "cycle"])
+], ids=["ensemble", "teacher", "fine-tuned", "teacher that fails", "training shared", "training done",
+        "training failed", "cycle"])
 def test_which_runs_wait_for_which(toys, conduct, settings, order, status):
     """Runs that meet are side by side; the others must have ended before those that wait for them."""
     made = toys(dict(item.split() for item in conduct.split(", ")), **settings)
