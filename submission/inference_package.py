@@ -219,6 +219,7 @@ def _check_models(folder: Path, rules: Rules) -> Iterator[Finding]:
         return
     if GENERAL not in [path.stem for path in files]:
         yield Finding("error", where, "", f"no {GENERAL}.safetensors", "a model for the clips of unknown devices")
+    other_labels = set()
     for path in files:
         name = f"{where}/{path.name}"
         try:
@@ -232,7 +233,8 @@ def _check_models(folder: Path, rules: Rules) -> Iterator[Finding]:
             value = size["bytes"] if limit.unit == "bytes" else size["macs"]
             if value > limit.max:
                 yield Finding("error", name, "", f"{value:,} {limit.unit}", f"at most {limit.max:,} {limit.unit}")
-        if spec.labels != rules.labels:
+        if spec.labels != rules.labels and spec.labels not in other_labels:
+            other_labels.add(spec.labels)
             yield Finding("not_submittable", name, "", f"the labels {shown(' '.join(spec.labels))}",
                           f"those of {rules.name}: {' '.join(rules.labels)}")
         if spec.features.clip_seconds != rules.clip_seconds:

@@ -1,0 +1,185 @@
+"""``python -m task1a.export MODEL OUT.onnx``: write a model file as an ONNX model that is checked against it.
+
+``--features outside`` leaves the features out, ``--check`` or ``--run`` name the recordings to compare on, and
+``--int8`` quantizes the activations, calibrated on training clips of the run.
+"""
+import argparse
+import importlib.util
+import json
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from tqdm import tqdm
+
+from evaluation import metrics
+from task1a import complexity, model_file
+from task1a.data.dataset import Dataset
+from task1a.errors import CommandParser, FallsShort, InputError, run_command
+from task1a.export import check, graph
+from task1a.export.activations import quantize_activations
+from task1a.export.measure import measure
+from task1a.files import copy, digest
+from task1a.model_file import ModelSpec
+from task1a.predict import recordings
+from task1a.run import Run
+
+_ROW = "{:<24} {:>12} {:>12} {:>10} {:>10} {:>12}"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Export, check and measure a model; returns 0.
+
+    Raises:
+        InputError: the model, a recording or the run cannot be used, or a package is missing.
+        FallsShort: the ONNX model does not predict what the model file predicts; it is not written.
+    """
+    arguments = _arguments(argv)
+    network, spec = model_file.load(arguments.model)
+    read = partial(check.read_waveform, features=spec.features)
+    test_clips, paths, where = None, [], "clips of noise"
+    if arguments.run:
+        run = Run(arguments.run)
+        test_clips = _clips(run, spec, "test")
+        paths, where = [run.data_root / name for name in test_clips.filename], f"test clips of {run}"
+    elif arguments.check:
+        paths, where = recordings(arguments.check), "recordings"
+
+    exported = {"ONNX": graph.network_graph(network, spec)}
+    calibration = []
+    if arguments.int8:
+        calibration = _some(_clips(run, spec, "train").filename, arguments.calibration_clips)
+        exported["ONNX, int8 activations"] = quantize_activations(
+            exported["ONNX"], [run.data_root / name for name in calibration],
+            lambda path: check.stored_log_mel(read(path), spec.features), arguments.reduce_range)
+
+    tensors, _ = model_file.read(arguments.model)
+    facts = {"model_sha256": digest(arguments.model), "calibration_clips": json.dumps(calibration)}
+    with tempfile.TemporaryDirectory() as folder:
+        alone, files = Path(folder) / "alone.onnx", {}
+        for name, model in exported.items():
+            graph.store_as_packed(model, tensors)
+            if name == "ONNX":
+                graph.write(alone, model)
+            if arguments.features == "inside":
+                model = graph.with_features(graph.features_graph(spec.features), model)
+            graph.describe(model, spec, facts)
+            files[name] = Path(folder) / f"{len(files)}.onnx"
+            graph.write(files[name], model)
+
+        waveforms = _read_all(paths, read) if paths else check.noise(spec.features)
+        truth, of_network, *found = check.compare(network, spec.features, [alone, *files.values()], waveforms)
+        where = f"{len(truth):,} {where}"
+        difference, inside = np.abs(of_network - truth).max(), np.abs(found[0] - truth).max()
+        for value, limit in ((difference, check.TOLERANCE), (inside, check.TOLERANCE_INSIDE)):
+            if not value <= limit:
+                raise FallsShort(f"{arguments.out} is not written: its probabilities of {where} differ by up to "
+                                 f"{value:.2g} from those of {arguments.model}; rounding explains up to {limit:g}")
+        copy(list(files.values())[-1], arguments.out)
+        print(f"probabilities of {where} differ from those in torch by at most {difference:.1e}"
+              + (f", with features inside by {inside:.1e}" if arguments.features == "inside" else ""))
+        if test_clips is not None:
+            for name, probabilities in zip(["torch", *files], [truth, *found], strict=True):
+                print(f"  {name:<22} {_scores(test_clips, probabilities, spec)}")
+        print(f"\n{_sizes(arguments.model, files, arguments.features == 'inside')}")
+    print(arguments.out)
+    return 0
+
+
+def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Parse the command line.
+
+    Raises:
+        InputError: arguments are wrong or contradict each other, or a package is missing.
+    """
+    parser = CommandParser(prog="python -m task1a.export", description="Write a model file as an ONNX model.")
+    parser.add_argument("model", metavar="MODEL", type=Path, help="model file, e.g. RUN/compress/packed.safetensors")
+    parser.add_argument("out", metavar="OUT.onnx", type=Path, help="ONNX model to write")
+    parser.add_argument("--features", choices=("inside", "outside"), default="inside",
+                        help="inside (default): the input is a waveform; outside: log-mel energies")
+    parser.add_argument("--check", metavar="FILE|FOLDER", type=Path, nargs="+",
+                        help="recordings on which both models are compared (default: noise)")
+    parser.add_argument("--run", metavar="RUN", type=Path,
+                        help="run of the model: both models are compared on its test clips, with their scores")
+    parser.add_argument("--int8", action="store_true",
+                        help="quantize the activations, too, calibrated on training clips of --run")
+    parser.add_argument("--calibration-clips", metavar="N", type=int, default=100,
+                        help="number of these training clips (default: 100)")
+    parser.add_argument("--reduce-range", action="store_true",
+                        help="with --int8: weights of 7 bits, for x86 processors without VNNI")
+    arguments = parser.parse_args(argv)
+    if arguments.out.suffix != ".onnx":
+        raise InputError(f"{arguments.out}: the name of an ONNX model ends with .onnx")
+    if arguments.check and arguments.run:
+        raise InputError("--check and --run: give one of them; --run compares on the test clips of the run")
+    if arguments.int8 and not arguments.run:
+        raise InputError("--int8: give the run of the model with --run, whose training clips calibrate the activations")
+    if arguments.calibration_clips < 1:
+        raise InputError(f"--calibration-clips {arguments.calibration_clips}: must be at least 1")
+    for package in ("onnx", "onnxscript", "onnxruntime"):
+        if importlib.util.find_spec(package) is None:
+            raise InputError(f"the package {package} is needed to export: pip install -e '.[export]'")
+    return arguments
+
+
+def _clips(run: Run, spec: ModelSpec, split: str) -> pd.DataFrame:
+    """The readable clips of a split of a run.
+
+    Raises:
+        InputError: the run has other features or labels than the model, or its data set is missing.
+    """
+    if run.config.features != spec.features or tuple(run.read("data")["labels"]) != spec.labels:
+        raise InputError(f"{run.folder}: has other features or labels than the model; give the run that made it")
+    clips = Dataset(run.data_root).split(split)
+    damaged = run.read("features")["damaged"]["development"]
+    return clips[~clips.filename.isin(set(damaged))].reset_index(drop=True)
+
+
+def _some(names: Sequence[str], number: int) -> list[str]:
+    """At most ``number`` of the names, drawn at random but always the same."""
+    chosen = np.random.default_rng(0).permutation(len(names))[:number]
+    return [names[index] for index in sorted(chosen)]
+
+
+def _read_all(paths: Sequence[Path], read: partial) -> Iterator[np.ndarray]:
+    for path in tqdm(paths, unit=" clips", disable=len(paths) < 2 or not sys.stderr.isatty()):
+        yield read(path)
+
+
+def _scores(clips: pd.DataFrame, probabilities: np.ndarray, spec: ModelSpec) -> str:
+    decided = [spec.labels[index] for index in probabilities.argmax(axis=1)]
+    accuracy = metrics.accuracy(clips.scene_label, decided)
+    return f"accuracy {accuracy:.1f}%  log loss {metrics.log_loss(clips.scene_label, probabilities, spec.labels):.3f}"
+
+
+def _sizes(model: Path, files: dict[str, Path], from_waveform: bool) -> str:
+    """Size, operators, latency and memory of the model file and of its ONNX models, as a table."""
+    import onnx
+
+    stored = complexity.measure([model])
+    in_float = 4 * stored["policies"][complexity.LIMIT_POLICY]["parameters"]
+    lines, of_features = [_ROW.format("", "on disk", "non-zero", "operators", "latency", "peak memory")], 0
+    for name, path in {"torch": model, **files}.items():
+        tensors = complexity.measure([path])["tensors"]
+        counted = sum(tensor["bytes"] for tensor in tensors)
+        of_features = sum(tensor["bytes"] for tensor in tensors if tensor["name"].startswith(graph.FEATURES))
+        operators = f"{len(onnx.load(path).graph.node):,}" if path != model else ""
+        measured = measure(path, from_waveform)
+        lines.append(_ROW.format(
+            name, f"{path.stat().st_size:,} B", f"{counted - of_features:,} B", operators,
+            f"{measured['milliseconds']:.1f} ms", f"{measured['peak_bytes'] / 1e6:.0f} MB"))
+
+    features = "with" if from_waveform else "without"
+    lines.append(f"latency of one clip in one thread, {features} its features; memory of the whole process")
+    lines.append(f"torch unpacks the model and computes in float32, in which its values take {in_float:,} B")
+    if from_waveform:
+        lines.append(f"non-zero: without the features inside ONNX models, which take {of_features:,} B")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(main))
