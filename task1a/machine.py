@@ -1,4 +1,5 @@
-"""Cores and devices of the machine, and the ranks of torchrun."""
+"""Cores, devices and memory of the machine, and the ranks of torchrun."""
+import ctypes
 import os
 
 from task1a.errors import InputError
@@ -33,3 +34,18 @@ def device_of(name: str) -> str:
     if name == "auto":
         return "cuda" if available else "cpu"
     return name
+
+
+def keep_freed_memory() -> None:
+    """Let the C library keep freed memory for the next tensors of this process.
+
+    By default glibc returns every large block to the system, which clears it page by page for its next use. In a
+    training step on a CPU that takes a third of the time. Without effect on other systems.
+    """
+    trim_threshold, mmap_max = -1, -4  # of <malloc.h>
+    try:
+        libc = ctypes.CDLL("libc.so.6")
+        libc.mallopt(mmap_max, 0)
+        libc.mallopt(trim_threshold, 2 ** 31 - 1)
+    except (OSError, AttributeError):
+        pass

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from task1a.models.kernels import FrequencyConv2d, PointwiseConv2d
 from task1a.models.normalization import SubSpectralNorm
 
 
@@ -28,9 +29,9 @@ class BCResBlock(nn.Module):
         self.expand = None
         if in_channels != channels:
             self.expand = nn.Sequential(
-                nn.Conv2d(in_channels, channels, 1, bias=False), nn.BatchNorm2d(channels), nn.ReLU())
-        self.frequency_conv = nn.Conv2d(channels, channels, (3, 1), stride=(stride, 1), padding=(1, 0),
-                                        groups=channels, bias=False)
+                PointwiseConv2d(in_channels, channels, 1, bias=False), nn.BatchNorm2d(channels), nn.ReLU(inplace=True))
+        self.frequency_conv = FrequencyConv2d(channels, channels, (3, 1), stride=(stride, 1), padding=(1, 0),
+                                              groups=channels, bias=False)
         self.frequency_norm = SubSpectralNorm(channels, sub_bands)
         self.time_conv = nn.Conv2d(channels, channels, (1, 3), padding=(0, dilation), dilation=(1, dilation),
                                    groups=channels, bias=False)
@@ -44,7 +45,9 @@ class BCResBlock(nn.Module):
         pooled = y.mean(dim=2, keepdim=True)
         broadcast = self.dropout(self.mix(F.silu(self.time_norm(self.time_conv(pooled)))))
         y = y + broadcast
-        return F.relu(y if self.expand is not None else y + x)
+        if self.expand is None:
+            y += x  # in place like the ReLU, because allocating and writing memory takes most of the time
+        return F.relu(y, inplace=True)
 
 
 class BCResNet(nn.Module):
@@ -67,8 +70,8 @@ class BCResNet(nn.Module):
         super().__init__()
         base = 8 * tau
         channels = round(2 * base)
-        self.stem = nn.Sequential(
-            nn.Conv2d(1, channels, 5, stride=(2, 1), padding=2, bias=False), nn.BatchNorm2d(channels), nn.ReLU())
+        self.stem = nn.Sequential(nn.Conv2d(1, channels, 5, stride=(2, 1), padding=2, bias=False),
+                                  nn.BatchNorm2d(channels), nn.ReLU(inplace=True))
         self.stages = nn.Sequential()
         for number, (blocks, width, stride) in enumerate(zip(self.blocks, self.widths, self.strides, strict=True)):
             out = round(width * base)

@@ -42,8 +42,8 @@ class BCResNetASC(nn.Module):
             return ResidualNorm(residual_norm_shortcut, residual_norm_eps) if wanted else nn.Identity()
 
         self.input_norm = norm(residual_norm != "none")
-        self.stem = nn.Sequential(
-            nn.Conv2d(1, stem, 5, stride=2, padding=2, bias=False), nn.BatchNorm2d(stem), nn.ReLU())
+        self.stem = nn.Sequential(nn.Conv2d(1, stem, 5, stride=2, padding=2, bias=False), nn.BatchNorm2d(stem),
+                                  nn.ReLU(inplace=True))
         self.stages, self.stage_norms = nn.ModuleList(), nn.ModuleList()
         channels = stem
         for blocks, width in zip(self.blocks, self.widths, strict=True):

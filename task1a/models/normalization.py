@@ -2,6 +2,8 @@
 import torch
 from torch import Tensor, nn
 
+from task1a.models import kernels
+
 
 def residual_norm(x: Tensor, shortcut: float, eps: float) -> Tensor:
     """Residual Normalization: lambda x + (x - mean_nf) / sqrt(variance_nf + eps), where lambda is ``shortcut``.
@@ -11,6 +13,8 @@ def residual_norm(x: Tensor, shortcut: float, eps: float) -> Tensor:
 
     Shape: [N, C, F, T] -> the same.
     """
+    if kernels.applies(x):
+        return kernels.residual_norm(x, shortcut, eps)
     variance, mean = torch.var_mean(x, dim=(1, 3), correction=0, keepdim=True)
     scale = torch.rsqrt(variance + eps)
     # one pass over x: x (scale + lambda) - mean scale

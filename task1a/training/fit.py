@@ -27,7 +27,7 @@ from task1a import models
 from task1a.config import TrainingConfig
 from task1a.errors import InputError
 from task1a.files import replacing, write_text
-from task1a.machine import device_of
+from task1a.machine import device_of, keep_freed_memory
 from task1a.model_file import ModelSpec
 from task1a.predict import ReadClips, logits
 from task1a.training.augment import augment
@@ -109,7 +109,8 @@ def check_memory(spec: ModelSpec, recipe: TrainingConfig, device: str) -> None:
 
 
 def launch(device: str, precision: str) -> lightning_fabric.Fabric:
-    """Set up the device, the precision and, under torchrun, the process group."""
+    """Set up the device, the precision, the memory and, under torchrun, the process group."""
+    keep_freed_memory()
     local, world = (int(os.environ.get(name, 1)) for name in ("LOCAL_WORLD_SIZE", "WORLD_SIZE"))
     # on the CPU Fabric joins torchrun's process group only if given its size; otherwise each process trains alone
     fabric = lightning_fabric.Fabric(

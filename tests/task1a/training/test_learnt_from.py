@@ -29,7 +29,7 @@ def chain(development_set, toy_system, tmp_path_factory):
     folder, jobs, train, compress = tmp_path_factory.mktemp("chain"), [], training.train, compressing.compress
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        patch.setattr(training, "train", lambda job: jobs.append(job) or train(job))
+        patch.setattr(training, "train", lambda job, *initial: jobs.append(job) or train(job, *initial))
         patch.setattr(compressing, "compress", lambda job, *arguments: jobs.append(job) or compress(job, *arguments))
         runner.main(["--system", str(toy_system), "--data-root", str(development_set), "--device", "cpu", "--seed", "7",
                      "--stage", "data,features,train,compress", "data.workers=1", "model.front_end=freqnorm",

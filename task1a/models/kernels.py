@@ -1,0 +1,136 @@
+"""Layers of the networks for training on a CPU, where most of the time goes into reading and writing memory.
+
+The functions here compute the same as torch's own, up to rounding, in fewer passes over contiguous memory, with
+hand-written gradients. The layers are those of torch wherever the functions do not apply: on other devices, under
+autocast, in other memory formats, and when a model is traced.
+"""
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+_BLOCK = 16  # channels that torch's depthwise convolution computes at once
+
+
+def applies(x: Tensor) -> bool:
+    """Whether the functions here apply to a tensor."""
+    return (x.device.type == "cpu" and x.is_contiguous() and x.dtype in (torch.float32, torch.float64)
+            and not torch.is_autocast_enabled("cpu") and not torch.compiler.is_compiling())
+
+
+class FrequencyConv2d(nn.Conv2d):
+    """A depthwise convolution of kernel 3x1, padding 1 and no dilation.
+
+    Shape: [N, C, F, T] -> [N, C, F / stride, T].
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        if applies(x) and self.stride == (1, 1) and self.bias is None and self.in_channels % _BLOCK:
+            return frequency_conv(x, self.weight)
+        return super().forward(x)
+
+
+class PointwiseConv2d(nn.Conv2d):
+    """A 1x1 convolution.
+
+    Shape: [N, C, F, T] -> [N, C', F, T].
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        return pointwise_conv(x, self.weight) if applies(x) and self.bias is None else super().forward(x)
+
+
+def frequency_conv(x: Tensor, weight: Tensor) -> Tensor:
+    """Depthwise convolution y_f = w_0 x_{f-1} + w_1 x_f + w_2 x_{f+1} of every channel, where x is 0 outside.
+
+    Shape: x [N, C, F, T], weight [C, 1, 3, 1] -> [N, C, F, T].
+    """
+    return _FrequencyConv.apply(x, weight)
+
+
+def pointwise_conv(x: Tensor, weight: Tensor) -> Tensor:
+    """1x1 convolution, as a product of matrices.
+
+    Shape: x [N, C, F, T], weight [C', C, 1, 1] -> [N, C', F, T].
+    """
+    n, _, f, t = x.shape
+    return _Pointwise.apply(x.flatten(2), weight.flatten(1)).view(n, -1, f, t)
+
+
+def residual_norm(x: Tensor, shortcut: float, eps: float) -> Tensor:
+    """See :func:`task1a.models.normalization.residual_norm`."""
+    return _ResidualNorm.apply(x, shortcut, eps)
+
+
+class _FrequencyConv(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        return _shifted(x, *weight.view(-1, 3, 1, 1).unbind(1))
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:
+        x, weight = ctx.saved_tensors
+        gradient = gradient.contiguous()
+        above, centre, below = weight.view(-1, 3, 1, 1).unbind(1)
+        of_x = _shifted(gradient, below, centre, above)
+
+        n, c, f, t = x.shape
+        rows, gradients = x.view(n * c, f * t), gradient.view(n * c, f * t)
+        # row f of a channel starts t values after row f - 1
+        taps = [_dot(gradients[:, t:], rows[:, :-t]), _dot(gradients, rows), _dot(gradients[:, :-t], rows[:, t:])]
+        return of_x, torch.stack(taps, dim=1).view(n, c, 3).sum(0).view(weight.shape)
+
+
+class _Pointwise(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        return torch.bmm(weight.expand(len(x), -1, -1), x)  # matmul would copy x
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:
+        x, weight = ctx.saved_tensors
+        of_x = torch.bmm(weight.t().expand(len(x), -1, -1), gradient)
+        return of_x, torch.bmm(gradient, x.transpose(1, 2)).sum(0)
+
+
+class _ResidualNorm(torch.autograd.Function):
+    """y = lambda x + z, with z = s (x - mean) and s = 1 / sqrt(variance + eps).
+
+    With the gradient g of y, and sums over the M values of an example and frequency:
+    dx = (s + lambda) g - s (sum(g) + z sum(g z)) / M.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, shortcut: float, eps: float) -> Tensor:
+        mean = x.mean(dim=(1, 3), keepdim=True)
+        centred = x - mean
+        variance = centred.square().mean(dim=(1, 3), keepdim=True)
+        scale = torch.rsqrt(variance + eps)
+        ctx.save_for_backward(x, mean, scale)
+        ctx.shortcut = shortcut
+        return torch.addcmul(mean * shortcut, centred, scale + shortcut, out=centred)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        x, mean, scale = ctx.saved_tensors
+        count = x.shape[1] * x.shape[3]
+        sum_g = gradient.sum(dim=(1, 3), keepdim=True)
+        sum_gz = scale * ((gradient * x).sum(dim=(1, 3), keepdim=True) - mean * sum_g)
+        of_x = -scale.square() * sum_gz / count
+        constant = -scale * sum_g / count - of_x * mean
+        return torch.addcmul(constant, x, of_x).addcmul_(gradient, scale + ctx.shortcut), None, None
+
+
+def _shifted(x: Tensor, above: Tensor, centre: Tensor, below: Tensor) -> Tensor:
+    """above x_{f-1} + centre x_f + below x_{f+1}, with factors [C, 1, 1]."""
+    y = x * centre
+    y[:, :, 1:].addcmul_(x[:, :, :-1], above)
+    y[:, :, :-1].addcmul_(x[:, :, 1:], below)
+    return y
+
+
+def _dot(a: Tensor, b: Tensor) -> Tensor:
+    """Dot products of the rows of two matrices [R, M] -> [R]."""
+    return torch.bmm(a.unsqueeze(1), b.unsqueeze(2)).flatten()
