@@ -25,7 +25,8 @@ class FrequencyConv2d(nn.Conv2d):
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        if applies(x) and self.stride == (1, 1) and self.bias is None and self.in_channels % _BLOCK:
+        plain = self.stride == (1, 1) and self.bias is None and x.shape[2] > 1
+        if plain and self.in_channels % _BLOCK and applies(x):
             return frequency_conv(x, self.weight)
         return super().forward(x)
 
@@ -43,7 +44,7 @@ class PointwiseConv2d(nn.Conv2d):
 def frequency_conv(x: Tensor, weight: Tensor) -> Tensor:
     """Depthwise convolution y_f = w_0 x_{f-1} + w_1 x_f + w_2 x_{f+1} of every channel, where x is 0 outside.
 
-    Shape: x [N, C, F, T], weight [C, 1, 3, 1] -> [N, C, F, T].
+    Shape: x [N, C, F, T] with F > 1, weight [C, 1, 3, 1] -> [N, C, F, T].
     """
     return _FrequencyConv.apply(x, weight)
 
@@ -76,10 +77,13 @@ class _FrequencyConv(torch.autograd.Function):
         of_x = _shifted(gradient, below, centre, above)
 
         n, c, f, t = x.shape
-        rows, gradients = x.view(n * c, f * t), gradient.view(n * c, f * t)
-        # row f of a channel starts t values after row f - 1
-        taps = [_dot(gradients[:, t:], rows[:, :-t]), _dot(gradients, rows), _dot(gradients[:, :-t], rows[:, t:])]
-        return of_x, torch.stack(taps, dim=1).view(n, c, 3).sum(0).view(weight.shape)
+        x, gradient = x.view(n * c, f * t), gradient.view(n * c, f * t, 1)
+        # row f of a channel starts t values after row f - 1, so its three neighbours overlap with those of the next row
+        inner = x.as_strided((n * c, 3, (f - 2) * t), (f * t, t, 1))
+        of_weight = torch.bmm(inner, gradient[:, t:-t])
+        of_weight[:, 1:] += torch.bmm(x[:, :2 * t].view(-1, 2, t), gradient[:, :t])
+        of_weight[:, :-1] += torch.bmm(x[:, -2 * t:].view(-1, 2, t), gradient[:, -t:])
+        return of_x, of_weight.view(n, c, 3).sum(0).view(weight.shape)
 
 
 class _Pointwise(torch.autograd.Function):
@@ -129,8 +133,3 @@ def _shifted(x: Tensor, above: Tensor, centre: Tensor, below: Tensor) -> Tensor:
     y[:, :, 1:].addcmul_(x[:, :, :-1], above)
     y[:, :, :-1].addcmul_(x[:, :, 1:], below)
     return y
-
-
-def _dot(a: Tensor, b: Tensor) -> Tensor:
-    """Dot products of the rows of two matrices [R, M] -> [R]."""
-    return torch.bmm(a.unsqueeze(1), b.unsqueeze(2)).flatten()
