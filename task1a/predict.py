@@ -24,7 +24,7 @@ from task1a.errors import CommandParser, FallsShort, InputError, run_command
 from task1a.features.audio import read_windows
 from task1a.features.log_mel import log_mel
 from task1a.files import write_json, write_text
-from task1a.machine import device_of
+from task1a.machine import device_of, keep_freed_memory
 
 ReadClips = Callable[[np.ndarray], np.ndarray]
 """Reads clips: indices [n] -> log-mel energies float32 [n, mel bins, frames]."""
@@ -67,6 +67,7 @@ def predict(path: Path, filenames: Sequence[str], read: ReadClips, batch_size: i
     Returns:
         A table of :mod:`task1a.predictions`; probabilities are the softmax of the logits in float64.
     """
+    keep_freed_memory()
     model, spec = model_file.load(path)
     model.to(device)
     shifted = []
@@ -207,6 +208,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise InputError("give recordings or folders, or --microphone")
     if arguments.microphone and (arguments.csv or arguments.json):
         raise InputError("--csv and --json are for recordings; --microphone prints to the terminal")
+    keep_freed_memory()
     predictor = Predictor(arguments.model, arguments.device)
     longest = predictor.spec.features.clip_seconds
     if arguments.window is not None and not 0.01 <= arguments.window <= longest:
