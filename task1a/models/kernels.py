@@ -14,8 +14,9 @@ _BLOCK = 16  # channels that torch's depthwise convolution computes at once
 
 def applies(x: Tensor) -> bool:
     """Whether the functions here apply to a tensor."""
+    traced = torch.compiler.is_compiling() or torch.jit.is_tracing()
     return (x.device.type == "cpu" and x.is_contiguous() and x.dtype in (torch.float32, torch.float64)
-            and not torch.is_autocast_enabled("cpu") and not torch.compiler.is_compiling())
+            and not torch.is_autocast_enabled("cpu") and not traced)
 
 
 class FrequencyConv2d(nn.Conv2d):

@@ -99,7 +99,7 @@ def test_every_system_predicts_with_as_many_parameters_as_are_stated(name):
 def test_the_metadata_names_network_and_features(name, method, features):
     size = {"parameters": 1, "non_zero": 1, "bytes": 4, "by_bits": {}}
     records = meta_yaml.Records(
-        asdict(SYSTEMS[name]), {"demo": False},
+        Path("run"), asdict(SYSTEMS[name]), {"demo": False},
         {"policies": {"dcase2021": size}, "limit_policy": "dcase2021", "multiply_accumulates": 1},
         {"overall": {"logloss": 1.0, "accuracy": 50.0}, "class_wise": {}, "device_wise": {}})
     description = meta_yaml.build("A_B_task1a_1", {}, [records], TASK1A_2021)["system"]["description"]
