@@ -3,7 +3,8 @@
 ``python -m task1a.predict MODEL FILE|FOLDER... [--window SECONDS] [--overlap FRACTION] [--csv FILE] [--json FILE]``
 ``python -m task1a.predict MODEL --microphone``
 
-A model file is enough: it holds the settings of the features and the scene labels.
+A model file is enough: it holds the settings of the features and the scene labels. torch is imported when a model is
+loaded or applied, so that ``--help`` and wrong arguments are answered at once.
 """
 import io
 import sys
@@ -11,20 +12,22 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 import soundfile
-import torch
-from torch import Tensor, nn
 from tqdm import tqdm
 
-from task1a import microphone, model_file, predictions
+from task1a import microphone, predictions
 from task1a.errors import CommandParser, FallsShort, InputError, run_command
 from task1a.features.audio import read_windows
-from task1a.features.log_mel import log_mel
 from task1a.files import write_json, write_text
 from task1a.machine import device_of, keep_freed_memory
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
 
 ReadClips = Callable[[np.ndarray], np.ndarray]
 """Reads clips: indices [n] -> log-mel energies float32 [n, mel bins, frames]."""
@@ -36,23 +39,25 @@ _BATCH = 16  # windows per forward pass
 _LEAST_STEP = 0.1  # seconds between two predictions of what a microphone records
 
 
-@torch.no_grad()
-def logits(model: nn.Module, read: ReadClips, clips: int, batch_size: int, device: torch.device) -> Tensor:
+def logits(model: "nn.Module", read: ReadClips, clips: int, batch_size: int, device: "torch.device") -> "Tensor":
     """Logits of a model in evaluation mode for clips 0 ... ``clips`` - 1: float32 [clips, classes] on the CPU.
 
     Afterwards the model is in the mode it was in before.
     """
+    import torch
+
     training = model.training
     model.eval()
     batches = []
-    for start in range(0, clips, batch_size):
-        x = torch.from_numpy(read(np.arange(start, min(start + batch_size, clips)))).unsqueeze(1)
-        batches.append(model(x.to(device)).float().cpu())
+    with torch.no_grad():
+        for start in range(0, clips, batch_size):
+            x = torch.from_numpy(read(np.arange(start, min(start + batch_size, clips)))).unsqueeze(1)
+            batches.append(model(x.to(device)).float().cpu())
     model.train(training)
     return torch.cat(batches)
 
 
-def predict(path: Path, filenames: Sequence[str], read: ReadClips, batch_size: int, device: torch.device,
+def predict(path: Path, filenames: Sequence[str], read: ReadClips, batch_size: int, device: "torch.device",
             time_rolls: int = 1) -> pd.DataFrame:
     """Predict clips with a model file.
 
@@ -67,6 +72,10 @@ def predict(path: Path, filenames: Sequence[str], read: ReadClips, batch_size: i
     Returns:
         A table of :mod:`task1a.predictions`; probabilities are the softmax of the logits in float64.
     """
+    import torch
+
+    from task1a import model_file
+
     keep_freed_memory()
     model, spec = model_file.load(path)
     model.to(device)
@@ -108,6 +117,10 @@ class Predictor:
     """
 
     def __init__(self, path: Path, device: str = "auto") -> None:
+        import torch
+
+        from task1a import model_file
+
         self.device = torch.device(device_of(device))
         model, self.spec = model_file.load(path)
         self.model = model.to(self.device).eval()
@@ -131,6 +144,8 @@ class Predictor:
         Raises:
             InputError, OSError: the recording cannot be read.
         """
+        from task1a.features.log_mel import log_mel
+
         waiting: list[tuple[float, float, np.ndarray]] = []
         for start, end, samples in read_windows(source, self.spec.features, window, overlap):
             # features of a data set are stored in half precision, and these shall be the same
@@ -145,6 +160,8 @@ class Predictor:
             yield from self._predicted(waiting)
 
     def _predicted(self, windows: Sequence[tuple[float, float, np.ndarray]]) -> Iterator[Prediction]:
+        import torch
+
         energies = np.stack([window[2] for window in windows])
         outputs = logits(self.model, lambda indices: energies[indices], len(windows), _BATCH, self.device)
         probabilities = torch.softmax(outputs.double(), dim=1).numpy()

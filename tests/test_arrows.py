@@ -101,9 +101,9 @@ def test_the_table_has_no_circles():
         above(name, ())
 
 
-@pytest.mark.parametrize("command", ["task1a.runner", "task1a.sweep", "task1a.data.download", "evaluation.per_device",
-                                     "evaluation.tables", "submission.package", "submission.validate",
-                                     "submission.check"])
+@pytest.mark.parametrize("command", [
+    "task1a.predict", "task1a.runner", "task1a.sweep", "task1a.data.download", "evaluation.per_device",
+    "evaluation.tables", "submission.package", "submission.validate", "submission.check"])
 def test_commands_start_without_torch(command):
     code = f"import sys, {command}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY).returncode == 0
