@@ -110,10 +110,11 @@ def render(runs: Mapping[str, Path], out: Path) -> Path:
             write_text(inside / f"{module}.py", _TEMPLATES.get_template("inference_module.py.jinja").render(
                 label=label, package=package, module=module))
 
-        seconds = model_file.stated_spec(files[GENERAL]).features.clip_seconds
+        first = next(iter(systems))
+        seconds = model_file.stated_spec(systems[first][GENERAL]).features.clip_seconds
         noise = np.random.default_rng(0).uniform(-0.1, 0.1, round(44_100 * seconds))
         soundfile.write(inside / "resources" / "dummy.wav", noise, 44_100, subtype="PCM_24")
-        test = predictions.read(run.test_predictions)
+        test = predictions.read(Run(runs[first]).test_predictions)
         write_text(inside / "resources" / "test.csv", test[["filename"]].to_csv(sep="\t", index=False,
                                                                               lineterminator="\n"))
         for name in ("README.md", "pyproject.toml"):

@@ -23,6 +23,7 @@ from task1a.errors import CommandParser, FallsShort, InputError, run_command
 from task1a.export import check, graph
 from task1a.export.activations import quantize_activations
 from task1a.export.measure import measure
+from task1a.features.log_mel import stored_log_mel
 from task1a.files import copy, digest
 from task1a.model_file import ModelSpec
 from task1a.predict import recordings
@@ -55,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         calibration = _some(_clips(run, spec, "train").filename, arguments.calibration_clips)
         exported["ONNX, int8 activations"] = quantize_activations(
             exported["ONNX"], [run.data_root / name for name in calibration],
-            lambda path: check.stored_log_mel(read(path), spec.features), arguments.reduce_range)
+            lambda path: stored_log_mel(read(path), spec.features), arguments.reduce_range)
 
     tensors, _ = model_file.read(arguments.model)
     facts = {"model_sha256": digest(arguments.model), "calibration_clips": json.dumps(calibration)}

@@ -10,7 +10,7 @@ from task1a.config import FeatureConfig
 from task1a.errors import InputError
 from task1a.export.graph import LOG_MEL
 from task1a.features.audio import read_clip
-from task1a.features.log_mel import log_mel
+from task1a.features.log_mel import stored_log_mel
 
 TOLERANCE = 1e-4
 """Maximum difference in probability between a model and its export, given the same features."""
@@ -30,11 +30,6 @@ def read_waveform(path: Path, features: FeatureConfig) -> np.ndarray:
         return read_clip(path, features)
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
-
-
-def stored_log_mel(waveform: np.ndarray, features: FeatureConfig) -> np.ndarray:
-    """Log-mel energies float32 [mel bins, frames] in half precision, as they are stored for a data set."""
-    return log_mel(waveform, features).astype(np.float16).astype(np.float32)
 
 
 def noise(features: FeatureConfig) -> list[np.ndarray]:

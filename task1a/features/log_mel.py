@@ -60,6 +60,11 @@ def log_mel(waveform: np.ndarray, features: FeatureConfig) -> np.ndarray:
     return _log_mel(features)(waveform)
 
 
+def stored_log_mel(waveform: np.ndarray, features: FeatureConfig) -> np.ndarray:
+    """:func:`log_mel` in float32, rounded to half precision like the stored features that models are trained on."""
+    return log_mel(waveform, features).astype(np.float16).astype(np.float32)
+
+
 def mel_filters(features: FeatureConfig) -> np.ndarray:
     """Triangular filters on the HTK mel scale, ``[n_mels, n_fft / 2 + 1]``, peak 1.
 
