@@ -480,6 +480,7 @@ def _job(session: Session, folder: Path, recipe: TrainingConfig, inputs: Inputs)
 
     from task1a.model_file import ModelSpec
     from task1a.training import fit
+    from task1a.training.examples import Examples
     from task1a.training.train import split_validation
 
     config, clips, read = session.run.config, session.clips("train"), session.reader("train")
@@ -494,10 +495,10 @@ def _job(session: Session, folder: Path, recipe: TrainingConfig, inputs: Inputs)
                          f"{', '.join(sorted(set(clips.device)))}")
     used = clips.device.isin(wanted).to_numpy() if wanted else np.ones(len(clips), bool)
 
-    def examples(chosen: np.ndarray) -> fit.Examples:
+    def examples(chosen: np.ndarray) -> Examples:
         rows = np.flatnonzero(chosen)
-        return fit.Examples(lambda indices: read(rows[indices]), targets[rows], clips.device.to_numpy(str)[rows],
-                            clips.identifier.to_numpy(str)[rows])
+        return Examples(lambda indices: read(rows[indices]), targets[rows], clips.device.to_numpy(str)[rows],
+                        clips.identifier.to_numpy(str)[rows])
 
     train, validation = ~held_out & used, held_out & used
     session.say(f"{train.sum():,} training clips, {validation.sum():,} validation clips of other locations")

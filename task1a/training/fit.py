@@ -3,14 +3,15 @@
 A training is repeatable and can be killed at any moment: the random generators of every epoch are seeded with (seed,
 epoch, rank), and a checkpoint is written after every epoch, so a resumed training computes the same numbers.
 """
+import copy
 import io
 import math
 import os
 import pickle
 import time
 import zipfile
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,6 @@ import psutil
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from task1a import models
 from task1a.config import TrainingConfig
@@ -29,36 +29,15 @@ from task1a.errors import InputError
 from task1a.files import replacing, write_text
 from task1a.machine import device_of, keep_freed_memory
 from task1a.model_file import ModelSpec
-from task1a.predict import ReadClips, logits
-from task1a.training.augment import augment
+from task1a.predict import logits
+from task1a.training.augment import Draws, augment, draw
+from task1a.training.examples import Examples
 
 Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
 """Augmented clips [n, 1, mel bins, frames], the model's logits for them [n, classes], target probabilities [n, classes]
 -> the mean loss, a scalar."""
 
 HISTORY = ("epoch", "learning_rate", "train_loss", "validation_accuracy", "validation_log_loss", "seconds")
-
-
-@dataclass(frozen=True)
-class Examples:
-    """Labelled clips."""
-
-    read: ReadClips
-    """reads their log-mel energies by index"""
-    targets: np.ndarray
-    """class indices [clips]"""
-    devices: np.ndarray = field(default_factory=lambda: np.empty(0, str))
-    """recording devices [clips]; needed for validation clips that calibrate the model"""
-    locations: np.ndarray = field(default_factory=lambda: np.empty(0, str))
-    """recording locations [clips], likewise"""
-
-    def __len__(self) -> int:
-        return len(self.targets)
-
-    def batch(self, indices: np.ndarray, device: torch.device) -> tuple[Tensor, Tensor]:
-        """Clips [n, 1, mel bins, frames] and their class indices [n], on ``device``."""
-        x = torch.from_numpy(self.read(indices)).unsqueeze(1)
-        return x.to(device), torch.from_numpy(self.targets[indices]).to(device)
 
 
 @dataclass(frozen=True)
@@ -157,12 +136,9 @@ def fit(job: Job, fabric: lightning_fabric.Fabric, model: nn.Module, loss: Loss,
                                 weight_decay=recipe.weight_decay)
     wrapped, optimizer = fabric.setup(model, optimizer)
     state = {"identity": job.identity, "model": model, "optimizer": optimizer, "history": []}
-    stored = model
     if recipe.averaging_epochs:
-        steps = len(batches_of(np.arange(len(job.train)), recipe.batch_size, world))
-        decay = math.exp(-1 / (recipe.averaging_epochs * steps))
-        state["average"] = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
-        stored = state["average"].module
+        state["average"] = copy.deepcopy(model)
+    stored = state.get("average", model)
     if job.resume:
         _load(job.folder / "checkpoint.pt", state)
     history = state["history"]
@@ -171,42 +147,34 @@ def fit(job: Job, fabric: lightning_fabric.Fabric, model: nn.Module, loss: Loss,
     if rank == 0 and history:
         job.report(f"resuming after epoch {len(history)} of {recipe.epochs}")
 
+    train, device = job.train, fabric.device
+    if device.type == "cuda" and len(history) < recipe.epochs:
+        train = train.hold(device, torch.cuda.mem_get_info(device)[0])
+    targets = train.probabilities(len(job.spec.labels), device)
     roll_frames = round(recipe.roll_seconds * features.sample_rate / features.hop)
     for epoch in range(len(history), recipe.epochs):
         started = time.monotonic()
         before_epoch(epoch)
         torch.manual_seed(job.seed + 1_000_003 * (epoch + 1) + rank)  # for the dropout
         rng = np.random.default_rng((job.seed, epoch, 1 + rank))
-        order = np.random.default_rng((job.seed, epoch)).permutation(len(job.train))
-        batches = batches_of(order, recipe.batch_size, world)
+        order = np.random.default_rng((job.seed, epoch)).permutation(len(train))
+        # everything random is on the device before the first step, so that no step waits for the host
+        steps = []
+        for indices in batches_of(order, recipe.batch_size, world):
+            own = indices[rank::world]
+            draws = draw(len(own), features.n_mels, features.frames, recipe, roll_frames, rng)
+            steps.append((torch.from_numpy(own).to(device), draws.to(device)))
 
         wrapped.train()
-        total, rate = torch.zeros((), device=fabric.device), 0.0
-        for number, indices in enumerate(batches):
-            rate = learning_rate(epoch * len(batches) + number, len(batches), recipe)
-            for group in optimizer.param_groups:
-                group["lr"] = rate
-            x, classes = job.train.batch(indices[rank::world], fabric.device)
-            targets = F.one_hot(classes, len(job.spec.labels)).float()
-            x, targets = augment(x, targets, recipe, roll_frames, rng)
-            if recipe.channels_last:
-                x = x.to(memory_format=torch.channels_last)
-            batch_loss = loss(x, wrapped(x), targets)
-            optimizer.zero_grad()
-            fabric.backward(batch_loss)
-            optimizer.step()
-            if "average" in state:
-                state["average"].update_parameters(model)
-                for averaged, last in zip(stored.buffers(), model.buffers(), strict=True):
-                    if not averaged.is_floating_point():  # pruning masks and counters have no average
-                        averaged.copy_(last)
-            total += batch_loss.detach()
-        mean_loss = fabric.all_reduce(total / len(batches)).item()
+        mean_loss = fabric.all_reduce(
+            train_epoch(epoch, steps, train, targets, recipe, fabric, wrapped, optimizer, loss,
+                        state.get("average"))).item()
         if not math.isfinite(mean_loss):
             raise InputError(f"epoch {epoch + 1}: the training loss is {mean_loss}; lower the learning rate")
 
         with fabric.autocast():
-            accuracy, log_loss = validate(as_stored(stored), job.validation, recipe.batch_size, fabric.device)
+            accuracy, log_loss = validate(as_stored(stored), job.validation, recipe.batch_size, device)
+        rate = learning_rate((epoch + 1) * len(steps) - 1, len(steps), recipe)
         history.append([epoch + 1, rate, mean_loss, accuracy, log_loss, round(time.monotonic() - started, 2)])
         if rank == 0:
             _save(job.folder / "checkpoint.pt", state)
@@ -215,6 +183,58 @@ def fit(job: Job, fabric: lightning_fabric.Fabric, model: nn.Module, loss: Loss,
     if rank == 0:
         _write_history(job.folder / "history.csv", history)
     return stored
+
+
+def train_epoch(epoch: int, steps: Sequence[tuple[Tensor, Draws]], examples: Examples, targets: Tensor,
+                recipe: TrainingConfig, fabric: lightning_fabric.Fabric, model: nn.Module,
+                optimizer: torch.optim.Optimizer, loss: Loss, average: nn.Module | None) -> Tensor:
+    """Train for one epoch. If the clips are held on the device, nothing is copied to it and no step waits for it.
+
+    Args:
+        epoch: number of the epoch, from 0.
+        steps: indices of the clips of each batch, and the random parameters of its augmentation, on the device.
+        examples: the clips.
+        targets: probabilities of the classes of all clips [clips, classes], on the device.
+        recipe: hyperparameters.
+        fabric: does the backward pass.
+        model: the model in training mode.
+        optimizer: its optimizer; the learning rate is set here.
+        loss: loss of a batch.
+        average: model that receives the moving average of the weights and running statistics.
+
+    Returns:
+        The mean loss of the steps, a scalar on the device.
+    """
+    # the average begins with the weights after the first step
+    decay = math.exp(-1 / (recipe.averaging_epochs * len(steps))) if recipe.averaging_epochs else 0.0
+    total = torch.zeros((), device=targets.device)
+    for number, (indices, draws) in enumerate(steps):
+        rate = learning_rate(epoch * len(steps) + number, len(steps), recipe)
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        x, mixed = augment(examples.batch(indices, targets.device), targets[indices], draws, recipe)
+        if recipe.channels_last:
+            x = x.to(memory_format=torch.channels_last)
+        batch_loss = loss(x, model(x), mixed)
+        optimizer.zero_grad()
+        fabric.backward(batch_loss)
+        optimizer.step()
+        if average is not None:
+            _update_average(average, model, decay if epoch + number else 0.0)
+        total += batch_loss.detach()
+    return total / len(steps)
+
+
+@torch.no_grad()
+def _update_average(average: nn.Module, model: nn.Module, decay: float) -> None:
+    averages, values = [], []
+    for averaged, value in zip(average.state_dict().values(), model.state_dict().values(), strict=True):
+        if value.is_floating_point():
+            averages.append(averaged)
+            values.append(value)
+        else:  # pruning masks and counters have no average
+            averaged.copy_(value)
+    torch._foreach_lerp_(averages, values, 1 - decay)
 
 
 def batches_of(order: np.ndarray, batch_size: int, world: int) -> list[np.ndarray]:

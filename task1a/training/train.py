@@ -15,7 +15,8 @@ from task1a.compression.packed import stored_state
 from task1a.errors import InputError
 from task1a.model_file import ModelSpec
 from task1a.training.calibrate import calibrate
-from task1a.training.fit import Examples, Job, fit, launch
+from task1a.training.examples import Examples
+from task1a.training.fit import Job, fit, launch
 
 
 def train(job: Job, initial: Path | None = None) -> None:
@@ -94,4 +95,4 @@ def _load_initial(path: Path, wanted: ModelSpec) -> nn.Module:
 def _clips(examples: Examples, batch_size: int, device: torch.device) -> Iterator[Tensor]:
     """All clips in order, in batches."""
     for start in range(0, len(examples), batch_size):
-        yield examples.batch(np.arange(start, min(start + batch_size, len(examples))), device)[0]
+        yield examples.batch(torch.arange(start, min(start + batch_size, len(examples))), device)

@@ -9,6 +9,7 @@ from task1a.model_file import ModelSpec
 from task1a.models.front_end import PCEN, FreqNorm, pcen, smooth, smoothing_weight
 from task1a.training import fit
 from task1a.training import train as training
+from task1a.training.examples import Examples
 
 FLOOR, RATE = 1e-8, 16000 / 480
 # float32 against float64; the energies of a clip lie within 12 orders of magnitude
@@ -120,7 +121,7 @@ class Killed(Exception):
 def trained(folder, report=lambda text: None):
     """Train on the first 30 clips and validate on the others, which are far away from them."""
     clips = STORED + np.where(np.arange(45) < 30, 0, 50).astype(np.float32)[:, None, None]
-    train, validation = (fit.Examples(lambda indices, start=start: clips[start + indices], np.arange(count) % 3)
+    train, validation = (Examples(lambda indices, start=start: clips[start + indices], np.arange(count) % 3)
                          for start, count in ((0, 30), (30, 15)))
     training.train(fit.Job(SPEC, RECIPE, 0, train, validation, folder, "x", "cpu", report=report))
     return folder / "model.safetensors"

@@ -16,6 +16,7 @@ from task1a.model_file import ModelSpec
 from task1a.predict import logits
 from task1a.training import compress, fit
 from task1a.training.calibrate import calibrate
+from task1a.training.examples import Examples
 
 NETWORKS = {
     "bcresnet_asc": BCResNetASCConfig(tau=0.4),
@@ -87,7 +88,7 @@ def test_calibration_divides_the_logits_and_changes_nothing_else(tmp_path, train
         fold_batch_norms(model, spec.input_shape)
     if "prepared" in state:
         packed.prepare(model, Packing("tensor", "folded" in state))
-    judged = fit.Examples(lambda indices: clips(12)[indices, 0].numpy(), np.arange(12) % 3, np.array(["a"] * 12),
+    judged = Examples(lambda indices: clips(12)[indices, 0].numpy(), np.arange(12) % 3, np.array(["a"] * 12),
                           np.arange(12).astype(str))
     job = fit.Job(spec, TrainingConfig(), 0, judged, judged, tmp_path, "x", report=lambda text: None)
     before = logits(model, judged.read, 12, 12, torch.device("cpu"))

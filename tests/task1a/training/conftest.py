@@ -6,7 +6,7 @@ import pytest
 
 from task1a.config import BCResNetASCConfig, FeatureConfig
 from task1a.model_file import ModelSpec
-from task1a.training import fit
+from task1a.training.examples import Examples
 
 
 @pytest.fixture(scope="session")
@@ -19,14 +19,14 @@ def toy_spec() -> ModelSpec:
 @pytest.fixture(scope="session")
 def examples(toy_spec):
     """Draws clips whose class is the third of the spectrum that is loud."""
-    def draw(clips: int, seed: int = 0) -> fit.Examples:
+    def draw(clips: int, seed: int = 0) -> Examples:
         rng = np.random.default_rng(seed)
         targets = rng.integers(0, 3, clips)
         stored = rng.normal(0, 1, (clips, 32, toy_spec.features.frames)).astype(np.float32)
         for clip, target in zip(stored, targets, strict=True):
             clip[target * 11:target * 11 + 10] += 2
         devices, locations = np.resize(["a", "b"], clips), np.arange(clips).astype(str)
-        return fit.Examples(lambda indices: stored[indices], targets, devices, locations)
+        return Examples(lambda indices: stored[indices], targets, devices, locations)
     return draw
 
 

@@ -2,21 +2,27 @@ import numpy as np
 import torch
 
 from task1a.config import TrainingConfig
-from task1a.training.augment import augment, draw_masks, mixup, spec_augment, time_roll
+from task1a.training.augment import augment, draw, draw_masks, mixup, spec_augment, time_roll
 
 OFF = TrainingConfig(epochs=5, mixup_alpha=0, frequency_masks=0, time_masks=0)
 
 
+def augmented(x, targets, recipe, roll_frames=0, seed=0):
+    clips, _, bins, frames = x.shape
+    draws = draw(clips, bins, frames, recipe, roll_frames, np.random.default_rng(seed))
+    return augment(x, targets, draws, recipe)
+
+
 def test_time_roll_is_numpys_roll_clip_by_clip():
     x = torch.randn(3, 1, 4, 11)
-    shifts = np.array([0, 3, -12])
+    shifts = [0, 3, -12]
     expected = np.stack([np.roll(clip, shift, axis=-1) for clip, shift in zip(x.numpy(), shifts, strict=True)])
-    np.testing.assert_array_equal(time_roll(x, shifts), expected)
+    np.testing.assert_array_equal(time_roll(x, torch.tensor(shifts)), expected)
 
 
 def test_mixup_by_hand():
     x, targets = torch.tensor([1.0, 5.0]).reshape(2, 1, 1, 1), torch.eye(2)
-    mixed, soft = mixup(x, targets, np.array([0.75, 0.5]), np.array([1, 0]))
+    mixed, soft = mixup(x, targets, torch.tensor([0.75, 0.5], dtype=torch.float64), torch.tensor([1, 0]))
     torch.testing.assert_close(mixed.flatten(), torch.tensor([0.75 * 1 + 0.25 * 5, 3.0]))
     torch.testing.assert_close(soft, torch.tensor([[0.75, 0.25], [0.5, 0.5]]))
 
@@ -37,7 +43,7 @@ def test_a_mask_wider_than_the_axis_still_fits():
 
 def test_spec_augment_fills_rows_and_columns_of_each_clip():
     x = torch.arange(24.0).reshape(2, 1, 3, 4)
-    rows, columns = np.zeros((2, 3), bool), np.zeros((2, 4), bool)
+    rows, columns = torch.zeros(2, 3, dtype=bool), torch.zeros(2, 4, dtype=bool)
     rows[0, 1], columns[1, 3] = True, True
     y = spec_augment(x, rows, columns, torch.tensor([-1.0, -2.0]).reshape(2, 1, 1, 1))
     expected = x.clone()
@@ -48,7 +54,7 @@ def test_spec_augment_fills_rows_and_columns_of_each_clip():
 def test_the_same_seed_augments_alike_and_another_does_not():
     x, targets = torch.randn(4, 1, 64, 100), torch.eye(4)
     recipe = TrainingConfig(epochs=5)
-    first, again, other = (augment(x, targets, recipe, 20, np.random.default_rng(seed)) for seed in (1, 1, 2))
+    first, again, other = (augmented(x, targets, recipe, 20, seed) for seed in (1, 1, 2))
     torch.testing.assert_close(first, again, atol=0, rtol=0)
     assert not torch.equal(first[0], other[0])
     torch.testing.assert_close(first[1].sum(dim=1), torch.ones(4))
@@ -58,12 +64,12 @@ def test_masks_hold_the_clips_mean_or_zero():
     x = torch.randn(2, 1, 64, 100) + 7
     for value in ("mean", "zero"):
         recipe = TrainingConfig(epochs=5, mixup_alpha=0, mask_value=value)
-        y, _ = augment(x, torch.eye(2), recipe, 0, np.random.default_rng(0))
+        y, _ = augmented(x, torch.eye(2), recipe)
         for clip, masked in zip(x, y, strict=True):
             assert set(masked[masked != clip].tolist()) == {clip.mean().item() if value == "mean" else 0.0}
 
 
 def test_nothing_is_left_out_of_a_recipe_that_asks_for_nothing():
     x = torch.randn(2, 1, 8, 9)
-    y, targets = augment(x, torch.eye(2), OFF, 0, np.random.default_rng(0))
+    y, targets = augmented(x, torch.eye(2), OFF)
     assert torch.equal(x, y) and torch.equal(targets, torch.eye(2))

@@ -11,12 +11,13 @@ from torch import nn
 
 from task1a.config import FeatureConfig, TrainingConfig
 from task1a.training import fit
-from task1a.training.augment import augment
+from task1a.training.augment import augment, draw
+from task1a.training.examples import Examples
 from task1a.training.train import cross_entropy
 
 CLIPS, BATCH, EPOCHS = 256, 32, 4
 # 20 frames a second: 1.5 s are 30 frames
-FEATURES, FRAMES, SHIFT = FeatureConfig(sample_rate=16000, hop=800, clip_seconds=10.0), 201, 30
+FEATURES, FRAMES, SHIFT = FeatureConfig(sample_rate=16000, n_mels=2, hop=800, clip_seconds=10.0), 201, 30
 PLAIN = TrainingConfig(epochs=EPOCHS, batch_size=BATCH, warmup_epochs=0, mixup_alpha=0, frequency_masks=0, time_masks=0)
 # p-values of true hypotheses are below this for one seed in ten thousand
 UNLIKELY = 1e-4
@@ -42,7 +43,7 @@ def heard(tmp_path, toy_spec):
             shifts.extend(((first + FRAMES // 2) % FRAMES - FRAMES // 2).tolist())
             return 0 * outputs.sum()
 
-        clips, nothing = (fit.Examples(lambda indices: stored[indices], np.zeros(n, np.int64)) for n in (CLIPS, 0))
+        clips, nothing = (Examples(lambda indices: stored[indices], np.zeros(n, np.int64)) for n in (CLIPS, 0))
         job = fit.Job(replace(toy_spec, features=FEATURES), PLAIN, seed, clips, nothing, tmp_path, "x", "cpu",
                       resume=False, report=lambda text: None)
         model = nn.Sequential(nn.Flatten(), nn.Linear(2 * FRAMES, 3))
@@ -89,7 +90,7 @@ def test_every_clip_is_mixed_by_its_own_weight_of_the_beta_distribution(alpha):
     vectors = torch.eye(64, dtype=torch.float64)
     weights = []
     for _ in range(40):
-        x, targets = augment(vectors[:, None, None], vectors, recipe, 0, rng)
+        x, targets = augment(vectors[:, None, None], vectors, draw(64, 1, 64, recipe, 0, rng), recipe)
         torch.testing.assert_close(x[:, 0, 0], targets)
         own = targets.diag()
         partners = targets - own.diag()
@@ -105,7 +106,7 @@ def test_masks_of_every_width_begin_at_every_place_with_the_same_probability():
     recipe = TrainingConfig(mixup_alpha=0, frequency_masks=1, frequency_mask_bins=5, time_masks=1, time_mask_frames=8)
     bins, frames = 24, 30
     x = torch.arange(1.0 * bins * frames).view(1, 1, bins, frames).expand(6000, -1, -1, -1)
-    y, _ = augment(x, torch.zeros(6000, 1), recipe, 0, np.random.default_rng(0))
+    y, _ = augment(x, torch.zeros(6000, 1), draw(6000, bins, frames, recipe, 0, np.random.default_rng(0)), recipe)
     masked = (x != y)[:, 0]
     for covered, width, length in ((masked.all(dim=2), 5, bins), (masked.all(dim=1), 8, frames)):
         widths, starts = covered.sum(dim=1), covered.int().argmax(dim=1)

@@ -18,6 +18,7 @@ from task1a.predict import logits
 from task1a.training import fit
 from task1a.training import train as training
 from task1a.training.calibrate import calibrate, temperature
+from task1a.training.examples import Examples
 
 RECIPE = TrainingConfig(epochs=4, batch_size=8, warmup_epochs=1, learning_rate=0.05, frequency_mask_bins=4,
                         time_mask_frames=3, roll_seconds=0.1)
@@ -134,7 +135,7 @@ def test_a_damaged_checkpoint_is_named(tmp_path, run):
 
 
 def test_a_loss_that_is_no_number_stops_the_run(tmp_path, run, toy_spec):
-    broken = fit.Examples(lambda indices: np.full((len(indices), 32, toy_spec.features.frames), np.nan, np.float32),
+    broken = Examples(lambda indices: np.full((len(indices), 32, toy_spec.features.frames), np.nan, np.float32),
                           np.zeros(8, np.int64))
     with pytest.raises(InputError, match="epoch 1: the training loss is nan; lower the learning rate"):
         run(tmp_path, train=broken)

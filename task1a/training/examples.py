@@ -1,0 +1,59 @@
+"""Labelled clips: read from the feature cache batch by batch, or held on a GPU where they fit."""
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+if TYPE_CHECKING:
+    from task1a.predict import ReadClips
+
+HELD_SHARE = 0.5
+"""largest share of the free memory of a GPU that is used to hold clips; a training step needs the rest"""
+_BLOCK = 256  # clips that are copied at once
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Labelled clips."""
+
+    read: "ReadClips"
+    """reads their log-mel energies by index"""
+    targets: np.ndarray
+    """class indices [clips]"""
+    devices: np.ndarray = field(default_factory=lambda: np.empty(0, str))
+    """recording devices [clips]; needed for validation clips that calibrate the model"""
+    locations: np.ndarray = field(default_factory=lambda: np.empty(0, str))
+    """recording locations [clips], likewise"""
+    held: Tensor | None = None
+    """all log-mel energies on a device, float16 [clips, mel bins, frames]; see :meth:`hold`"""
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def hold(self, device: torch.device, free_bytes: int) -> "Examples":
+        """The same clips, held on a device if they take at most :data:`HELD_SHARE` of its free memory.
+
+        They are stored in half precision, as in the feature cache, so nothing is lost. In the memory of the machine
+        nothing is held, because the operating system keeps the mapped cache there.
+        """
+        first = torch.from_numpy(self.read(np.arange(min(1, len(self)))))
+        if not len(self) or 2 * len(self) * first[0].numel() > HELD_SHARE * free_bytes:
+            return self
+        held = torch.empty(len(self), *first.shape[1:], dtype=torch.float16, device=device)
+        for start in range(0, len(self), _BLOCK):
+            indices = np.arange(start, min(start + _BLOCK, len(self)))
+            held[start:start + len(indices)] = torch.from_numpy(self.read(indices)).half()
+        return replace(self, held=held)
+
+    def batch(self, indices: Tensor, device: torch.device) -> Tensor:
+        """Clips on a device, float32 [n, 1, mel bins, frames]; ``indices`` [n] are on the device of held clips."""
+        if self.held is not None:
+            return self.held[indices].float().unsqueeze(1)
+        return torch.from_numpy(self.read(indices.numpy())).unsqueeze(1).to(device)
+
+    def probabilities(self, classes: int, device: torch.device) -> Tensor:
+        """One-hot targets of all clips, float32 [clips, classes]."""
+        return F.one_hot(torch.from_numpy(self.targets), classes).float().to(device)
