@@ -44,6 +44,7 @@ Real = Annotated[float, BeforeValidator(_number), Field(allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1, le=100_000)]
 Natural = Annotated[int, Field(ge=0, le=100_000)]
 Fraction = Annotated[Real, Field(ge=0, lt=1)]
+Probability = Annotated[Real, Field(ge=0, le=1)]
 Width = Annotated[Real, Field(ge=0.1, le=100)]
 Weight = Annotated[Real, Field(ge=0, le=1000)]
 Seed = Annotated[int, Field(ge=0, lt=2 ** 32)]
@@ -171,6 +172,14 @@ class BCResNetASCConfig(NetworkConfig):
     """lambda of ResNorm; 0 gives frequency-wise instance normalization"""
     residual_norm_eps: Annotated[Real, Field(ge=1e-30, le=1)] = 1e-5
     """added to the variance in ResNorm"""
+    residual_norm_form: Literal["residual", "relaxed"] = "residual"
+    """ResNorm, lambda x + FreqIN(x); or its relaxed form, lambda LN(x) + (1 - lambda) FreqIN(x)"""
+    residual_norm_learned: bool = False
+    """whether lambda is learned, for each position of ResNorm, beginning with ``residual_norm_shortcut``"""
+    mixstyle_probability: Probability = 0.0
+    """probability that the frequency-wise statistics of a batch are mixed behind the stem (Freq-MixStyle), in training"""
+    mixstyle_alpha: Annotated[Real, Field(gt=0, le=1000)] = 0.3
+    """both parameters of Freq-MixStyle's Beta distribution"""
 
     title: ClassVar[str] = "BC-ResNet-ASC"
     smallest_input: ClassVar[tuple[int, int]] = (8, 7)
@@ -253,6 +262,14 @@ class TrainingConfig:
     """maximum width of a time mask in frames"""
     mask_value: Literal["mean", "zero"] = "mean"
     """value of masked bins: the mean of the clip, or 0"""
+    device_probability: Probability = 0.0
+    """probability that a clip is heard through a simulated recording device (:mod:`task1a.training.devices`)"""
+    device_response_db: Annotated[Real, Field(ge=0, le=60)] = 6.0
+    """standard deviation of the frequency response of a simulated device in dB"""
+    device_compression: Probability = 0.8
+    """largest part of the level above its threshold that the compressor of a simulated device takes away; 1 limits"""
+    device_noise_db: Annotated[Real, Field(ge=-100, le=100)] = 30.0
+    """smallest distance of the noise of a simulated device below the loudest mel bin in dB; the largest is 40 dB more"""
     roll_seconds: Annotated[Real, Field(ge=0, le=300)] = 1.5
     """maximum shift of the time roll in either direction"""
     validation_fraction: Annotated[Real, Field(ge=0, le=0.5)] = 0.1
@@ -268,14 +285,18 @@ class TrainingConfig:
     """system whose vanilla model of the same seed is fine-tuned; default: random initial weights"""
     devices: Annotated[tuple[Device, ...], Field(max_length=100), AfterValidator(_distinct)] = ()
     """recording devices whose clips are used; empty: all"""
-    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
-    """precision of the forward and backward pass, as lightning-fabric names it"""
+    precision: Literal["32-true", "bf16-mixed", "16-mixed", "auto"] = "32-true"
+    """precision of the forward and backward pass, as lightning-fabric names it; ``auto`` measures which precision and
+    memory format are fastest on the machine (:mod:`task1a.training.precision`)"""
     channels_last: bool = False
-    """use the channels-last memory format in convolutions"""
+    """use the channels-last memory format in convolutions; chosen by the measurement if ``precision`` is ``auto``"""
 
     def __post_init__(self) -> None:
         if self.warmup_epochs > self.epochs:
             raise ValueError(f"training.warmup_epochs={self.warmup_epochs:g} exceeds training.epochs={self.epochs}")
+        if self.precision == "auto" and self.channels_last:
+            raise ValueError("training.channels_last=true contradicts training.precision=auto, which chooses the memory "
+                             "format itself; remove one of them")
 
 
 @dataclass(frozen=True, config=_strict)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from task1a.models.bcresnet import BCResBlock
+from task1a.models.mixstyle import FreqMixStyle
 from task1a.models.normalization import ResidualNorm
 
 
@@ -24,6 +25,10 @@ class BCResNetASC(nn.Module):
         tau: width factor.
         residual_norm: ResNorm at the input and after every stage (before its max-pool), at the input only, or nowhere.
         residual_norm_shortcut: lambda of ResNorm.
+        residual_norm_form: ResNorm, or its relaxed form.
+        residual_norm_learned: whether lambda is learned, for each position.
+        mixstyle_probability: probability of Freq-MixStyle behind the stem, in training.
+        mixstyle_alpha: parameter of its Beta distribution.
 
     Shape: log-mel energies [N, 1, F, T] -> logits [N, classes]. F is a multiple of 8 ``sub_bands``.
     """
@@ -33,17 +38,21 @@ class BCResNetASC(nn.Module):
 
     def __init__(self, classes: int, *, tau: float, sub_bands: int, dropout: float,
                  residual_norm: Literal["all", "input", "none"], residual_norm_shortcut: float,
-                 residual_norm_eps: float) -> None:
+                 residual_norm_eps: float, residual_norm_form: Literal["residual", "relaxed"],
+                 residual_norm_learned: bool, mixstyle_probability: float, mixstyle_alpha: float) -> None:
         super().__init__()
         base = 10 * tau
         stem = round(2 * base)
 
         def norm(wanted: bool) -> nn.Module:
-            return ResidualNorm(residual_norm_shortcut, residual_norm_eps) if wanted else nn.Identity()
+            if not wanted:
+                return nn.Identity()
+            return ResidualNorm(residual_norm_shortcut, residual_norm_eps, residual_norm_form, residual_norm_learned)
 
         self.input_norm = norm(residual_norm != "none")
         self.stem = nn.Sequential(nn.Conv2d(1, stem, 5, stride=2, padding=2, bias=False), nn.BatchNorm2d(stem),
                                   nn.ReLU(inplace=True))
+        self.mixstyle = FreqMixStyle(mixstyle_probability, mixstyle_alpha) if mixstyle_probability else nn.Identity()
         self.stages, self.stage_norms = nn.ModuleList(), nn.ModuleList()
         channels = stem
         for blocks, width in zip(self.blocks, self.widths, strict=True):
@@ -55,7 +64,7 @@ class BCResNetASC(nn.Module):
         self.head = nn.Conv2d(channels, classes, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.stem(self.input_norm(x))
+        x = self.mixstyle(self.stem(self.input_norm(x)))
         for number, (stage, stage_norm) in enumerate(zip(self.stages, self.stage_norms, strict=True)):
             x = stage_norm(stage(x))
             if number < 2:

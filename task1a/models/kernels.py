@@ -59,9 +59,9 @@ def pointwise_conv(x: Tensor, weight: Tensor) -> Tensor:
     return _Pointwise.apply(x.flatten(2), weight.flatten(1)).view(n, -1, f, t)
 
 
-def residual_norm(x: Tensor, shortcut: float, eps: float) -> Tensor:
+def residual_norm(x: Tensor, shortcut: float | Tensor, eps: float) -> Tensor:
     """See :func:`task1a.models.normalization.residual_norm`."""
-    return _ResidualNorm.apply(x, shortcut, eps)
+    return _ResidualNorm.apply(x, torch.as_tensor(shortcut, dtype=x.dtype), eps)
 
 
 class _FrequencyConv(torch.autograd.Function):
@@ -104,28 +104,28 @@ class _ResidualNorm(torch.autograd.Function):
     """y = lambda x + z, with z = s (x - mean) and s = 1 / sqrt(variance + eps).
 
     With the gradient g of y, and sums over the M values of an example and frequency:
-    dx = (s + lambda) g - s (sum(g) + z sum(g z)) / M.
+    dx = (s + lambda) g - s (sum(g) + z sum(g z)) / M, and d lambda = sum(g x) over everything.
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, shortcut: float, eps: float) -> Tensor:
+    def forward(ctx: Any, x: Tensor, shortcut: Tensor, eps: float) -> Tensor:
         mean = x.mean(dim=(1, 3), keepdim=True)
         centred = x - mean
         variance = centred.square().mean(dim=(1, 3), keepdim=True)
         scale = torch.rsqrt(variance + eps)
-        ctx.save_for_backward(x, mean, scale)
-        ctx.shortcut = shortcut
+        ctx.save_for_backward(x, mean, scale, shortcut)
         return torch.addcmul(mean * shortcut, centred, scale + shortcut, out=centred)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
-        x, mean, scale = ctx.saved_tensors
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None]:
+        x, mean, scale, shortcut = ctx.saved_tensors
         count = x.shape[1] * x.shape[3]
         sum_g = gradient.sum(dim=(1, 3), keepdim=True)
-        sum_gz = scale * ((gradient * x).sum(dim=(1, 3), keepdim=True) - mean * sum_g)
+        sum_gx = (gradient * x).sum(dim=(1, 3), keepdim=True)
+        sum_gz = scale * (sum_gx - mean * sum_g)
         of_x = -scale.square() * sum_gz / count
         constant = -scale * sum_g / count - of_x * mean
-        return torch.addcmul(constant, x, of_x).addcmul_(gradient, scale + ctx.shortcut), None, None
+        return torch.addcmul(constant, x, of_x).addcmul_(gradient, scale + shortcut), sum_gx.sum(), None
 
 
 def _shifted(x: Tensor, above: Tensor, centre: Tensor, below: Tensor) -> Tensor:

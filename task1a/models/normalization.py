@@ -1,11 +1,13 @@
 """Residual Normalization and sub-spectral normalization; tensors are [clips, channels, frequency, time]."""
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
 
 from task1a.models import kernels
 
 
-def residual_norm(x: Tensor, shortcut: float, eps: float) -> Tensor:
+def residual_norm(x: Tensor, shortcut: float | Tensor, eps: float) -> Tensor:
     """Residual Normalization: lambda x + (x - mean_nf) / sqrt(variance_nf + eps), where lambda is ``shortcut``.
 
     Mean and (biased) variance of each example n and frequency f over channels and time (Kim et al., DCASE 2021 Task 1A,
@@ -21,20 +23,48 @@ def residual_norm(x: Tensor, shortcut: float, eps: float) -> Tensor:
     return torch.addcmul(-mean * scale, x, scale + shortcut)
 
 
-class ResidualNorm(nn.Module):
-    """:func:`residual_norm` as a layer without parameters or running statistics."""
+def relaxed_norm(x: Tensor, share: float | Tensor, eps: float) -> Tensor:
+    """Relaxed instance frequency-wise normalization: lambda LN(x) + (1 - lambda) FreqIN(x), where lambda is ``share``.
 
-    def __init__(self, shortcut: float, eps: float) -> None:
+    LN normalizes each example over channels, frequency and time, without parameters; FreqIN is :func:`residual_norm`
+    with lambda = 0 (Kim et al., *Domain generalization with relaxed instance frequency-wise normalization*, Interspeech
+    2022, eq. 4).
+
+    Shape: [N, C, F, T] -> the same.
+    """
+    variance, mean = torch.var_mean(x, dim=(1, 2, 3), correction=0, keepdim=True)
+    whole = torch.rsqrt(variance + eps) * share
+    variances, means = torch.var_mean(x, dim=(1, 3), correction=0, keepdim=True)
+    each = torch.rsqrt(variances + eps) * (1 - share)
+    # one pass over x, as in residual_norm
+    return torch.addcmul(-mean * whole - means * each, x, whole + each)
+
+
+class ResidualNorm(nn.Module):
+    """:func:`residual_norm` or :func:`relaxed_norm` as a layer without running statistics.
+
+    Args:
+        shortcut: lambda.
+        eps: added to the variance.
+        form: ``residual`` or ``relaxed``.
+        learned: whether lambda is a parameter that begins with ``shortcut``; otherwise the layer has none.
+
+    Shape: [N, C, F, T] -> the same.
+    """
+
+    def __init__(self, shortcut: float, eps: float, form: Literal["residual", "relaxed"] = "residual",
+                 learned: bool = False) -> None:
         super().__init__()
-        self.shortcut = shortcut
+        self.shortcut = nn.Parameter(torch.tensor(shortcut)) if learned else shortcut
         self.eps = eps
+        self.norm = {"residual": residual_norm, "relaxed": relaxed_norm}[form]
 
     def forward(self, x: Tensor) -> Tensor:
         # sums of squares need float32, also under autocast
-        return residual_norm(x.to(torch.promote_types(x.dtype, torch.float32)), self.shortcut, self.eps)
+        return self.norm(x.to(torch.promote_types(x.dtype, torch.float32)), self.shortcut, self.eps)
 
     def extra_repr(self) -> str:
-        return f"shortcut={self.shortcut}, eps={self.eps}"
+        return f"{self.norm.__name__}, shortcut={float(self.shortcut):g}, eps={self.eps}"
 
 
 class SubSpectralNorm(nn.Module):

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from task1a.config import TrainingConfig
+from task1a.training.devices import DeviceDraws, draw_devices, hear
 
 
 @dataclass(frozen=True)
@@ -27,11 +28,13 @@ class Draws:
     """masked mel bins, bool [N, F]"""
     columns: Tensor
     """masked frames, bool [N, T]"""
+    device: DeviceDraws | None = None
+    """simulated recording devices"""
 
     def to(self, device: torch.device) -> "Draws":
         """The same parameters on a device."""
         values = [getattr(self, field.name) for field in fields(self)]
-        return Draws(*(None if value is None else value.to(device) for value in values))
+        return Draws(*[None if value is None else value.to(device) for value in values])
 
 
 def draw(clips: int, bins: int, frames: int, recipe: TrainingConfig, roll_frames: int,
@@ -57,11 +60,12 @@ def draw(clips: int, bins: int, frames: int, recipe: TrainingConfig, roll_frames
         partners = torch.from_numpy(rng.permutation(clips))
     rows = draw_masks(clips, recipe.frequency_masks, recipe.frequency_mask_bins, bins, rng)
     columns = draw_masks(clips, recipe.time_masks, recipe.time_mask_frames, frames, rng)
-    return Draws(shifts, weights, partners, torch.from_numpy(rows), torch.from_numpy(columns))
+    device = draw_devices(clips, bins, recipe, rng) if recipe.device_probability else None
+    return Draws(shifts, weights, partners, torch.from_numpy(rows), torch.from_numpy(columns), device)
 
 
 def augment(x: Tensor, targets: Tensor, draws: Draws, recipe: TrainingConfig) -> tuple[Tensor, Tensor]:
-    """Apply time roll, mixup and SpecAugment.
+    """Apply time roll, simulated recording devices, mixup and SpecAugment.
 
     Args:
         x: clips [N, 1, F, T].
@@ -74,6 +78,8 @@ def augment(x: Tensor, targets: Tensor, draws: Draws, recipe: TrainingConfig) ->
     """
     if draws.shifts is not None:
         x = time_roll(x, draws.shifts)
+    if draws.device is not None:
+        x = hear(x, draws.device)
     if draws.weights is not None:
         x, targets = mixup(x, targets, draws.weights, draws.partners)
     fill = x.mean(dim=(2, 3), keepdim=True) if recipe.mask_value == "mean" else torch.zeros_like(x[:, :, :1, :1])

@@ -49,6 +49,14 @@ def test_gradients_of_the_weights(kernel, shape, padding, groups):
                                torch.autograd.grad(plain, weight, gradient))
 
 
+def test_gradient_of_the_shortcut_of_residual_norm():
+    x, shortcut = tensor(2, 3, 8, 5), torch.tensor(0.1, dtype=torch.float64, requires_grad=True)
+    gradient = torch.randn_like(x)
+    ours, plain = kernels.residual_norm(x, shortcut, 1e-2), plain_residual_norm(x, shortcut, 1e-2)
+    torch.testing.assert_close(torch.autograd.grad(ours, shortcut, gradient),
+                               torch.autograd.grad(plain, shortcut, gradient))
+
+
 def test_residual_norm_elsewhere(monkeypatch):
     monkeypatch.setattr(kernels, "applies", lambda x: False)
     x = tensor(2, 3, 8, 5)

@@ -3,7 +3,7 @@ import pytest
 import torch
 from torch import nn
 
-from task1a.models.normalization import ResidualNorm, SubSpectralNorm, residual_norm
+from task1a.models.normalization import ResidualNorm, SubSpectralNorm, relaxed_norm, residual_norm
 
 
 def equations_1_to_3(x: np.ndarray, shortcut: float, eps: float) -> np.ndarray:
@@ -43,6 +43,23 @@ def test_layer_has_no_parameters_and_computes_half_precision_inputs_in_float32()
 def test_gradient():
     x = torch.randn(2, 3, 4, 5, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(residual_norm, (x, 0.1, 1e-5))
+
+
+def test_relaxed_norm_is_the_papers_equation_in_float64():
+    """Layer norm as torch computes it, and frequency-wise instance norm as equations 1 to 3 do."""
+    x = np.random.default_rng(0).normal(-3, 5, (3, 4, 6, 7))
+    whole = nn.functional.layer_norm(torch.from_numpy(x), x.shape[1:], eps=1e-5).numpy()
+    expected = 0.3 * whole + 0.7 * equations_1_to_3(x, 0.0, 1e-5)
+    np.testing.assert_allclose(relaxed_norm(torch.from_numpy(x), 0.3, 1e-5).numpy(), expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("form", ["residual", "relaxed"])
+def test_a_learned_shortcut_begins_with_the_given_one_and_has_its_gradient(form):
+    layer, fixed = ResidualNorm(0.1, 1e-2, form, learned=True).double(), ResidualNorm(0.1, 1e-2, form)
+    x = torch.randn(2, 3, 4, 5, dtype=torch.float64)
+    torch.testing.assert_close(layer(x), fixed(x), rtol=1e-6, atol=1e-6)
+    assert [parameter.shape for parameter in layer.parameters()] == [()]
+    assert torch.autograd.gradcheck(lambda shortcut: layer.norm(x, shortcut, 1e-2), layer.shortcut)
 
 
 @pytest.mark.parametrize("training", [True, False])
