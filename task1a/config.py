@@ -270,6 +270,9 @@ class TrainingConfig:
     """largest part of the level above its threshold that the compressor of a simulated device takes away; 1 limits"""
     device_noise_db: Annotated[Real, Field(ge=-100, le=100)] = 30.0
     """smallest distance of the noise of a simulated device below the loudest mel bin in dB; the largest is 40 dB more"""
+    translation_probability: Probability = 0.0
+    """probability that a clip of the most frequent device is translated to another device of the training clips, by
+    level curves learned from parallel recordings (:mod:`task1a.training.translation`)"""
     roll_seconds: Annotated[Real, Field(ge=0, le=300)] = 1.5
     """maximum shift of the time roll in either direction"""
     validation_fraction: Annotated[Real, Field(ge=0, le=0.5)] = 0.1

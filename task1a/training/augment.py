@@ -12,6 +12,7 @@ from torch import Tensor
 
 from task1a.config import TrainingConfig
 from task1a.training.devices import DeviceDraws, draw_devices, hear
+from task1a.training.translation import Translation, translate
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,8 @@ class Draws:
     """masked frames, bool [N, T]"""
     device: DeviceDraws | None = None
     """simulated recording devices"""
+    translation: Translation | None = None
+    """device translation"""
 
     def to(self, device: torch.device) -> "Draws":
         """The same parameters on a device."""
@@ -65,7 +68,7 @@ def draw(clips: int, bins: int, frames: int, recipe: TrainingConfig, roll_frames
 
 
 def augment(x: Tensor, targets: Tensor, draws: Draws, recipe: TrainingConfig) -> tuple[Tensor, Tensor]:
-    """Apply time roll, simulated recording devices, mixup and SpecAugment.
+    """Apply time roll, device translation, simulated recording devices, mixup and SpecAugment.
 
     Args:
         x: clips [N, 1, F, T].
@@ -78,6 +81,8 @@ def augment(x: Tensor, targets: Tensor, draws: Draws, recipe: TrainingConfig) ->
     """
     if draws.shifts is not None:
         x = time_roll(x, draws.shifts)
+    if draws.translation is not None:
+        x = translate(x, draws.translation)
     if draws.device is not None:
         x = hear(x, draws.device)
     if draws.weights is not None:

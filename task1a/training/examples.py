@@ -27,11 +27,19 @@ class Examples:
     """recording devices [clips]; needed for validation clips that calibrate the model"""
     locations: np.ndarray = field(default_factory=lambda: np.empty(0, str))
     """recording locations [clips], likewise"""
+    filenames: np.ndarray = field(default_factory=lambda: np.empty(0, str))
+    """names of the recordings [clips]; needed, like the devices, for device translation"""
     held: Tensor | None = None
     """all log-mel energies on a device, float16 [clips, mel bins, frames]; see :meth:`hold`"""
 
     def __len__(self) -> int:
         return len(self.targets)
+
+    @property
+    def from_reference(self) -> np.ndarray:
+        """Whether each clip is of the reference device, the one with the most clips: bool [clips]."""
+        kinds, counts = np.unique(self.devices, return_counts=True)
+        return self.devices == kinds[counts.argmax()]
 
     def hold(self, device: torch.device, free_bytes: int) -> "Examples":
         """The same clips, held on a device if they take at most :data:`HELD_SHARE` of its free memory.

@@ -11,7 +11,7 @@ import pickle
 import time
 import zipfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ from task1a.model_file import ModelSpec
 from task1a.predict import logits
 from task1a.training.augment import Draws, augment, draw
 from task1a.training.examples import Examples
+from task1a.training.translation import draw_translation, learn
 
 Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
 """Augmented clips [n, 1, mel bins, frames], the model's logits for them [n, classes], target probabilities [n, classes]
@@ -151,6 +152,7 @@ def fit(job: Job, fabric: lightning_fabric.Fabric, model: nn.Module, loss: Loss,
     if device.type == "cuda" and len(history) < recipe.epochs:
         train = train.hold(device, torch.cuda.mem_get_info(device)[0])
     targets = train.probabilities(len(job.spec.labels), device)
+    learnt = learn(train) if recipe.translation_probability else None
     roll_frames = round(recipe.roll_seconds * features.sample_rate / features.hop)
     for epoch in range(len(history), recipe.epochs):
         started = time.monotonic()
@@ -163,6 +165,9 @@ def fit(job: Job, fabric: lightning_fabric.Fabric, model: nn.Module, loss: Loss,
         for indices in batches_of(order, recipe.batch_size, world):
             own = indices[rank::world]
             draws = draw(len(own), features.n_mels, features.frames, recipe, roll_frames, rng)
+            if recipe.translation_probability:
+                drawn = draw_translation(learnt, train.from_reference[own], recipe.translation_probability, rng)
+                draws = replace(draws, translation=drawn)
             steps.append((torch.from_numpy(own).to(device), draws.to(device)))
 
         wrapped.train()

@@ -78,7 +78,7 @@ class Watched(TorchDispatchMode):
 def test_steps_on_held_clips_copy_nothing_to_the_device(toy_spec, examples, held, averaging):
     """The device ``meta`` stands for a GPU: it has shapes, but no values."""
     device, clips, features = torch.device("meta"), examples(32), toy_spec.features
-    recipe = TrainingConfig(epochs=5, batch_size=16, averaging_epochs=averaging)
+    recipe = TrainingConfig(epochs=5, batch_size=16, averaging_epochs=averaging, device_probability=0.5)
     with device:
         model, average = toy_spec.build().train(), toy_spec.build()
     optimizer = torch.optim.SGD(model.parameters(), lr=1.0, momentum=0.9, weight_decay=1e-3)
