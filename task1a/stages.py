@@ -498,7 +498,7 @@ def _job(session: Session, folder: Path, recipe: TrainingConfig, inputs: Inputs)
     def examples(chosen: np.ndarray) -> Examples:
         rows = np.flatnonzero(chosen)
         return Examples(lambda indices: read(rows[indices]), targets[rows], clips.device.to_numpy(str)[rows],
-                        clips.identifier.to_numpy(str)[rows])
+                        clips.identifier.to_numpy(str)[rows], clips.filename.to_numpy(str)[rows])
 
     train, validation = ~held_out & used, held_out & used
     session.say(f"{train.sum():,} training clips, {validation.sum():,} validation clips of other locations")
