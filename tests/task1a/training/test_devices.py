@@ -44,12 +44,14 @@ def test_a_frequency_response_is_a_constant_in_every_bin(clip):
 
 
 def test_a_compressor_by_hand():
-    """Frames of levels 0, -1, -3 and -6; a threshold of -4 and a compression of 1/2 take away 2, 1.5, 0.5 and 0."""
+    """Frames of levels 0, -1, -3 and -6 behind the response; a threshold of -4 takes half of 4, 3, 1 and 0 away."""
     levels = torch.tensor([0.0, -1.0, -3.0, -6.0], dtype=torch.float64)
-    shares = torch.tensor([0.25, 0.75], dtype=torch.float64)
-    x = (levels + shares.log()[:, None])[None, None]
-    heard = hear(x, device(threshold=4.0, compression=0.5))
-    torch.testing.assert_close((heard - x)[0, 0], torch.tensor([-2.0, -1.5, -0.5, 0.0]).double().expand(2, 4))
+    shares = torch.tensor([[0.25, 0.5, 0.9, 0.1], [0.75, 0.5, 0.1, 0.9]], dtype=torch.float64)
+    response = torch.tensor([2.0, -1.0], dtype=torch.float64)
+    x = (levels + shares.log() - response[:, None])[None, None]
+    heard = hear(x, device(response=response, threshold=4.0, compression=0.5))
+    taken = torch.tensor([2.0, 1.5, 0.5, 0.0], dtype=torch.float64)
+    torch.testing.assert_close((heard - x)[0, 0], response[:, None] - taken)
 
 
 def test_noise_adds_energy_relative_to_the_mean_of_the_loudest_bin():
