@@ -1,6 +1,6 @@
 """Time and memory of a training step, compared with the same network of torch's own modules.
 
-    python benchmarks/train.py [--systems NAME,NAME] [--batch-size 16] [--rounds 7] [--threads 1]
+    python benchmarks/train.py [--systems NAME,NAME] [--batch-size 16] [--rounds 7] [--threads 1] [--distil]
 
 Both networks have the same weights and compute float32 in contiguous memory; that they agree is checked first. The
 plain one has torch's convolutions, ResNorm by its equations, no operation in place, and the C library's defaults for
@@ -8,7 +8,9 @@ memory, so each runs in a process of its own. The processes take turns, one step
 time, so that other load on the machine matters little. The table of operators is that of the faster network: bytes are
 those of the inputs of an operator, and the bandwidth is compared with that of copying a large tensor.
 """
+import copy
 import multiprocessing
+import os
 import resource
 import sys
 import time
@@ -28,6 +30,7 @@ from task1a.errors import CommandParser, run_command
 from task1a.machine import keep_freed_memory
 from task1a.model_file import ModelSpec
 from task1a.models import bcresnet, kernels, normalization
+from task1a.training.compress import Teacher, distillation_loss
 
 SYSTEMS = Path(__file__).resolve().parent.parent / "system_configs"
 OPERATORS = 12
@@ -42,14 +45,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--batch-size", type=int, default=16, help="clips per step")
     parser.add_argument("--rounds", type=int, default=7, help="number of steps; medians are printed")
     parser.add_argument("--threads", type=int, default=1, help="threads of each process")
+    parser.add_argument("--distil", action="store_true", help="a step of distillation, with a teacher of the same size")
     arguments = parser.parse_args(argv)
 
     for system in arguments.systems.split(","):
         processes = {}
         for name in ("plain", "task1a"):
             ours, theirs = multiprocessing.Pipe()
+            os.environ.pop("THP_MEM_ALLOC_ENABLE", None)
+            if name == "task1a":
+                keep_freed_memory()  # a part of it is in the environment that the process inherits
             multiprocessing.get_context("spawn").Process(
-                target=serve, args=(theirs, system, name, arguments.batch_size, arguments.threads), daemon=True).start()
+                target=serve, args=(theirs, system, name, arguments.batch_size, arguments.threads, arguments.distil),
+                daemon=True).start()
             processes[name] = ours
         outputs = {name: process.recv() for name, process in processes.items()}
         difference = (outputs["plain"] - outputs["task1a"]).abs().max().item()
@@ -65,8 +73,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             process.send("end")
             peaks[name], operators = process.recv()
 
-        print(f"{system}, batch of {arguments.batch_size}, {arguments.threads} thread(s), largest difference of logits "
-              f"{difference:.1e}")
+        what = "distillation, " if arguments.distil else ""
+        print(f"{system}, {what}batch of {arguments.batch_size}, {arguments.threads} thread(s), largest difference of "
+              f"logits {difference:.1e}")
         for name in processes:
             print(f"  {name:<8} {medians[name]:8.3f} s a step {peaks[name] / 1e6:9,.0f} MB")
         print(f"  plain / task1a: {medians['plain'] / medians['task1a']:.2f} in time, "
@@ -74,7 +83,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def serve(pipe: Connection, system: str, name: str, batch_size: int, threads: int) -> None:
+def serve(pipe: Connection, system: str, name: str, batch_size: int, threads: int, distil: bool) -> None:
     """Train a network, one step for each message, and send the time; at the end, the peak memory and the operators."""
     torch.set_num_threads(threads)
     if name == "plain":
@@ -93,12 +102,18 @@ def serve(pipe: Connection, system: str, name: str, batch_size: int, threads: in
     targets = torch.randint(0, len(LABELS), (batch_size,))
     with torch.no_grad():
         pipe.send(model.eval()(clips[:2]))
+    teacher = Teacher([copy.deepcopy(model)], temperature=2.0)
     model.train()
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9, weight_decay=1e-3)
 
     def step() -> None:
+        outputs = model(clips)
+        loss = F.cross_entropy(outputs, targets)
+        if distil:
+            probabilities = F.one_hot(targets, len(LABELS)).float()
+            loss = distillation_loss(outputs, probabilities, teacher(clips), 2.0, (0.5, 0.5))
         optimizer.zero_grad()
-        F.cross_entropy(model(clips), targets).backward()
+        loss.backward()
         optimizer.step()
 
     while pipe.recv() == "step":

@@ -177,7 +177,7 @@ class BCResNetASCConfig(NetworkConfig):
     residual_norm_learned: bool = False
     """whether lambda is learned, for each position of ResNorm, beginning with ``residual_norm_shortcut``"""
     mixstyle_probability: Probability = 0.0
-    """probability that the frequency-wise statistics of a batch are mixed behind the stem (Freq-MixStyle), in training"""
+    """probability that Freq-MixStyle mixes the frequency-wise statistics of a batch behind the stem, in training"""
     mixstyle_alpha: Annotated[Real, Field(gt=0, le=1000)] = 0.3
     """both parameters of Freq-MixStyle's Beta distribution"""
 
@@ -269,7 +269,7 @@ class TrainingConfig:
     device_compression: Probability = 0.8
     """largest part of the level above its threshold that the compressor of a simulated device takes away; 1 limits"""
     device_noise_db: Annotated[Real, Field(ge=-100, le=100)] = 30.0
-    """smallest distance of the noise of a simulated device below the loudest mel bin in dB; the largest is 40 dB more"""
+    """smallest distance of a simulated device's noise below the loudest mel bin in dB; the largest is 40 dB more"""
     translation_probability: Probability = 0.0
     """probability that a clip of the most frequent device is translated to another device of the training clips, by
     level curves learned from parallel recordings (:mod:`task1a.training.translation`)"""
@@ -298,8 +298,8 @@ class TrainingConfig:
         if self.warmup_epochs > self.epochs:
             raise ValueError(f"training.warmup_epochs={self.warmup_epochs:g} exceeds training.epochs={self.epochs}")
         if self.precision == "auto" and self.channels_last:
-            raise ValueError("training.channels_last=true contradicts training.precision=auto, which chooses the memory "
-                             "format itself; remove one of them")
+            raise ValueError("training.channels_last=true contradicts training.precision=auto, which chooses the "
+                             "memory format itself; remove one of them")
 
 
 @dataclass(frozen=True, config=_strict)

@@ -17,7 +17,7 @@ from task1a.challenge import LABELS, size_verdict
 from task1a.config import Config
 from task1a.errors import CommandParser, FallsShort, InputError, during
 from task1a.files import digest, remove, write_json, write_text
-from task1a.machine import processes, rank
+from task1a.machine import keep_freed_memory, processes, rank
 from task1a.run import Run
 from task1a.stages import STAGES, Inputs, Session, Stage, changed_inputs
 
@@ -43,6 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if session.run.config.system == DEFAULT_SYSTEM.stem and session.run.config.data.root is not None:
         _say("note: this is the small demo system on your data set; choose another system with --system FILE, e.g. "
              "system_configs/bcresnet_asc_1_resnorm.yaml")
+    keep_freed_memory()
     for member in session.members:
         _say(f"member {member.run.config.system}")
         with _only_one(member.run):

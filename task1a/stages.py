@@ -217,7 +217,7 @@ def train(session: Session, inputs: Inputs) -> list[Path]:
             write_json(run.environment, environment(session.device))
         initial = _initial_model(run) if run.config.training.init_from else None
         train_model(_job(session, run.vanilla.parent, run.config.vanilla_recipe, inputs), initial)
-    return [run.vanilla, run.history, run.environment, *run.vanilla.parent.glob("calibration.json")]
+    return [run.vanilla, run.history, run.environment, *_records(run.vanilla)]
 
 
 def compress_inputs(session: Session) -> Inputs:
@@ -239,7 +239,7 @@ def compress(session: Session, inputs: Inputs) -> list[Path]:
                      warmup_epochs=settings.warmup_epochs)
     job = _job(session, run.packed.parent, recipe, inputs)
     compress_model(job, settings, run.vanilla, _teachers(run))
-    return [run.packed, run.packed_xz, run.compress_history, *run.packed.parent.glob("calibration.json")]
+    return [run.packed, run.packed_xz, run.compress_history, *_records(run.packed)]
 
 
 def complexity_inputs(session: Session) -> Inputs:
@@ -425,11 +425,18 @@ def _clear_results(run: Run, *models: Path) -> None:
     """Remove models and all results made with them, which the next models would contradict."""
     from submission.package import clear
 
-    calibrations = [model.with_name("calibration.json") for model in models]
-    for path in (*models, *calibrations, run.complexity, run.test_predictions, run.evaluation_predictions,
+    records = [model.with_name("calibration.json") for model in models]
+    if run.config.training.precision != "auto":  # otherwise a resumed training needs the record
+        records += [model.with_name("precision.json") for model in models]
+    for path in (*models, *records, run.complexity, run.test_predictions, run.evaluation_predictions,
                  run.evaluation, run.report):
         remove(path)
     clear(run.submission)
+
+
+def _records(model: Path) -> list[Path]:
+    """What a training has written beside its model: the temperature, and the precision that was chosen."""
+    return [path for name in ("calibration.json", "precision.json") if (path := model.with_name(name)).is_file()]
 
 
 def _take_training(run: Run, inputs: Inputs) -> Run | None:

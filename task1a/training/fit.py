@@ -218,8 +218,6 @@ def train_epoch(epoch: int, steps: Sequence[tuple[Tensor, Draws]], examples: Exa
         for group in optimizer.param_groups:
             group["lr"] = rate
         x, mixed = augment(examples.batch(indices, targets.device), targets[indices], draws, recipe)
-        if recipe.channels_last:
-            x = x.to(memory_format=torch.channels_last)
         batch_loss = loss(x, model(x), mixed)
         optimizer.zero_grad()
         fabric.backward(batch_loss)
