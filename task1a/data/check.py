@@ -12,25 +12,17 @@ import hashlib
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from task1a.data import tau_layout
 from task1a.data.dataset import Dataset
-from task1a.data.recording import open_recording
-from task1a.data.regular_file import open_regular
+from task1a.data.headers import Header, read_headers
 from task1a.errors import InputError
-from task1a.workers import mapper
 
 NAMED = 10
 """Number of cases that a problem or a note names; all are counted."""
-
-_FEW_HEADERS = 20_000  # read in the time that worker processes need to start
-_CHUNK = 500
-_ENCODINGS = {"PCM_U8": "8 bit", "PCM_S8": "8 bit", "PCM_16": "16 bit", "PCM_24": "24 bit", "PCM_32": "32 bit",
-              "FLOAT": "32 bit float", "DOUBLE": "64 bit float"}
 
 
 @dataclass(frozen=True)
@@ -46,18 +38,6 @@ class DataReport:
     """notes, in the same form"""
 
 
-@dataclass(frozen=True)
-class Header:
-    """Format and length in seconds of an audio file, or the reason why it cannot be used."""
-
-    audio_format: str = ""
-    seconds: float = 0.0
-    fault: str = ""
-    missing: bool = False
-    identity: tuple[int, int] | None = None
-    """device and inode of the file, which all its names share; None on file systems without inodes"""
-
-
 def check(dataset: Dataset, skip_damaged: bool = False) -> DataReport:
     """Check a development set and, if there is one, an evaluation set.
 
@@ -69,12 +49,13 @@ def check(dataset: Dataset, skip_damaged: bool = False) -> DataReport:
         InputError: a table of the development set is missing or malformed.
     """
     root, clips = dataset.development, dataset.clips
+    locations = clips.identifier.unique().tolist()
     # a clip that is listed in both splits counts in both
     parts = {"train": clips[clips.split.isin(("train", "both"))],
              "test": clips[clips.split.isin(("test", "both"))],
              "unused": clips[clips.split == "unused"]}
-    headers = read_headers(root, clips.filename)
-    unused = {name: headers[name] for name in parts["unused"].filename}
+    headers = read_headers(root, clips.filename.tolist())
+    unused = {name: headers[name] for name in parts["unused"].filename.tolist()}
     needed = {name: header for name, header in headers.items() if name not in unused}
     report = DataReport({
         "name": root.resolve().name,
@@ -83,8 +64,8 @@ def check(dataset: Dataset, skip_damaged: bool = False) -> DataReport:
         "devices": sorted(clips.device.unique()),
         "clips": {"meta": len(clips), **{split: len(part) for split, part in parts.items()}, "evaluation": 0},
         "by_device": {split: part.device.value_counts().sort_index().to_dict() for split, part in parts.items()},
-        "locations": int(clips.identifier.nunique()),
-        "cities": int(clips.identifier.str.rsplit("-", n=1).str[0].nunique()),
+        "locations": len(locations),
+        "cities": len({location.rsplit("-", 1)[0] for location in locations}),
         "damaged": [],
         "formats": {"development": _count_formats(headers.values())},
     })
@@ -110,31 +91,6 @@ def check(dataset: Dataset, skip_damaged: bool = False) -> DataReport:
     return report
 
 
-def read_headers(root: Path, filenames: Sequence[str]) -> dict[str, Header]:
-    """Read the headers of all recordings of a set, by file name."""
-    paths = [os.path.join(root, name) for name in filenames]
-    with mapper(len(paths), _FEW_HEADERS, _CHUNK) as mapped:
-        return dict(zip(filenames, mapped(read_header, paths), strict=True))
-
-
-def read_header(path: str | Path) -> Header:
-    """Read the format and length of a recording, or find out why it cannot be used."""
-    try:
-        with open_regular(path) as file, open_recording(file) as recording:
-            stat = os.fstat(file.fileno())
-            encoding = _ENCODINGS.get(recording.subtype, recording.subtype_info)
-            channels = {1: "mono", 2: "stereo"}.get(recording.channels, f"{recording.channels} channels")
-            return Header(f"{recording.samplerate / 1000:g} kHz, {encoding}, {channels}",
-                          recording.frames / recording.samplerate,
-                          identity=(stat.st_dev, stat.st_ino) if stat.st_ino else None)
-    except FileNotFoundError:
-        return Header(fault="no such file", missing=True)
-    except InputError as error:
-        return Header(fault=str(error))
-    except OSError as error:
-        return Header(fault=f"unreadable: {error.strerror}")
-
-
 def content_digest(dataset: Dataset) -> str:
     """A digest of the data sets, which tells whether a result that was made from them is still up to date.
 
@@ -151,9 +107,10 @@ def content_digest(dataset: Dataset) -> str:
             if table.is_file():
                 content = table.read_bytes()
                 digest.update(f"{table.name}\t{len(content)}\n".encode() + content)
-        for filename in clips.filename:
+        folder = os.path.join(root, "")
+        for filename in clips.filename.tolist():
             try:
-                stat = os.stat(os.path.join(root, filename))
+                stat = os.stat(folder + filename)
                 size, modified = stat.st_size, stat.st_mtime_ns
             except OSError:  # the check reports it
                 size = modified = -1
@@ -192,7 +149,7 @@ def _check_splits(train: pd.DataFrame, test: pd.DataFrame, left_out: Sequence[st
           for name in sorted(set(in_train.index) & set(in_test.index))])
     for split, part, consequence in (("train", train, "cannot be learnt"), ("test", test, "cannot be tested")):
         readable = part[~part.filename.isin(left_out)]
-        absent = sorted(set(report.facts["labels"]) - set(readable.scene_label))
+        absent = sorted(set(report.facts["labels"]) - set(readable.scene_label.unique()))
         if absent:
             report.problems.append(f"scenes without a readable clip in the {split} split, which {consequence}: "
                                    f"{', '.join(absent)}")
@@ -207,11 +164,16 @@ def _note_identical_files(clips: pd.DataFrame, headers: dict[str, Header], repor
     The names do not show this: links give a file a second name, and some file systems ignore the case of letters or
     treat the composed and the decomposed form of a character alike.
     """
-    split_of = dict(zip(clips.filename, clips.split, strict=True))
+    split_of = dict(zip(clips.filename.tolist(), clips.split.tolist(), strict=True))
+    first: dict[tuple[int, int], str] = {}
     names_of: dict[tuple[int, int], list[str]] = {}
     for name, header in headers.items():
-        if header.identity is not None:
-            names_of.setdefault(header.identity, []).append(name)
+        if header.identity is None:
+            continue
+        other = first.setdefault(header.identity, name)
+        if other != name:
+            names_of.setdefault(header.identity, [other]).append(name)
+
     across, within = [], []
     for names in names_of.values():
         case = " = ".join(f"{name} ({split_of[name]})" for name in names[:3])
@@ -219,7 +181,7 @@ def _note_identical_files(clips: pd.DataFrame, headers: dict[str, Header], repor
             case += f" = ... ({len(names):,} names)"
         if len({split_of[name] for name in names}) > 1:
             across.append(case)
-        elif len(names) > 1:
+        else:
             within.append(case)
     _add(report.notes,
          "recordings in both the train and the test split under different names: {}; the test says nothing about "
@@ -246,7 +208,7 @@ def _check_evaluation(dataset: Dataset, report: DataReport, skip_damaged: bool) 
     except InputError as error:
         report.problems.append(str(error))
         return
-    headers = read_headers(dataset.evaluation, clips.filename)
+    headers = read_headers(dataset.evaluation, clips.filename.tolist())
     report.facts["clips"]["evaluation"] = len(clips)
     report.facts["formats"]["evaluation"] = _count_formats(headers.values())
     _check_files("evaluation ", headers, report, skip_damaged)

@@ -35,12 +35,8 @@ def read_table(path: Path, columns: Sequence[str], expected: str) -> pd.DataFram
         InputError: the file cannot be read, is too large, is not UTF-8 or lists no clip; a column is missing, unnamed
             or repeated; a line has too few or too many fields; a field of ``columns`` is not plain text.
     """
-    text = _read_text(path, expected)
-    rows = []
-    for line in text.split("\n"):
-        fields = line.split("\t")
-        rows.append([f[1:-1] if len(f) > 1 and f[0] == f[-1] == '"' else f for f in fields])
-    header = rows.pop(0)
+    lines = _read_text(path, expected).split("\n")
+    header = [_unquoted(name) for name in lines.pop(0).split("\t")]
 
     if len(header) > MAX_COLUMNS:
         raise InputError(f"{path}: {len(header):,} columns; at most {MAX_COLUMNS:,} are read")
@@ -54,18 +50,25 @@ def read_table(path: Path, columns: Sequence[str], expected: str) -> pd.DataFram
         if header.count(name) > 1:
             raise InputError(f"{path}: two columns are named {name!r}")
 
-    if not rows:
+    if not lines:
         raise InputError(f"{path}: lists no clip")
-    for line, row in enumerate(rows, start=2):
-        if len(row) != len(header):
-            raise InputError(f"{path}: line {line}: {len(row):,} fields where the header has {len(header)}; separate "
+    for number, line in enumerate(lines, start=2):
+        found = line.count("\t") + 1
+        if found != len(header):
+            raise InputError(f"{path}: line {number}: {found:,} fields where the header has {len(header)}; separate "
                              "fields by single tabs")
+    # one list of all fields, because a list for each line would take several times the time and memory
+    fields = "\t".join(lines).split("\t")
+    if any('"' in line for line in lines):
+        fields = [_unquoted(field) for field in fields]
+    table = {name: fields[position::len(header)] for position, name in enumerate(header)}
+
     for column in columns:
-        position = header.index(column)
-        for line, row in enumerate(rows, start=2):
-            if fault := text_fault(row[position]):
-                raise InputError(f"{path}: line {line}: {column} {shown(row[position])} {fault}")
-    return pd.DataFrame(rows, columns=header)
+        for field in dict.fromkeys(table[column]):  # a label stands on many lines
+            if fault := text_fault(field):
+                number = table[column].index(field) + 2
+                raise InputError(f"{path}: line {number}: {column} {shown(field)} {fault}")
+    return pd.DataFrame(table)
 
 
 def text_fault(text: str) -> str:
@@ -82,6 +85,10 @@ def text_fault(text: str) -> str:
     if '"' in text:
         return "holds a quotation mark; remove it"
     return ""
+
+
+def _unquoted(field: str) -> str:
+    return field[1:-1] if len(field) > 1 and field[0] == field[-1] == '"' else field
 
 
 def _read_text(path: Path, expected: str) -> str:

@@ -43,8 +43,10 @@ def read_development(root: Path, allow_overlap: bool = False) -> pd.DataFrame:
     meta = _read_table(root / META, ("filename", "scene_label", "identifier", "source_label"))
     meta = meta.rename(columns={"source_label": "device"})
     for column, reserved in _RESERVED.items():
-        for line, name in enumerate(meta[column].tolist(), start=2):
-            if name in reserved:
+        values = meta[column].tolist()
+        for name in reserved:
+            if name in values:
+                line = values.index(name) + 2
                 raise InputError(f"{root / META}: line {line}: the {column} {name!r} has another meaning in "
                                  "predictions and results; rename it in all tables")
     n_labels, max_labels = meta.scene_label.nunique(), MAX_COLUMNS - len(KEY_COLUMNS)
@@ -58,17 +60,21 @@ def read_development(root: Path, allow_overlap: bool = False) -> pd.DataFrame:
     if other:
         raise InputError(f"{root / SETUP}: fold1_test.csv and fold1_evaluate.csv list different clips "
                          f"({len(other)} in one only, first {other[0]}); restore both from the data set's archive")
-    labels = dict(zip(meta.filename, meta.scene_label, strict=True))
+    label_of = dict(zip(meta.filename.tolist(), meta.scene_label.tolist(), strict=True))
     for name, table in (("fold1_train.csv", train), ("fold1_evaluate.csv", evaluate)):
-        missing = [filename for filename in table.filename if filename not in labels]
+        missing, wrong = [], []
+        for filename, label in zip(table.filename.tolist(), table.scene_label.tolist(), strict=True):
+            if filename not in label_of:
+                missing.append(filename)
+            elif label != label_of[filename]:
+                wrong.append(filename)
         if missing:
             older = older_copy(len(train), len(test))
             raise InputError(f"{root / SETUP / name}: {len(missing)} clips are not in {META}, first {missing[0]}"
                              + (f"; {older}" if older else ""))
-        wrong = table.filename[table.scene_label != table.filename.map(labels)]
-        if len(wrong):
+        if wrong:
             raise InputError(f"{root / SETUP / name}: {len(wrong)} clips have another scene_label than in {META}, "
-                             f"first {wrong.iloc[0]}")
+                             f"first {wrong[0]}")
 
     in_train, in_test = meta.filename.isin(train.filename), meta.filename.isin(test.filename)
     split = pd.Series("unused", index=meta.index)
@@ -122,20 +128,21 @@ def _read_table(path: Path, columns: Sequence[str], optional: Sequence[str] = ()
     """Read ``columns`` of a table, and the ``optional`` ones that it has, with the normal forms of its file names, each
     of which is listed once."""
     table = read_table(path, columns, "part of a data set in the TAU layout (meta.csv, evaluation_setup/, audio/)")
-    names, line_of, twice = [], {}, []
-    for line, filename in enumerate(table.filename.tolist(), start=2):
-        name = clip_name(filename)
-        parts = name.split("/")
-        if name.startswith("/") or ".." in parts or ":" in parts[0]:
+    filenames = table.filename.tolist()
+    names = [clip_name(filename) for filename in filenames]
+    for line, (filename, name) in enumerate(zip(filenames, names, strict=True), start=2):
+        if name.startswith("/") or ".." in name.split("/") or ":" in name.partition("/")[0]:
             raise InputError(f"{path}: line {line}: {filename!r} points outside the data set's folder; give the path "
                              "below it")
         if name == "." or filename.endswith(("/", "\\")):
             raise InputError(f"{path}: line {line}: {filename!r} is the name of a folder, not of a recording")
-        names.append(name)
-        key = name.removeprefix(CLIP_FOLDER)
-        if key in line_of:
-            twice.append(f"{name} (lines {line_of[key]} and {line})")
-        line_of.setdefault(key, line)
+
+    line_of: dict[str, int] = {}
+    twice = []
+    for line, name in enumerate(names, start=2):
+        first = line_of.setdefault(name.removeprefix(CLIP_FOLDER), line)
+        if first != line:
+            twice.append(f"{name} (lines {first} and {line})")
     if twice:
         raise InputError(f"{path}: {len(twice)} clips are listed twice, first {twice[0]}")
     present = [column for column in optional if column in table]

@@ -80,9 +80,9 @@ def build(root: Path, filenames: Iterable[str], features: FeatureConfig, cache_d
 def is_whole(root: Path, features: FeatureConfig, cache_dir: Path) -> bool:
     """Whether the index and the description of a data set's features are as a build leaves them."""
     folder = cache.cache_folder(root, features, cache_dir)
-    texts = {cache.INDEX: _Index(folder, features).text(), cache.DESCRIPTION: _describe(Path(root), features)}
-    return all((folder / name).is_file() and (folder / name).read_bytes() == text.encode("utf-8")
-               for name, text in texts.items())
+    description = folder / cache.DESCRIPTION
+    return (description.is_file() and description.read_bytes() == _describe(Path(root), features).encode("utf-8")
+            and cache.is_sorted(folder, features))
 
 
 class _Index:

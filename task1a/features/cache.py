@@ -111,7 +111,7 @@ class FeatureCache:
         """A digest of the names of clips, the content of their files, and the configuration."""
         filenames = sorted(filenames)
         self.rows(filenames)  # refuses unknown clips
-        contents = [[name, self.clips[name].content] for name in filenames]
+        contents = [(name, self.clips[name].content) for name in filenames]
         return fingerprint({"features": asdict(self.features), "clips": contents})
 
 
@@ -137,15 +137,43 @@ def read_index(folder: Path, features: FeatureConfig) -> dict[str, Clip]:
     if not (folder / INDEX).is_file() or not (folder / ARRAY).is_file():
         return {}
     rows = (folder / ARRAY).stat().st_size // row_bytes(features)
-    whole_lines = (folder / INDEX).read_bytes().decode("utf-8", errors="replace").split("\n")[:-1]
     clips = {}
-    for whole_line in whole_lines:
-        line, _, checksum = whole_line.rpartition("\t")
-        match = _LINE.fullmatch(line)
-        if match and checksum == crc32(line.encode("utf-8")) and int(match[5]) < rows:
+    for line in _lines(folder)[:-1]:
+        match = _parse(line)
+        if match and int(match[5]) < rows:
             name, size, mtime_ns, content, row, stored = match.groups()
             clips[name] = Clip(int(size), int(mtime_ns), content, int(row), stored)
     return clips
+
+
+def is_sorted(folder: Path, features: FeatureConfig) -> bool:
+    """Whether the lines of an index are all valid and sorted by row, as at the end of a build.
+
+    Takes a fraction of the time and memory of :func:`read_index`.
+    """
+    if not (folder / INDEX).is_file() or not (folder / ARRAY).is_file():
+        return False
+    lines = _lines(folder)
+    if lines[0] + "\n" != HEADER or lines[-1]:
+        return False
+    last = -1
+    for line in lines[1:-1]:
+        match = _parse(line)
+        if not match or int(match[5]) <= last:
+            return False
+        last = int(match[5])
+    return last < (folder / ARRAY).stat().st_size // row_bytes(features)
+
+
+def _lines(folder: Path) -> list[str]:
+    """All lines of an index. The last one is empty unless the index was torn."""
+    return (folder / INDEX).read_bytes().decode("utf-8", errors="replace").split("\n")
+
+
+def _parse(line: str) -> re.Match | None:
+    """The fields of a line of an index before its checksum, or None if the line was changed or torn."""
+    fields, _, checksum = line.rpartition("\t")
+    return _LINE.fullmatch(fields) if checksum == crc32(fields.encode("utf-8")) else None
 
 
 def row_bytes(features: FeatureConfig) -> int:

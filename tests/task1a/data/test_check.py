@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from task1a.data import check
+from task1a.data import check, headers
 from task1a.data.dataset import Dataset
 from task1a.errors import InputError
 
@@ -173,6 +173,6 @@ def test_worker_processes_find_the_same(development, evaluation, monkeypatch):
     dataset = Dataset(development, evaluation)
     (development / A_CLIP).write_bytes(b"RIFF")
     alone = check.check(dataset)
-    monkeypatch.setattr(check, "_FEW_HEADERS", 1)
-    monkeypatch.setattr(check, "_CHUNK", 3)
+    monkeypatch.setattr(headers, "_FEW", 1)
+    monkeypatch.setattr(headers, "_CHUNK", 3)
     assert check.check(dataset) == alone

@@ -8,7 +8,7 @@ import pytest
 import soundfile
 
 from task1a.config import FeatureConfig
-from task1a.data import check
+from task1a.data import headers
 from task1a.errors import InputError
 from task1a.features.audio import read_clip
 
@@ -48,7 +48,7 @@ def wav(rate=8000, channels=1, bits=16, data_bytes=2000, content=bytes(2000), be
 def fault(content: bytes, path) -> str:
     """Why a recording is refused, which the check and the features agree on; empty where it is taken."""
     path.write_bytes(content)
-    reasons = [check.read_header(path).fault]
+    reasons = [headers.read_header(path).fault]
     for source in (path, content):
         try:
             read_clip(source, FEATURES)
@@ -163,7 +163,7 @@ def test_mutated_headers_end_in_a_reason(tmp_path):
             for position in random.integers(0, min(120, len(whole)), 3):
                 content[position] = random.choice([0, 1, 0x7F, 0x80, 0xFF, random.integers(256)])
             (tmp_path / "clip").write_bytes(content)
-            check.read_header(tmp_path / "clip")
+            headers.read_header(tmp_path / "clip")
             try:
                 read_clip(bytes(content), FEATURES)
             except InputError:

@@ -20,7 +20,7 @@ from task1a.errors import InputError
 from task1a.features import build as build_module
 from task1a.features import cache
 from task1a.features.audio import read_clip
-from task1a.features.build import build
+from task1a.features.build import build, is_whole
 from task1a.features.cache import FeatureCache
 from task1a.features.log_mel import log_mel
 
@@ -265,6 +265,58 @@ def test_lines_beyond_the_end_of_the_array_do_not_count(root, cache_dir):
     rest.read(["audio/2.wav"])
     build(root, names(root), TINY, cache_dir)
     assert contents(folder) == whole
+
+
+def without_line(index: bytes, number: int) -> bytes:
+    lines = index.split(b"\n")
+    return b"\n".join(lines[:number] + lines[number + 1:])
+
+
+def with_two_lines_exchanged(index: bytes) -> bytes:
+    lines = index.split(b"\n")
+    lines[2], lines[3] = lines[3], lines[2]
+    return b"\n".join(lines)
+
+
+@pytest.mark.parametrize(("name", "change"), [
+    ("index.csv", lambda index: b""),
+    ("index.csv", lambda index: without_line(index, 0)),
+    ("index.csv", with_two_lines_exchanged),
+    ("index.csv", lambda index: index + index.split(b"\n")[3] + b"\n"),
+    ("index.csv", lambda index: index[:-1]),
+    ("index.csv", lambda index: index.replace(b"\t3\t", b"\t2\t", 1)),
+    ("index.csv", lambda index: index.replace(b"\n", b"\r\n")),
+    ("features.yaml", lambda text: text + b"\n"),
+    ("log_mel.float16", lambda array: array[:-1]),
+], ids=["empty", "no header", "another order", "a line twice", "no end", "changed line", "other line ends",
+        "description", "array"])
+def test_a_cache_that_a_build_would_write_otherwise_is_not_whole(root, cache_dir, name, change):
+    folder = build(root, names(root), TINY, cache_dir).folder
+    whole = contents(folder)
+    assert is_whole(root, TINY, cache_dir)
+    (folder / name).write_bytes(change(whole[name]))
+    assert not is_whole(root, TINY, cache_dir)
+    build(root, names(root), TINY, cache_dir)
+    assert contents(folder) == whole and is_whole(root, TINY, cache_dir)
+
+
+@pytest.mark.parametrize("missing", FILES)
+def test_a_cache_without_one_of_its_files_is_not_whole(root, cache_dir, missing):
+    folder = build(root, names(root), TINY, cache_dir).folder
+    (folder / missing).unlink()
+    assert not is_whole(root, TINY, cache_dir)
+
+
+def test_a_cache_in_which_a_line_was_renewed_is_whole_again_at_the_end(root, cache_dir):
+    folder = build(root, names(root), TINY, cache_dir).folder
+    os.utime(root / "audio/2.wav", ns=(10 ** 18, 10 ** 18))
+    build(root, names(root), TINY, cache_dir)
+    assert is_whole(root, TINY, cache_dir)
+    # a build that is killed after it appended the line leaves the old one there
+    renewed = cache.index_line("audio/2.wav", cache.read_index(folder, TINY)["audio/2.wav"]._replace(mtime_ns=5))
+    with open(folder / "index.csv", "a", encoding="utf-8", newline="\n") as index:
+        index.write(renewed)
+    assert not is_whole(root, TINY, cache_dir) and cache.read_index(folder, TINY)["audio/2.wav"].mtime_ns == 5
 
 
 def interrupt_build(monkeypatch, root, cache_dir, at, then=lambda: None):
