@@ -64,7 +64,7 @@ def compare_with_pandas(note: str, path: Path, rules: Rules, rounds: int) -> Non
         checks.append(seconds(lambda: validate(path, rules), time.process_time))
         parses.append(seconds(parse, time.process_time))
     splits = f"{len(rules.splits)} x " if rules.splits else ""
-    print(f"  {f'{splits}{len(rules.files):,} rows{note}':28}{median(checks):7.2f}   "
+    print(f"  {f'{splits}{rules.clips:,} rows{note}':28}{median(checks):7.2f}   "
           f"{median(np.divide(checks, parses)):.2f} x as long as pandas parses")
 
 

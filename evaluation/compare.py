@@ -9,21 +9,22 @@ import math
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 
-from evaluation import intervals, markdown, metrics
-from evaluation.intervals import PairedTest
+from evaluation import markdown
 from evaluation.per_device import DEMO_NOTE
 from evaluation.results import METRICS, Result, read_result, read_results, validate
-from task1a import predictions as predictions_table
 from task1a.challenge import clip_key
-from task1a.data.tau_layout import read_development
 from task1a.errors import CommandParser, InputError, run_command
 from task1a.files import write_json
 from task1a.run import Run
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from evaluation.intervals import PairedTest
 
 
 def compare(first: Path, second: Path, data_root: str | None = None) -> dict[str, Any]:
@@ -46,6 +47,8 @@ def compare(first: Path, second: Path, data_root: str | None = None) -> dict[str
         InputError: they have no common seed, are on different data sets, or the predictions are not for this test
             split.
     """
+    import pandas as pd
+
     if Path(first).resolve() == Path(second).resolve():
         raise InputError(f"{first} cannot be compared with itself")
     names, pairs = _pairs(Path(first), Path(second))
@@ -135,8 +138,12 @@ def _pairs(first: Path, second: Path) -> tuple[list[str], list[tuple[Result, Res
     return names, [(by_seed[0][seed], by_seed[1][seed]) for seed in seeds]
 
 
-def _paired_clips(one: Result, other: Result, data_root: str | None) -> pd.DataFrame:
+def _paired_clips(one: Result, other: Result, data_root: str | None) -> "pd.DataFrame":
     """Test clips with seed, location, device, scene and, by metric, the difference between the scores of two runs."""
+    import pandas as pd
+
+    from task1a.data.tau_layout import read_development
+
     if one.left_out != other.left_out:
         raise InputError(f"{one} and {other}: different damaged test clips were left out; run one of the two again")
     root = one.run.data_root if data_root is None else Path(data_root.replace("{seed}", str(one.seed)))
@@ -151,21 +158,25 @@ def _paired_clips(one: Result, other: Result, data_root: str | None) -> pd.DataF
     return clips
 
 
-def _test(clips: pd.DataFrame, metric: str) -> PairedTest:
+def _test(clips: "pd.DataFrame", metric: str) -> "PairedTest":
     """The test of one metric on some of the clips."""
+    from evaluation import intervals
+
     weights = []
     for _, of_seed in clips.groupby("seed", sort=False):
         weights.append(_weights(metric, of_seed.scene_label))
     return intervals.evaluate(clips.assign(difference=clips[metric], weight=np.concatenate(weights)))
 
 
-def _weights(metric: str, labels: pd.Series) -> np.ndarray:
+def _weights(metric: str, labels: "pd.Series") -> np.ndarray:
+    from evaluation.intervals import class_weights
+
     if metric == "accuracy":
-        return intervals.class_weights(labels)
+        return class_weights(labels)
     return np.full(len(labels), 1 / len(labels))
 
 
-def _interval(test: PairedTest) -> list[float] | None:
+def _interval(test: "PairedTest") -> list[float] | None:
     return None if math.isinf(test.low) else [test.low, test.high]
 
 
@@ -173,11 +184,13 @@ def _interval_text(interval: Sequence[float] | None, decimals: int) -> str:
     return " to ".join(f"{end:+.{decimals}f}" for end in interval) if interval else "none"
 
 
-def _verdict(metric: str, test: PairedTest, first: str, second: str) -> str:
+def _verdict(metric: str, test: "PairedTest", first: str, second: str) -> str:
     """One sentence: which system is better, or that the difference is not significant."""
+    from evaluation.intervals import ALPHA
+
     title, _ = METRICS[metric]
     p_locations = f"p = {test.p_locations:.2g} over locations"
-    if test.p_locations > intervals.ALPHA:
+    if test.p_locations > ALPHA:
         few = f"; {test.locations} locations are too few" if math.isinf(test.low) else ""
         return f"{title}: not significant ({p_locations}{few})."
     if not test.significant:
@@ -189,12 +202,15 @@ def _verdict(metric: str, test: PairedTest, first: str, second: str) -> str:
     return f"{title}: {first if first_is_better else second} is significantly better ({p_locations}; {p_seeds})."
 
 
-def _clip_scores(run: Result, reference: pd.DataFrame, root: Path) -> dict[str, np.ndarray]:
+def _clip_scores(run: Result, reference: "pd.DataFrame", root: Path) -> dict[str, np.ndarray]:
     """Accuracy in percent and log loss of every clip of the reference.
 
     Raises:
         InputError: the predictions are for other clips, or do not have the scores of the run.
     """
+    from evaluation import metrics
+    from task1a import predictions as predictions_table
+
     predictions = predictions_table.read(run.run.test_predictions)
     try:
         matched = metrics.match(reference, predictions)

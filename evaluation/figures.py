@@ -6,13 +6,15 @@ marker, too.
 """
 import io
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib import rc_context
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 MARKERS = "osD^vP"
@@ -38,8 +40,7 @@ def intervals(groups: Mapping[str, Sequence[str]], series: Mapping[str, Mapping[
         reference: values drawn as vertical lines, by name.
     """
     rows = [name for names in groups.values() for name in names]
-    with rc_context(_STYLE):
-        figure, axes = _figure(0.9 + len(rows) * (0.2 + 0.1 * len(series)))
+    with _figure(0.9 + len(rows) * (0.2 + 0.1 * len(series))) as (figure, axes):
         starts = np.cumsum([0, *map(len, groups.values())])
         for row in starts[1:-1]:
             axes.axhline(row - 0.5, color=_INK, linewidth=0.6, linestyle=":")
@@ -72,8 +73,7 @@ def heat_map(values: np.ndarray, rows: Sequence[str], columns: Sequence[str], la
 
     Shape: values [rows, columns].
     """
-    with rc_context(_STYLE):
-        figure, axes = _figure(1.0 + 0.26 * len(rows))
+    with _figure(1.0 + 0.26 * len(rows)) as (figure, axes):
         largest = np.nanmax(values) if np.isfinite(values).any() else 1.0
         axes.imshow(values, cmap="cividis_r", aspect="auto", vmin=0, vmax=largest)
         for row, column in np.argwhere(np.isfinite(values)):
@@ -94,8 +94,7 @@ def reliability(bins: Mapping[str, Sequence[Mapping[str, float]]]) -> str:
     Args:
         bins: ``confidence``, ``accuracy`` (in percent) and ``clips`` of every bin, by the name of the series.
     """
-    with rc_context(_STYLE):
-        figure, axes = _figure(3.2)
+    with _figure(3.2) as (figure, axes):
         axes.plot([0, 100], [0, 100], color=_INK, linewidth=0.6, linestyle="--", label="perfectly calibrated")
         for number, (name, points) in enumerate(bins.items()):
             used = [point for point in points if point["clips"]]
@@ -119,8 +118,9 @@ def curves(histories: Mapping[str, np.ndarray], label: str) -> str:
         histories: values of every epoch by the name of the curve; NaN is left out.
         label: label of the axis.
     """
-    with rc_context(_STYLE):
-        figure, axes = _figure(2.6)
+    from matplotlib.ticker import MaxNLocator
+
+    with _figure(2.6) as (figure, axes):
         for number, (name, values) in enumerate(histories.items()):
             if np.isfinite(values).any():
                 axes.plot(np.arange(1, len(values) + 1), values, ("-", "--")[number % 2], linewidth=1,
@@ -141,8 +141,7 @@ def stacks(parts: Mapping[str, Mapping[str, float]], label: str) -> str:
         label: label of the axis.
     """
     names = list(dict.fromkeys(part for bar in parts.values() for part in bar))
-    with rc_context(_STYLE):
-        figure, axes = _figure(0.9 + 0.17 * len(parts))
+    with _figure(0.9 + 0.17 * len(parts)) as (figure, axes):
         left = np.zeros(len(parts))
         for number, name in enumerate(names):
             values = np.array([bar.get(name, 0.0) for bar in parts.values()])
@@ -162,8 +161,7 @@ def spectrogram(samples: np.ndarray, rate: int, title: str) -> str:
 
     Shape: samples [n].
     """
-    with rc_context(_STYLE):
-        figure, axes = _figure(1.7)
+    with _figure(1.7) as (figure, axes):
         axes.specgram(samples + 1e-12, NFFT=1024, noverlap=512, Fs=rate / 1000, cmap="cividis", rasterized=True)
         seconds = len(samples) / rate
         axes.set_xticks(np.linspace(0, seconds * 1000, 6), [f"{value:.0f}" for value in np.linspace(0, seconds, 6)])
@@ -172,12 +170,18 @@ def spectrogram(samples: np.ndarray, rate: int, title: str) -> str:
         return _svg(figure, f"Spectrogram of {title}")
 
 
-def _figure(height: float) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(4.17, height), layout="constrained")
-    return figure, figure.add_subplot()
+@contextmanager
+def _figure(height: float) -> "Iterator[tuple[Figure, Axes]]":
+    """An empty figure of a height in inches, and the style of everything that is drawn within the block."""
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    with rc_context(_STYLE):
+        figure = Figure(figsize=(4.17, height), layout="constrained")
+        yield figure, figure.add_subplot()
 
 
-def _svg(figure: Figure, title: str) -> str:
+def _svg(figure: "Figure", title: str) -> str:
     """The figure as an SVG element with ``title`` as its alternative text, scaled to the width of the page."""
     text = io.StringIO()
     figure.savefig(text, format="svg", transparent=True, dpi=72, metadata={"Date": None, "Creator": None})

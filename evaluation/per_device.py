@@ -7,12 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from evaluation import markdown
-from evaluation.metrics import EPS, evaluate
-from task1a import predictions
-from task1a.data.tau_layout import is_demo, read_development
 from task1a.errors import CommandParser, run_command
 from task1a.files import write_json
 
@@ -67,6 +62,8 @@ def summary(results: Mapping[str, Any]) -> str:
 
 def notes(results: Mapping[str, Any]) -> list[str]:
     """What belongs below the scores: calibration, clipping, and clips with probability 0."""
+    from evaluation.metrics import EPS
+
     lines = [f"expected calibration error {results['calibration']['expected_calibration_error']:.1f} %",
              f"log loss with probabilities clipped to [{EPS:.2g}, 1 - {EPS:.2g}]"]
     zeros = results["probability_0"]
@@ -86,6 +83,8 @@ def _summary_rows(results: Mapping[str, Any]) -> list[list[str]]:
 
 def _csv(results: Mapping[str, Any]) -> str:
     """The scores by device, unrounded, one column per end of an interval."""
+    import pandas as pd
+
     rows = []
     for name, score, intervals in _by_device(results):
         row: dict[str, Any] = {"device": name}
@@ -124,6 +123,10 @@ def main(argv: Sequence[str] | None = None) -> int:
                         help="text: the table of the baseline (default); markdown and csv: the scores by device")
     parser.add_argument("--json", metavar="FILE", type=Path, help="also write all scores to FILE")
     arguments = parser.parse_args(argv)
+
+    from evaluation.metrics import evaluate
+    from task1a import predictions
+    from task1a.data.tau_layout import is_demo, read_development
 
     clips = read_development(arguments.data_root)
     reference = clips[clips.split == "test"]

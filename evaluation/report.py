@@ -13,13 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import numpy as np
-import pandas as pd
 
 from evaluation import figures, table_file
-from evaluation.intervals import spread
-from evaluation.metrics import EPS
 from evaluation.per_device import DEMO_NOTE, interval_text
 from evaluation.results import METRICS
 from task1a.challenge import size_verdict
@@ -84,6 +80,8 @@ def write(runs: Sequence[Run], path: Path) -> None:
     Raises:
         InputError: a run has not been evaluated, or runs were tested on different data sets.
     """
+    import jinja2
+
     names = list(map(str, runs))
     if len(set(names)) < len(names):
         names = [run.folder.as_posix() for run in runs]
@@ -170,6 +168,8 @@ def _scores(results: Mapping[str, Mapping[str, Any]], training_devices: Collecti
 
 def _over_seeds(runs: Sequence[Run], results: Mapping[str, Mapping[str, Any]]) -> str:
     """Mean and standard deviation of the overall scores of each system with several runs."""
+    from evaluation.intervals import spread
+
     scores: dict[str, list[Mapping[str, float]]] = {}
     for run, record in zip(runs, results.values(), strict=True):
         scores.setdefault(run.config.system, []).append(record["overall"])
@@ -239,6 +239,8 @@ def _calibration(record: Mapping[str, Any]) -> Section:
 
 def _training(run: Run) -> Section:
     """Learning curves of training and compression."""
+    import pandas as pd
+
     section = Section("Learning curves")
     for stage, path in (("training", run.history), ("compression", run.compress_history)):
         if not path.is_file():
@@ -290,6 +292,8 @@ def _size(run: Run) -> Section:
 
 def _clips(run: Run, record: Mapping[str, Any], players: int) -> Section:
     """The clips with the highest loss; the first ones with spectrogram and player if their recordings are there."""
+    from evaluation.metrics import EPS
+
     zeros = record["probability_0"]
     section = Section("Clips with the highest loss", text=(
         f"Probabilities are clipped to [{EPS:.2g}, 1 - {EPS:.2g}] in the log loss. Clips with probability 0 for their "

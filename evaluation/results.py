@@ -13,7 +13,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from task1a import predictions
 from task1a.challenge import clip_key
 from task1a.config import Config
 from task1a.errors import InputError
@@ -168,6 +167,8 @@ def read_result(run: Run) -> Result:
 
     names = None
     if run.test_predictions.is_file():
+        from task1a import predictions
+
         names = left_out | set(predictions.read(run.test_predictions).filename.map(clip_key))
     settings = recipe(run.config) if run.config_file.is_file() else {}
     return Result(run, system, seed, data_name, demo, labels, scores, left_out, clips + len(left_out), names,

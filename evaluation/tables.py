@@ -16,10 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from evaluation import compare, markdown
-from evaluation.intervals import spread
 from evaluation.per_device import DEMO_NOTE
 from evaluation.results import POLICIES, Result, changes, read_results, recipe, test_splits, validate
 from evaluation.table_file import SYSTEMS, Table, read_table
@@ -55,6 +52,8 @@ def evaluate(table: Table, runs: Path) -> Results:
         InputError: the folder does not exist or has no finished run of any row, a record is damaged, or the runs cannot
             share a table (:func:`evaluation.results.validate`).
     """
+    from evaluation.intervals import spread
+
     if not runs.is_dir():
         raise InputError(f"{runs}: no such folder; give the folder of the runs with --runs")
     by_system: dict[str, list[Result]] = {}
@@ -114,6 +113,8 @@ def format_latex(results: Results) -> str:
 
 def format_csv(results: Results) -> str:
     """The table as comma-separated values, one line per row; missing values are empty."""
+    import pandas as pd
+
     lines = []
     for row, ours in zip(results.table.rows, results.ours, strict=True):
         line = {"table": results.table.name, "label": row.label, "system": row.system, "data": results.data,

@@ -8,8 +8,6 @@ import re
 from collections.abc import Iterator, Sequence
 from itertools import chain, islice
 
-import numpy as np
-
 from submission.findings import Finding
 from submission.rules import Rules
 from task1a.challenge import CLIP_FOLDER, KEY_COLUMNS, SUM_TOLERANCE
@@ -30,7 +28,7 @@ _NUMBER_CHARACTERS = re.compile(r"[0-9.eE+\-\t]*")
 
 def max_bytes(rules: Rules) -> int:
     """Maximum size of an output that is checked."""
-    return _ROW_BYTES * (len(rules.files) + _EXTRA_ROWS)
+    return _ROW_BYTES * (rules.clips + _EXTRA_ROWS)
 
 
 def check(data: bytes, file: str, rules: Rules) -> tuple[tuple[str, ...], list[Finding]]:
@@ -44,9 +42,9 @@ def check(data: bytes, file: str, rules: Rules) -> tuple[tuple[str, ...], list[F
     Returns:
         The labels of its columns (empty if the header is wrong), and the findings.
     """
-    rows_expected = f"a row for each of {len(rules.files):,} files"
+    rows_expected = f"a row for each of {rules.clips:,} files"
     count = data.count(b"\n")
-    if count > len(rules.files) + _EXTRA_ROWS or len(data) > max_bytes(rules):
+    if count > rules.clips + _EXTRA_ROWS or len(data) > max_bytes(rules):
         return (), [Finding("error", file, "", f"{count:,} lines, {len(data):,} bytes", rows_expected)]
     findings = []
     if b"\r" in data:
@@ -104,6 +102,8 @@ def _check_rows(lines: Sequence[bytes], file: str, labels: Sequence[str]) -> Ite
 
 def _all_right(lines: Sequence[bytes], labels: Sequence[str]) -> bool:
     """Whether all rows of a block are valid, at least as strictly as by :func:`_check_row`."""
+    import numpy as np
+
     try:
         rows = [line.decode("ascii").split("\t") for line in lines]
     except UnicodeDecodeError:
@@ -176,10 +176,11 @@ def _check_clips(lines: Sequence[bytes], file: str, rules: Rules) -> Iterator[Fi
             yield Finding("error", file, f"line {line}", f"{shown(filename)} again", f"it on line {first[key]} only")
         else:
             first[key] = line
-    expected = set(rules.files)
+    files = rules.files
+    expected = set(files)
     extra, missing = len(first.keys() - expected), len(expected - first.keys())
     # rows with a wrong name are reported already, and may be meant for the missing clips
     if extra or missing > nameless:
         yield Finding("not_submittable", file, "",
                       f"{len(first):,} files, {extra:,} of them not of the evaluation set, {missing:,} of it missing",
-                      f"the {len(expected):,} files {rules.files[0]} to {rules.files[-1]}")
+                      f"the {len(files):,} files {files[0]} to {files[-1]}")

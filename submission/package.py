@@ -23,8 +23,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import jinja2
-
 from submission import authors as authors_file
 from submission import blocks, meta_yaml, report
 from submission.findings import Finding, of_level, tell
@@ -39,7 +37,6 @@ from submission.rules import (
     edition,
 )
 from submission.validate import validate
-from task1a import predictions
 from task1a.errors import CommandParser, InputError, run_command
 from task1a.files import remove, replacing, write_text
 from task1a.run import Run
@@ -91,6 +88,8 @@ def package(runs: Sequence[Path], authors: Path | None, out: Path, rules: Rules 
     Raises:
         InputError: a run is incomplete, the authors' file has problems (one line each), or the report is no PDF.
     """
+    from task1a import predictions
+
     out, runs = Path(out), [Path(run) for run in runs]
     clear(out)
     if not 1 <= len(runs) <= rules.systems:
@@ -189,6 +188,8 @@ def _check_pdf(path: Path) -> None:
 
 def _system(label: str, system: Path, given: Mapping[str, Any], rules: Rules) -> _System:
     """Read the run of a system, or its runs of all splits, and fill in the metadata and the draft of the report."""
+    import jinja2
+
     runs, outputs, records = rules.runs_of(system), [], []
     if len(set(runs)) < len(runs):
         raise InputError(f"{system}: a system of {rules.name} is a run for each of {', '.join(rules.splits)}; write "

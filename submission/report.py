@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import yaml
 
 from submission.meta_yaml import Records, results
@@ -37,6 +36,8 @@ def draft(meta: Mapping[str, Any], records: Sequence[Records], rules: Rules) -> 
     Raises:
         KeyError, jinja2.UndefinedError: a record lacks an entry.
     """
+    import jinja2
+
     last = records[-1]
     runs = {}
     for block, record in results(records, rules).items():

@@ -46,8 +46,8 @@ class Rules:
 
     year: int
     name: str
-    files: tuple[str, ...]
-    """names of the clips of the evaluation set, without folder"""
+    clips: int
+    """number of clips of the evaluation set"""
     clip_seconds: float
     """length of a clip"""
     task: str
@@ -68,6 +68,11 @@ class Rules:
     """recording devices of the development set's test split"""
     systems: int = 4
     """maximum number of systems of a team"""
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """Names of the clips of the evaluation set, without folder."""
+        return tuple(f"{index}.wav" for index in range(self.clips))
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -112,7 +117,7 @@ _BYTES = Limit("system.complexity.total_model_size", 128_000, "bytes")
 TASK1A_2021 = Rules(
     year=2021,
     name="DCASE 2021 Task 1A",
-    files=tuple(f"{index}.wav" for index in range(7_920)),
+    clips=7_920,
     clip_seconds=10.0,
     task="task1a",
     above=(None, FOLDER),
@@ -123,7 +128,7 @@ TASK1A_2021 = Rules(
 TASK1_2022 = Rules(
     year=2022,
     name="DCASE 2022 Task 1",
-    files=tuple(f"{index}.wav" for index in range(118_800)),
+    clips=118_800,
     clip_seconds=1.0,
     task="task1",
     above=(FOLDER,),
@@ -136,7 +141,7 @@ TASK1_2024 = replace(
     TASK1_2023,
     year=2024,
     name="DCASE 2024 Task 1",
-    files=tuple(f"{index}.wav" for index in range(135_730)),
+    clips=135_730,
     splits=("split_5", "split_10", "split_25", "split_50", "split_100"),
 )
 
@@ -144,7 +149,7 @@ TASK1_2025 = replace(
     TASK1_2023,
     year=2025,
     name="DCASE 2025 Task 1",
-    files=tuple(f"{index}.wav" for index in range(178_930)),
+    clips=178_930,
     device_models=True,
 )
 

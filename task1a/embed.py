@@ -11,43 +11,37 @@ ResNorm is frequency-wise.
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from sklearn.linear_model import LogisticRegression
-from sklearn.manifold import TSNE
-from sklearn.model_selection import StratifiedGroupKFold, cross_val_score
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
-from torch import Tensor, nn
 
 from evaluation.per_device import DEMO_NOTE
-from task1a import model_file
-from task1a.data.dataset import Dataset
-from task1a.data.tau_layout import is_demo
 from task1a.errors import CommandParser, InputError, run_command
-from task1a.features.cache import FeatureCache
 from task1a.files import replacing, write_json
-from task1a.predict import ReadClips
 from task1a.run import Run
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from task1a.predict import ReadClips
 
 AXES = {"frequency-wise": (1, 3), "channel-wise": (2, 3)}
 """axes of [N, C, F, T] over which each kind of statistics is computed"""
 FOLDS = 5
 
 
-def statistics(x: Tensor, over: tuple[int, int]) -> Tensor:
+def statistics(x: "Tensor", over: tuple[int, int]) -> "Tensor":
     """Mean and standard deviation of features over two axes.
 
     Shape: [N, C, F, T] -> [N, 2 F] over (1, 3), [N, 2 C] over (2, 3): the means, then the standard deviations.
     """
+    import torch
+
     variance, mean = torch.var_mean(x, dim=over, correction=0)
     return torch.cat([mean, variance.sqrt()], dim=1)
 
 
-@torch.no_grad()
-def layer_statistics(model: nn.Module, layer: nn.Module, read: ReadClips, clips: int,
+def layer_statistics(model: "nn.Module", layer: "nn.Module", read: "ReadClips", clips: int,
                      batch_size: int = 64) -> dict[str, np.ndarray]:
     """Frequency-wise and channel-wise statistics of a layer's output.
 
@@ -61,15 +55,18 @@ def layer_statistics(model: nn.Module, layer: nn.Module, read: ReadClips, clips:
     Returns:
         [clips, 2 F] and [clips, 2 C], by the names of :data:`AXES`.
     """
+    import torch
+
     collected: dict[str, list[Tensor]] = {name: [] for name in AXES}
 
-    def collect(_: nn.Module, inputs: Any, output: Tensor) -> None:
+    def collect(_: "nn.Module", inputs: Any, output: "Tensor") -> None:
         for name, over in AXES.items():
             collected[name].append(statistics(output, over))
 
     hook = layer.register_forward_hook(collect)
-    for start in range(0, clips, batch_size):
-        model(torch.from_numpy(read(np.arange(start, min(start + batch_size, clips)))).unsqueeze(1))
+    with torch.no_grad():
+        for start in range(0, clips, batch_size):
+            model(torch.from_numpy(read(np.arange(start, min(start + batch_size, clips)))).unsqueeze(1))
     hook.remove()
     return {name: torch.cat(parts).numpy() for name, parts in collected.items()}
 
@@ -89,6 +86,11 @@ def probe(features: np.ndarray, devices: Sequence[str], locations: Sequence[str]
     Raises:
         InputError: there are fewer than :data:`FOLDS` locations, or only one device.
     """
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import StratifiedGroupKFold, cross_val_score
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
     devices, locations = np.asarray(devices), np.asarray(locations)
     if len(set(locations)) < FOLDS or len(set(devices)) < 2:
         raise InputError(f"{len(set(locations))} locations and {len(set(devices))} devices are too few to tell devices "
@@ -103,6 +105,9 @@ def probe(features: np.ndarray, devices: Sequence[str], locations: Sequence[str]
 
 def embed(features: np.ndarray, seed: int = 0) -> np.ndarray:
     """t-SNE of standardised features: [clips, dimensions] -> [clips, 2]."""
+    from sklearn.manifold import TSNE
+    from sklearn.preprocessing import StandardScaler
+
     scaled = StandardScaler().fit_transform(features)
     return TSNE(perplexity=min(30, (len(features) - 1) / 3), init="pca", random_state=seed).fit_transform(scaled)
 
@@ -143,6 +148,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     root = arguments.data_root or (Path(config.data.root) if config.data.root else None)
     if root is None:
         raise InputError(f"{run.config_file}: names no development set; give its folder with --data-root DIR")
+
+    from torch import nn
+
+    from task1a import model_file
+    from task1a.data.dataset import Dataset
+    from task1a.data.tau_layout import is_demo
+    from task1a.features.cache import FeatureCache
+
     model, spec = model_file.load(run.vanilla)
     stages = getattr(getattr(model, "network", model), "stages", None)
     if not isinstance(stages, nn.ModuleList) or len(stages) < arguments.stage:

@@ -203,9 +203,6 @@ def train_inputs(session: Session) -> Inputs:
 
 def train(session: Session, inputs: Inputs) -> list[Path]:
     """Train the vanilla model, resume its training, or copy it from another run with the same inputs."""
-    from task1a.environment import environment
-    from task1a.training.train import train as train_model
-
     run = session.run
     if rank() == 0:
         _clear_results(run, run.vanilla, run.packed, run.packed_xz)
@@ -213,6 +210,9 @@ def train(session: Session, inputs: Inputs) -> list[Path]:
     if same:
         session.say(f"{same.folder} has the same training; its model is copied")
     else:
+        from task1a.environment import environment
+        from task1a.training.train import train as train_model
+
         if rank() == 0:
             write_json(run.environment, environment(session.device))
         initial = _initial_model(run) if run.config.training.init_from else None

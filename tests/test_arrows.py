@@ -1,5 +1,6 @@
-"""Which module may import which: the arrows between the rooms of the project, as a table."""
+"""Which module may import which: the arrows between the rooms of the project, as a table; and what commands import."""
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -101,9 +102,30 @@ def test_the_table_has_no_circles():
         above(name, ())
 
 
-@pytest.mark.parametrize("command", [
-    "task1a.predict", "task1a.runner", "task1a.sweep", "task1a.data.download", "evaluation.per_device",
-    "evaluation.tables", "submission.package", "submission.validate", "submission.check"])
-def test_commands_start_without_torch(command):
-    code = f"import sys, {command}; sys.exit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY).returncode == 0
+def commands() -> list[list[str]]:
+    """The arguments of Python that start each of the commands."""
+    found = [["task1a.py"]]
+    for path in FILES:
+        if '__name__ == "__main__"' in path.read_text(encoding="utf-8"):
+            module = ".".join(path.relative_to(REPOSITORY).with_suffix("").parts)
+            found.append(["-m", module.removesuffix(".__main__")])
+    return found
+
+
+@pytest.mark.parametrize("command", commands(), ids=" ".join)
+def test_commands_answer_help_without_heavy_libraries(command):
+    heavy = {"torch", "pandas", "scipy", "sklearn", "matplotlib", "dcase_util", "sed_eval", "onnxruntime", "ray"}
+    if command[-1] == "task1a.predict":
+        heavy -= {"pandas"}
+    shown = subprocess.run([sys.executable, "-X", "importtime", *command, "--help"], cwd=REPOSITORY, text=True,
+                           capture_output=True, check=True)
+    assert shown.stdout.startswith("usage: ")
+    assert not heavy & set(re.findall(r"\| +(\w+)$", shown.stderr, re.MULTILINE))
+
+
+@pytest.mark.parametrize("command", ["task1a.complexity nowhere.pt", "task1a.export nowhere.safetensors x.onnx"])
+def test_a_model_that_does_not_exist_is_told_without_torch(command):
+    told = subprocess.run([sys.executable, "-X", "importtime", "-m", *command.split()], cwd=REPOSITORY, text=True,
+                          capture_output=True)
+    assert told.returncode == 2 and "error: nowhere" in told.stderr and "no such model file" in told.stderr
+    assert not re.search(r"\| +torch$", told.stderr, re.MULTILINE)

@@ -15,13 +15,12 @@ organisers' tool divides by 1,024.
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from task1a.challenge import LIMIT_BYTES, WARN_ABOVE_BYTES
-from task1a.complexity.model_files import stored_tensors
-from task1a.complexity.tensors import TensorSize
-from task1a.model_file import stated_spec
-from task1a.safetensors_file import printable
+
+if TYPE_CHECKING:
+    from task1a.complexity.tensors import TensorSize
 
 LIMIT_POLICY = "dcase2021"
 
@@ -38,8 +37,12 @@ def measure(paths: Sequence[Path], passes: Sequence[int] | None = None, alternat
     Multiply-accumulates, trainable parameters and the shape of the input are None for files of other origin.
 
     Raises:
-        InputError: a file cannot be counted (:func:`stored_tensors`).
+        InputError: a file cannot be counted (:func:`task1a.complexity.model_files.stored_tensors`).
     """
+    from task1a.complexity.model_files import stored_tensors
+    from task1a.model_file import stated_spec
+    from task1a.safetensors_file import printable
+
     if alternatives:
         each = [measure([path], [times]) for path, times in zip(paths, passes or [1] * len(paths), strict=True)]
         return max(each, key=lambda counted: counted["policies"][LIMIT_POLICY]["bytes"])
@@ -78,7 +81,7 @@ def measure(paths: Sequence[Path], passes: Sequence[int] | None = None, alternat
     }
 
 
-def totals(tensors: Sequence[TensorSize]) -> dict[str, float]:
+def totals(tensors: "Sequence[TensorSize]") -> dict[str, float]:
     """Number of values (``parameters``) and of ``non_zero`` values, and size in ``bytes``, ``kB`` and ``KiB``."""
     size = sum(tensor.bytes for tensor in tensors)
     return {"parameters": sum(tensor.values for tensor in tensors),
@@ -86,7 +89,7 @@ def totals(tensors: Sequence[TensorSize]) -> dict[str, float]:
             "bytes": size, "kB": size / 1000, "KiB": size / 1024}
 
 
-def _by_bits(tensors: Sequence[TensorSize]) -> dict[str, Any]:
+def _by_bits(tensors: "Sequence[TensorSize]") -> dict[str, Any]:
     """Totals of all tensors, and those of each bit width under ``by_bits``."""
     widths = sorted({tensor.bits for tensor in tensors})
     return {**totals(tensors), "by_bits": {

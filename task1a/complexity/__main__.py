@@ -10,7 +10,7 @@ from typing import Any
 
 from task1a.challenge import size_verdict
 from task1a.complexity import measure
-from task1a.errors import CommandParser, run_command
+from task1a.errors import CommandParser, InputError, run_command
 
 _TENSOR_ROW = "  {:<16} {:>8} {:>10} {:>10} {:>10}"
 _TOTAL_ROW = "{:<12} {:>12} {:>12} {:>12} {:>12} {:>12}"
@@ -53,7 +53,11 @@ def format_report(complexity: Mapping[str, Any]) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Print the size of a model; returns 1 if it is over the limit."""
+    """Print the size of a model; returns 1 if it is over the limit.
+
+    Raises:
+        InputError: a file is missing or cannot be counted.
+    """
     parser = CommandParser(prog="python -m task1a.complexity", description="Size of a model as the challenge counts "
                            "it, compared with the limit.")
     parser.add_argument("models", metavar="MODEL", type=Path, nargs="+", help="model file: .safetensors, as in the "
@@ -61,6 +65,9 @@ def main(argv: Sequence[str] | None = None) -> int:
                         "several files are an ensemble")
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
     arguments = parser.parse_args(argv)
+    for path in arguments.models:
+        if not path.is_file():
+            raise InputError(f"{path}: no such model file")
     complexity = measure(arguments.models)
     print(json.dumps(complexity, indent=1) if arguments.json else format_report(complexity), end="")
     return 0 if complexity["within_limit"] else 1

@@ -11,23 +11,20 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
-from tqdm import tqdm
 
-from evaluation import metrics
-from task1a import complexity, model_file
-from task1a.data.dataset import Dataset
+from task1a import complexity
 from task1a.errors import CommandParser, FallsShort, InputError, run_command
-from task1a.export import check, graph
-from task1a.export.activations import quantize_activations
 from task1a.export.measure import measure
-from task1a.features.log_mel import stored_log_mel
 from task1a.files import copy, digest
-from task1a.model_file import ModelSpec
-from task1a.predict import recordings
 from task1a.run import Run
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from task1a.model_file import ModelSpec
 
 _ROW = "{:<24} {:>12} {:>12} {:>10} {:>10} {:>12}"
 
@@ -40,6 +37,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         FallsShort: the ONNX model does not predict what the model file predicts; it is not written.
     """
     arguments = _arguments(argv)
+
+    from task1a import model_file
+    from task1a.export import check, graph
+    from task1a.export.activations import quantize_activations
+    from task1a.features.log_mel import stored_log_mel
+    from task1a.predict import recordings
+
     network, spec = model_file.load(arguments.model)
     read = partial(check.read_waveform, features=spec.features)
     test_clips, paths, where = None, [], "clips of noise"
@@ -95,7 +99,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     """Parse the command line.
 
     Raises:
-        InputError: arguments are wrong or contradict each other, or a package is missing.
+        InputError: arguments are wrong or contradict each other, or the model or a package is missing.
     """
     parser = CommandParser(prog="python -m task1a.export", description="Write a model file as an ONNX model.")
     parser.add_argument("model", metavar="MODEL", type=Path, help="model file, e.g. RUN/compress/packed.safetensors")
@@ -124,15 +128,19 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     for package in ("onnx", "onnxscript", "onnxruntime"):
         if importlib.util.find_spec(package) is None:
             raise InputError(f"the package {package} is needed to export: pip install -e '.[export]'")
+    if not arguments.model.is_file():
+        raise InputError(f"{arguments.model}: no such model file")
     return arguments
 
 
-def _clips(run: Run, spec: ModelSpec, split: str) -> pd.DataFrame:
+def _clips(run: Run, spec: "ModelSpec", split: str) -> "pd.DataFrame":
     """The readable clips of a split of a run.
 
     Raises:
         InputError: the run has other features or labels than the model, or its data set is missing.
     """
+    from task1a.data.dataset import Dataset
+
     if run.config.features != spec.features or tuple(run.read("data")["labels"]) != spec.labels:
         raise InputError(f"{run.folder}: has other features or labels than the model; give the run that made it")
     clips = Dataset(run.data_root).split(split)
@@ -147,11 +155,15 @@ def _some(names: Sequence[str], number: int) -> list[str]:
 
 
 def _read_all(paths: Sequence[Path], read: partial) -> Iterator[np.ndarray]:
+    from tqdm import tqdm
+
     for path in tqdm(paths, unit=" clips", disable=len(paths) < 2 or not sys.stderr.isatty()):
         yield read(path)
 
 
-def _scores(clips: pd.DataFrame, probabilities: np.ndarray, spec: ModelSpec) -> str:
+def _scores(clips: "pd.DataFrame", probabilities: np.ndarray, spec: "ModelSpec") -> str:
+    from evaluation import metrics
+
     decided = [spec.labels[index] for index in probabilities.argmax(axis=1)]
     accuracy = metrics.accuracy(clips.scene_label, decided)
     return f"accuracy {accuracy:.1f}%  log loss {metrics.log_loss(clips.scene_label, probabilities, spec.labels):.3f}"
@@ -161,13 +173,15 @@ def _sizes(model: Path, files: dict[str, Path], from_waveform: bool) -> str:
     """Size, operators, latency and memory of the model file and of its ONNX models, as a table."""
     import onnx
 
+    from task1a.export.graph import FEATURES
+
     stored = complexity.measure([model])
     in_float = 4 * stored["policies"][complexity.LIMIT_POLICY]["parameters"]
     lines, of_features = [_ROW.format("", "on disk", "non-zero", "operators", "latency", "peak memory")], 0
     for name, path in {"torch": model, **files}.items():
         tensors = complexity.measure([path])["tensors"]
         counted = sum(tensor["bytes"] for tensor in tensors)
-        of_features = sum(tensor["bytes"] for tensor in tensors if tensor["name"].startswith(graph.FEATURES))
+        of_features = sum(tensor["bytes"] for tensor in tensors if tensor["name"].startswith(FEATURES))
         operators = f"{len(onnx.load(path).graph.node):,}" if path != model else ""
         measured = measure(path, from_waveform)
         lines.append(_ROW.format(

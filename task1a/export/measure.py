@@ -1,16 +1,18 @@
-"""Latency and memory of a model in a process of its own: ``python -m task1a.export.measure MODEL [waveform]``.
+"""Latency and memory of a model in a process of its own: ``python -m task1a.export.measure MODEL [--waveform]``.
 
-A model file runs in torch, from log-mel energies or from a ``waveform``; an ONNX model runs in onnxruntime, and torch
-is not loaded. Prints JSON.
+A model file runs in torch, from log-mel energies or from a waveform; an ONNX model runs in onnxruntime, and torch is
+not loaded. Prints JSON.
 """
 import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
+
+from task1a.errors import CommandParser, run_command
 
 ROUNDS = 20
 
@@ -21,7 +23,7 @@ def measure(model: Path, from_waveform: bool) -> dict[str, float]:
     Returns:
         ``milliseconds`` of processor time per clip, and ``peak_bytes``, the most memory that the process had.
     """
-    command = [sys.executable, "-m", __name__, str(model), *(["waveform"] if from_waveform else [])]
+    command = [sys.executable, "-m", __name__, str(model), *(["--waveform"] if from_waveform else [])]
     finished = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", check=True)
     return json.loads(finished.stdout)
 
@@ -67,10 +69,14 @@ def _peak_bytes() -> int:
     return getattr(memory, "peak_wset", memory.rss)  # macOS: the present memory
 
 
-def main() -> None:
-    """Run the model that the command line names, and print the result."""
-    path = Path(sys.argv[1])
-    run = _onnx(path) if path.suffix == ".onnx" else _torch(path, "waveform" in sys.argv[2:])
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a model, and print what was measured; returns 0."""
+    parser = CommandParser(prog="python -m task1a.export.measure", description="Latency and memory of a model.")
+    parser.add_argument("model", metavar="MODEL", type=Path, help="model file, or ONNX model")
+    parser.add_argument("--waveform", action="store_true", help="a model file computes the features, too")
+    arguments = parser.parse_args(argv)
+    path = arguments.model
+    run = _onnx(path) if path.suffix == ".onnx" else _torch(path, arguments.waveform)
     for _ in range(3):
         run()
     started = time.process_time()
@@ -78,7 +84,8 @@ def main() -> None:
         run()
     milliseconds = 1000 * (time.process_time() - started) / ROUNDS
     print(json.dumps({"milliseconds": milliseconds, "peak_bytes": _peak_bytes()}))
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_command(main))

@@ -47,9 +47,13 @@ class LogMel:
             block = padded[start:start + (_BLOCK - 1) * hop + n_fft]
             spectrum = torch.stft(block, n_fft, hop, self.features.window, self.window, center=False,
                                   return_complex=True)
-            power = (spectrum.real.square() + spectrum.imag.square()).contiguous()  # the product reads rows
+            squares = torch.view_as_real(spectrum).square_()
+            power = torch.empty(spectrum.shape)  # contiguous, unlike the spectrum: the product reads rows
+            torch.add(squares[..., 0], squares[..., 1], out=power)
             mel.append(self.filters @ power.numpy())
-        return np.log(np.concatenate(mel, axis=1) + np.float32(self.features.log_floor))
+        energies = np.concatenate(mel, axis=1)
+        energies += np.float32(self.features.log_floor)
+        return np.log(energies, out=energies)
 
 
 _log_mel = functools.lru_cache(maxsize=4)(LogMel)

@@ -176,7 +176,7 @@ def rendered(monkeypatch):
 @pytest.fixture(scope="session")
 def small_rules():
     """The rules with an evaluation set of twelve clips."""
-    return dataclasses.replace(TASK1A_2021, files=TASK1A_2021.files[:12])
+    return dataclasses.replace(TASK1A_2021, clips=12)
 
 
 @pytest.fixture(scope="session")

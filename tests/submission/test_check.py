@@ -90,7 +90,7 @@ def test_a_package_that_is_not_what_the_run_predicted(tmp_path, make_run, author
 
 
 def test_2025_shows_both_results(tmp_path, make_device_run, authors_2025, pdf, rendered, monkeypatch, capsys):
-    monkeypatch.setitem(check.EDITIONS, "2025", replace(check.EDITIONS["2025"], files=("0.wav",)))
+    monkeypatch.setitem(check.EDITIONS, "2025", replace(check.EDITIONS["2025"], clips=1))
     run = make_device_run(tmp_path, clips=1)
     arguments = ["--authors", authors_2025, "--report", pdf, "--edition", "2025"]
     status, text = said(capsys, run, *arguments)

@@ -28,7 +28,7 @@ def files_below(folder):
 
 
 def small(rules, clips=12):
-    return dataclasses.replace(rules, files=rules.files[:clips])
+    return dataclasses.replace(rules, clips=clips)
 
 
 def short_clips(config):

@@ -233,12 +233,6 @@ def test_a_run_waits_for_another_process_that_works_on_it():
     child.communicate()
 
 
-def test_help_needs_no_torch():
-    shown = subprocess.run([sys.executable, "-X", "importtime", "-m", "task1a.sweep", "--help"], cwd=PROJECT, text=True,
-                           capture_output=True, check=True)
-    assert "--gpus-per-run" in shown.stdout and not re.search(r"\| +torch$", shown.stderr, re.MULTILINE)
-
-
 @pytest.mark.skipif(os.name == "nt", reason="SIGKILL")
 def test_real_runs_whose_driver_is_killed_and_a_sweep_that_starts_none(toys, toy_system, toy_data, capsys, monkeypatch):
     """Two that share their training and one over the size limit, two at once."""

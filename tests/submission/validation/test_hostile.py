@@ -301,7 +301,7 @@ import dataclasses, json, sys, time
 from pathlib import Path
 from submission.rules import TASK1A_2021
 from submission.validate import validate
-rules, told = dataclasses.replace(TASK1A_2021, files=TASK1A_2021.files[:12]), {}
+rules, told = dataclasses.replace(TASK1A_2021, clips=12), {}
 for path in sorted(Path(sys.argv[1]).iterdir()):
     started = time.process_time()
     findings = validate(path, rules)
