@@ -87,7 +87,7 @@ def serve(pipe: Connection, system: str, name: str, batch_size: int, threads: in
     """Train a network, one step for each message, and send the time; at the end, the peak memory and the operators."""
     torch.set_num_threads(threads)
     if name == "plain":
-        _make_plain()
+        make_plain()
     else:
         keep_freed_memory()
     settings = config.load(SYSTEMS / f"{system}.yaml")
@@ -124,7 +124,7 @@ def serve(pipe: Connection, system: str, name: str, batch_size: int, threads: in
     pipe.send((peak, _operators(step)))
 
 
-def _make_plain() -> None:
+def make_plain() -> None:
     """Replace what this project has written for speed by torch's modules and the equations of the papers."""
     def residual_norm(x: torch.Tensor, shortcut: float, eps: float) -> torch.Tensor:
         mean = x.mean(dim=(1, 3), keepdim=True)

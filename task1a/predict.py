@@ -77,8 +77,7 @@ def predict(path: Path, filenames: Sequence[str], read: ReadClips, batch_size: i
     from task1a import model_file
 
     keep_freed_memory()
-    model, spec = model_file.load(path)
-    model.to(device)
+    model, spec = model_file.load_for_inference(path, device)
     shifted = []
     for number in range(time_rolls):
         frames = round(number * spec.features.frames / time_rolls)
@@ -122,8 +121,7 @@ class Predictor:
         from task1a import model_file
 
         self.device = torch.device(device_of(device))
-        model, self.spec = model_file.load(path)
-        self.model = model.to(self.device).eval()
+        self.model, self.spec = model_file.load_for_inference(path, self.device)
 
     def predict(self, samples: np.ndarray, rate: int) -> Prediction:
         """Predict the scene of samples: the mean over their windows.
