@@ -81,7 +81,7 @@ def stored(settings: config.Config, folder: Path) -> Path:
         return folder / "model.safetensors"
     packing = Packing(settings.compression.weight_scales, settings.compression.fold_batch_norms)
     model, spec = prepared(folder / "model.safetensors", packing)
-    prune_to(model, settings.compression.ratio, settings.compression.scope)
+    prune_to(model, settings.compression.ratio, "layer")  # the smallest of all random weights would be whole layers
     model_file.save(folder / "packed.safetensors", packed.pack(model, packing), spec)
     return folder / "packed.safetensors"
 
