@@ -10,7 +10,6 @@ those of the inputs of an operator, and the bandwidth is compared with that of c
 """
 import copy
 import multiprocessing
-import os
 import resource
 import sys
 import time
@@ -52,9 +51,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         processes = {}
         for name in ("plain", "task1a"):
             ours, theirs = multiprocessing.Pipe()
-            os.environ.pop("THP_MEM_ALLOC_ENABLE", None)
-            if name == "task1a":
-                keep_freed_memory()  # a part of it is in the environment that the process inherits
             multiprocessing.get_context("spawn").Process(
                 target=serve, args=(theirs, system, name, arguments.batch_size, arguments.threads, arguments.distil),
                 daemon=True).start()
