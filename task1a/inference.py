@@ -47,8 +47,8 @@ class DeviceModels(nn.Module):
             raise InputError(f"{path}: no such model file, and no folder with {GENERAL}.safetensors")
         # "of_" because a ModuleDict reserves the names of its methods
         self.model = nn.ModuleDict()
-        specs = []
-        for name, file in zip(names, files, strict=True):
+        self.files, specs = dict(zip(names, files, strict=True)), []
+        for name, file in self.files.items():
             self.model[f"of_{name}"], spec = model_file.load_stored(file)
             specs.append(spec)
         self.features, self.labels = specs[0].features, specs[0].labels
@@ -114,17 +114,18 @@ def predict(file_paths: Sequence[str], device_ids: Sequence[str], model_file_pat
         InputError: as :func:`load_model` and :func:`load_inputs`.
     """
     device = torch.device("cuda" if use_cuda and torch.cuda.is_available() else "cpu")
-    model = load_model(model_file_path).to(device)
+    model = load_model(model_file_path)
+    networks = {name: model_file.load_for_inference(file, device)[0] for name, file in model.files.items()}
     logits: list[Tensor] = []
     for start in range(0, len(file_paths), _BLOCK):
         devices = np.array(device_ids[start:start + _BLOCK], dtype=object)
         inputs = torch.cat(load_inputs(file_paths[start:start + _BLOCK], devices, model))
         outputs = torch.empty(len(inputs), len(model.labels))
         for name in sorted(set(devices)):
-            network, rows = get_model_for_device(model, name), np.flatnonzero(devices == name)
+            network, rows = networks.get(name, networks[GENERAL]), np.flatnonzero(devices == name)
             for first in range(0, len(rows), _BATCH):
                 batch = rows[first:first + _BATCH]
-                outputs[batch] = network(inputs[batch].to(device)).cpu()
+                outputs[batch] = network(inputs[batch].to(device).float()).cpu()
         logits += list(outputs)
     return logits, list(model.labels)
 

@@ -3,8 +3,8 @@
 ``python -m task1a.predict MODEL FILE|FOLDER... [--window SECONDS] [--overlap FRACTION] [--csv FILE] [--json FILE]``
 ``python -m task1a.predict MODEL --microphone``
 
-A model file is enough: it holds the settings of the features and the scene labels. torch is imported when a model is
-loaded or applied, so that ``--help`` and wrong arguments are answered at once.
+A model file is enough: it holds the settings of the features and the scene labels. torch and pandas are imported where
+they are used, so that ``--help`` and wrong arguments are answered at once.
 """
 import io
 import sys
@@ -15,17 +15,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 import soundfile
 from tqdm import tqdm
 
-from task1a import microphone, predictions
+from task1a import microphone
 from task1a.errors import CommandParser, FallsShort, InputError, run_command
 from task1a.features.audio import read_windows
 from task1a.files import write_json, write_text
 from task1a.machine import device_of, keep_freed_memory
 
 if TYPE_CHECKING:
+    import pandas as pd
     import torch
     from torch import Tensor, nn
 
@@ -58,7 +58,7 @@ def logits(model: "nn.Module", read: ReadClips, clips: int, batch_size: int, dev
 
 
 def predict(path: Path, filenames: Sequence[str], read: ReadClips, batch_size: int, device: "torch.device",
-            time_rolls: int = 1) -> pd.DataFrame:
+            time_rolls: int = 1) -> "pd.DataFrame":
     """Predict clips with a model file.
 
     Args:
@@ -74,7 +74,7 @@ def predict(path: Path, filenames: Sequence[str], read: ReadClips, batch_size: i
     """
     import torch
 
-    from task1a import model_file
+    from task1a import model_file, predictions
 
     keep_freed_memory()
     model, spec = model_file.load_for_inference(path, device)
@@ -280,6 +280,8 @@ def _line(name: str, prediction: Prediction) -> str:
 
 def _csv(results: dict[str, tuple[Prediction, list[Prediction]]]) -> str:
     """One row per recording, ``window`` is empty there, and one per window."""
+    import pandas as pd
+
     rows = []
     for file, (whole, windows) in results.items():
         for number, prediction in enumerate([whole, *windows]):

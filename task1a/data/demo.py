@@ -24,7 +24,6 @@ import numpy as np
 import pandas as pd
 import soundfile
 from filelock import FileLock
-from scipy.signal import lfilter
 
 from task1a.data import tau_layout
 from task1a.files import write_text
@@ -252,6 +251,8 @@ def record(sound: np.ndarray, device: Device) -> np.ndarray:
     The compressor is feed-forward, with a mean-square detector of 20 ms and without make-up gain (Giannoulis et al.,
     *Digital dynamic range compressor design*, J. Audio Eng. Soc. 60(6), 2012).
     """
+    from scipy.signal import lfilter  # imported here, because it takes a second and most runs find the clips there
+
     filtered = _filtered(sound, lambda hz: response(device.response, hz))
     if device.ratio == 1:
         return filtered
