@@ -11,6 +11,7 @@ from task1a.models.bcresnet import BCResNet
 from task1a.models.bcresnet_asc import BCResNetASC
 from task1a.models.cp_resnet import CPResNet
 from task1a.models.front_end import PCEN, FreqNorm, WithFrontEnd
+from task1a.models.mixstyle import FreqMixStyle
 
 ARCHITECTURES = {"bcresnet_asc": BCResNetASC, "bcresnet": BCResNet, "cp_resnet": CPResNet}
 
@@ -65,6 +66,9 @@ def training_bytes(model: nn.Module, input_shape: tuple[int, ...], batch_size: i
         return tensor
 
     shadow = copy.deepcopy(model).to("meta").train()
+    for layer in shadow.modules():
+        if isinstance(layer, FreqMixStyle):
+            layer.eval()  # which batches are mixed is random, and its distribution cannot be sampled without data
     with torch.autograd.graph.saved_tensors_hooks(save, lambda tensor: tensor):
         outputs = shadow(torch.empty(batch_size, *input_shape, device="meta"))
     del outputs

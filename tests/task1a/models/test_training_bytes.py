@@ -30,6 +30,10 @@ def test_training_bytes_are_what_autograd_keeps(network):
     assert training_bytes(model, (1, 32, 40), 3) == pytest.approx(held + 8 * parameters, rel=0.02)
 
 
+def test_training_bytes_of_a_network_that_mixes_random_batches(network):
+    assert training_bytes(network(mixstyle_probability=1.0), (1, 32, 40), 3) == training_bytes(network(), (1, 32, 40), 3)
+
+
 def test_a_training_that_does_not_fit_is_refused_beforehand():
     wide, narrow = (ModelSpec(BCResNetASCConfig(tau=tau), FeatureConfig(), tuple("abcdefghij")) for tau in (100, 1))
     with pytest.raises(InputError, match="lower training.batch_size=100000"):
