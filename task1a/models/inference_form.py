@@ -26,8 +26,7 @@ _ROWS_BYTES = 1 << 21
 def inference_form(model: nn.Module, input_shape: tuple[int, int, int]) -> nn.Module:
     """A network in evaluation mode, with its batch norms folded, in the form that is fastest on a CPU.
 
-    Networks other than BC-ResNet-ASC, and those with relaxed norms, are returned as they are. Tensors may be shared
-    with the given model.
+    Networks other than BC-ResNet-ASC are returned as they are. Tensors may be shared with the given model.
 
     Args:
         model: the network, behind its front end if it has one.
@@ -35,8 +34,7 @@ def inference_form(model: nn.Module, input_shape: tuple[int, int, int]) -> nn.Mo
     """
     if isinstance(model, WithFrontEnd):
         return WithFrontEnd(model.front_end, inference_form(model.network, input_shape)).eval()
-    relaxed = any(isinstance(layer, ResidualNorm) and layer.norm is relaxed_norm for layer in model.modules())
-    return InferenceForm(model, input_shape) if isinstance(model, BCResNetASC) and not relaxed else model
+    return InferenceForm(model, input_shape) if isinstance(model, BCResNetASC) else model
 
 
 class InferenceForm(nn.Module):
@@ -177,17 +175,31 @@ class _Block(nn.Module):
 
 
 def _normalized(x: Tensor, norm: nn.Module) -> Tensor:
-    """ResNorm of a map, or of some of its rows; the identity if the network has none here."""
+    """ResNorm of a map; the identity if the network has none here."""
     if isinstance(norm, nn.Identity):
         return x
+    if norm.norm is relaxed_norm:
+        return _relaxed(x, norm)
     return F.layer_norm(x, x.shape[2:], eps=norm.eps).add_(x, alpha=float(norm.shortcut))
+
+
+def _relaxed(x: Tensor, norm: ResidualNorm) -> Tensor:
+    each, means, scales = torch.native_layer_norm(x, x.shape[2:], None, None, norm.eps)
+    mean = means.mean(dim=0, keepdim=True)
+    variance = scales.pow(-2).sub_(norm.eps).add_((means - mean).square())
+    share = float(norm.shortcut)
+    whole = torch.rsqrt(variance.mean(dim=0, keepdim=True) + norm.eps).mul_(share)
+    return torch.addcmul(-mean * whole, x, whole).add_(each, alpha=1 - share)
 
 
 def _pooled(x: Tensor, norm: nn.Module) -> Tensor:
     """ResNorm and 2x2 max-pool: framed map [F + 2, N, T, C] -> [F / 2, N, T / 2, C]."""
     f, n, t, c = len(x) // 2 - 1, x.shape[1], x.shape[2] // 2, x.shape[3]
     y = x.new_empty(f, n, t, c)
-    for first, last in _pieces(f, 2 * x[0].nbytes, _ROWS_BYTES // 2):
+    piece_bytes = _ROWS_BYTES // 2
+    if isinstance(norm, ResidualNorm) and norm.norm is relaxed_norm:
+        piece_bytes = x.nbytes  # its statistics are those of all rows
+    for first, last in _pieces(f, 2 * x[0].nbytes, piece_bytes):
         rows = _normalized(x[1 + 2 * first:1 + 2 * last], norm)
         rows = torch.maximum(rows[0::2], rows[1::2])
         torch.maximum(rows[:, :, 0:2 * t:2], rows[:, :, 1:2 * t:2], out=y[first:last])

@@ -64,6 +64,11 @@ def residual_norm(x: Tensor, shortcut: float | Tensor, eps: float) -> Tensor:
     return _ResidualNorm.apply(x, torch.as_tensor(shortcut, dtype=x.dtype), eps)
 
 
+def relaxed_norm(x: Tensor, share: float | Tensor, eps: float) -> Tensor:
+    """See :func:`task1a.models.normalization.relaxed_norm`."""
+    return _RelaxedNorm.apply(x, torch.as_tensor(share, dtype=x.dtype), eps)
+
+
 class _FrequencyConv(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
@@ -109,9 +114,7 @@ class _ResidualNorm(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, shortcut: Tensor, eps: float) -> Tensor:
-        mean = x.mean(dim=(1, 3), keepdim=True)
-        centred = x - mean
-        variance = centred.square().mean(dim=(1, 3), keepdim=True)
+        mean, variance, centred = _centred(x)
         scale = torch.rsqrt(variance + eps)
         ctx.save_for_backward(x, mean, scale, shortcut)
         return torch.addcmul(mean * shortcut, centred, scale + shortcut, out=centred)
@@ -126,6 +129,47 @@ class _ResidualNorm(torch.autograd.Function):
         of_x = -scale.square() * sum_gz / count
         constant = -scale * sum_g / count - of_x * mean
         return torch.addcmul(constant, x, of_x).addcmul_(gradient, scale + shortcut), sum_gx.sum(), None
+
+
+class _RelaxedNorm(torch.autograd.Function):
+    """y = lambda z + (1 - lambda) z_f, with z_f = s_f (x - mean_f) of each frequency and z = s (x - mean) of all F.
+
+    With the gradient g of y, and sums over the M values of an example and frequency:
+    dx = (lambda s + (1 - lambda) s_f) g - (1 - lambda) s_f (sum(g) + z_f sum(g z_f)) / M
+    - lambda s (sum_F(g) + z sum_F(g z)) / (F M), and d lambda = sum(g (z - z_f)) over everything.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, share: Tensor, eps: float) -> Tensor:
+        means, variances, centred = _centred(x)
+        mean = means.mean(dim=2, keepdim=True)
+        variance = (variances + (means - mean).square()).mean(dim=2, keepdim=True)
+        each, whole = torch.rsqrt(variances + eps), torch.rsqrt(variance + eps)
+        ctx.save_for_backward(x, means, each, mean, whole, share)
+        return torch.addcmul(share * whole * (means - mean), centred, share * whole + (1 - share) * each, out=centred)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None]:
+        x, means, each, mean, whole, share = ctx.saved_tensors
+        bins, count = x.shape[2], x.shape[1] * x.shape[3]
+        sum_g = gradient.sum(dim=(1, 3), keepdim=True)
+        sum_gx = (gradient * x).sum(dim=(1, 3), keepdim=True)
+        sum_gz_f = each * (sum_gx - means * sum_g)
+        sum_gz = whole * (sum_gx - mean * sum_g).sum(dim=2, keepdim=True)
+        of_each = -(1 - share) * each.square() * sum_gz_f / count
+        of_whole = -share * whole.square() * sum_gz / (bins * count)
+        constant = (-(1 - share) * each * sum_g / count - of_each * means - of_whole * mean
+                    - share * whole * sum_g.sum(dim=2, keepdim=True) / (bins * count))
+        of_x = torch.addcmul(constant, x, of_each + of_whole)
+        of_x.addcmul_(gradient, share * whole + (1 - share) * each)
+        return of_x, sum_gz.sum() - sum_gz_f.sum(), None
+
+
+def _centred(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Mean and variance of every example and frequency [N, 1, F, 1], and x without the mean."""
+    mean = x.mean(dim=(1, 3), keepdim=True)
+    centred = x - mean
+    return mean, centred.square().mean(dim=(1, 3), keepdim=True), centred
 
 
 def _shifted(x: Tensor, above: Tensor, centre: Tensor, below: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ from torch.nn import functional as F
 
 from task1a.models import kernels
 from task1a.models.kernels import FrequencyConv2d, PointwiseConv2d
-from task1a.models.normalization import residual_norm
+from task1a.models.normalization import relaxed_norm, residual_norm
 
 
 def tensor(*shape, seed=0):
@@ -19,11 +19,17 @@ def plain_residual_norm(x, shortcut, eps):
     return shortcut * x + (x - mean) / torch.sqrt(variance + eps)
 
 
+def plain_relaxed_norm(x, share, eps):
+    variance, mean = torch.var_mean(x, dim=(1, 2, 3), correction=0, keepdim=True)
+    return share * (x - mean) / torch.sqrt(variance + eps) + (1 - share) * plain_residual_norm(x, 0.0, eps)
+
+
 CASES = {
     "frequency": (lambda x: kernels.frequency_conv(x, tensor(3, 1, 3, 1)),
                   lambda x: F.conv2d(x, tensor(3, 1, 3, 1), padding=(1, 0), groups=3)),
     "pointwise": (lambda x: kernels.pointwise_conv(x, tensor(4, 3, 1, 1)), lambda x: F.conv2d(x, tensor(4, 3, 1, 1))),
     "residual norm": (lambda x: kernels.residual_norm(x, 0.1, 1e-2), lambda x: plain_residual_norm(x, 0.1, 1e-2)),
+    "relaxed norm": (lambda x: kernels.relaxed_norm(x, 0.3, 1e-2), lambda x: plain_relaxed_norm(x, 0.3, 1e-2)),
 }
 
 
@@ -49,25 +55,30 @@ def test_gradients_of_the_weights(kernel, shape, padding, groups):
                                torch.autograd.grad(plain, weight, gradient))
 
 
-def test_gradient_of_the_shortcut_of_residual_norm():
-    x, shortcut = tensor(2, 3, 8, 5), torch.tensor(0.1, dtype=torch.float64, requires_grad=True)
+NORMS = {"residual": (residual_norm, plain_residual_norm), "relaxed": (relaxed_norm, plain_relaxed_norm)}
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_gradient_of_lambda(norm):
+    x, weight = tensor(2, 3, 8, 5), torch.tensor(0.1, dtype=torch.float64, requires_grad=True)
     gradient = torch.randn_like(x)
-    ours, plain = kernels.residual_norm(x, shortcut, 1e-2), plain_residual_norm(x, shortcut, 1e-2)
-    torch.testing.assert_close(torch.autograd.grad(ours, shortcut, gradient),
-                               torch.autograd.grad(plain, shortcut, gradient))
+    ours, plain = (function(x, weight, 1e-2) for function in NORMS[norm])
+    torch.testing.assert_close(torch.autograd.grad(ours, weight, gradient),
+                               torch.autograd.grad(plain, weight, gradient))
 
 
-def test_residual_norm_elsewhere(monkeypatch):
+@pytest.mark.parametrize("norm", NORMS)
+def test_norms_elsewhere(monkeypatch, norm):
     monkeypatch.setattr(kernels, "applies", lambda x: False)
-    x = tensor(2, 3, 8, 5)
-    torch.testing.assert_close(residual_norm(x, 0.1, 1e-2), plain_residual_norm(x, 0.1, 1e-2))
+    x, (ours, plain) = tensor(2, 3, 8, 5), NORMS[norm]
+    torch.testing.assert_close(ours(x, 0.1, 1e-2), plain(x, 0.1, 1e-2))
 
 
-def test_residual_norm_of_values_far_from_zero():
+@pytest.mark.parametrize("norm", NORMS)
+def test_norms_of_values_far_from_zero(norm):
     """The variance is not a small difference of large squares."""
-    x = 1000 + torch.randn(4, 3, 8, 50, generator=torch.Generator().manual_seed(0))
-    exact = plain_residual_norm(x.double(), 0.0, 1e-5)
-    assert (residual_norm(x, 0.0, 1e-5) - exact).abs().max() < 1e-3
+    x, (ours, plain) = 1000 + torch.randn(4, 3, 8, 50, generator=torch.Generator().manual_seed(0)), NORMS[norm]
+    assert (ours(x, 0.1, 1e-5) - plain(x.double(), 0.1, 1e-5)).abs().max() < 1e-3
 
 
 @pytest.fixture
