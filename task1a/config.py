@@ -281,6 +281,8 @@ class TrainingConfig:
     """random seed of the validation split, which runs of different seeds share"""
     averaging_epochs: Annotated[Real, Field(ge=0, le=100_000)] = 0
     """time constant, in epochs, of the moving average of the weights that is stored; 0: the last weights are stored"""
+    reestimate_norms: bool = False
+    """re-estimate the statistics of batch norms after the training, on the training clips without augmentation"""
     calibrate: bool = False
     """divide the logits of the final model by a temperature fitted on the validation clips; accuracy and size do not
     change"""

@@ -25,6 +25,7 @@ from task1a.model_file import ModelSpec
 from task1a.training.calibrate import calibrate
 from task1a.training.fit import Job, Loss, fit, launch
 from task1a.training.precision import resolved
+from task1a.training.statistics import reestimate
 from task1a.training.train import cross_entropy
 
 
@@ -56,6 +57,8 @@ def compress(job: Job, settings: CompressionConfig, vanilla: Path, teachers: Seq
 
     model = fit(job, fabric, model, _loss(settings, teachers, job, fabric.device), prune,
                 lambda trained: unpacked(trained, spec).to(fabric.device))
+    if job.recipe.reestimate_norms:
+        reestimate(model, job.train, job.recipe.batch_size, job.seed, fabric.device)
     if job.recipe.calibrate and len(job.validation):
         calibrate(model, job, fabric)
     if fabric.global_rank == 0:

@@ -18,6 +18,7 @@ from task1a.training.calibrate import calibrate
 from task1a.training.examples import Examples
 from task1a.training.fit import Job, fit, launch
 from task1a.training.precision import resolved
+from task1a.training.statistics import reestimate
 
 
 def train(job: Job, initial: Path | None = None) -> None:
@@ -41,6 +42,8 @@ def train(job: Job, initial: Path | None = None) -> None:
             models.learn_statistics(model, _clips(job.train, job.recipe.batch_size, fabric.device))
 
     model = fit(job, fabric, model, cross_entropy, learn_statistics)
+    if job.recipe.reestimate_norms:
+        reestimate(model, job.train, job.recipe.batch_size, job.seed, fabric.device)
     if job.recipe.calibrate and len(job.validation):
         calibrate(model, job, fabric)
     if fabric.global_rank == 0:
