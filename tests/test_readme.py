@@ -12,7 +12,7 @@ import yaml
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
-PAGES = list(dict.fromkeys(re.findall(r"\]\((docs/\w+\.md)", README)))
+PAGES = list(dict.fromkeys(re.findall(r"\]\((docs/[\w-]+\.md)", README)))
 TEXT = "\n".join([README, *((REPOSITORY / page).read_text(encoding="utf-8") for page in PAGES)])
 COMMANDS = re.sub(r"\\\n *", "", "".join(re.findall(r"```bash\n(.*?)```", TEXT, re.DOTALL))).splitlines()
 CONSTRAINTS = (REPOSITORY / "constraints.txt").read_text(encoding="utf-8")
