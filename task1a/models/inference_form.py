@@ -175,7 +175,7 @@ class _Block(nn.Module):
 
 
 def _normalized(x: Tensor, norm: nn.Module) -> Tensor:
-    """ResNorm of a map; the identity if the network has none here."""
+    """ResNorm of a map or, unless it is relaxed, of some of its rows; the identity if the network has none here."""
     if isinstance(norm, nn.Identity):
         return x
     if norm.norm is relaxed_norm:
@@ -184,6 +184,7 @@ def _normalized(x: Tensor, norm: nn.Module) -> Tensor:
 
 
 def _relaxed(x: Tensor, norm: ResidualNorm) -> Tensor:
+    """The relaxed norm of a map, whose statistics follow from those of its rows."""
     each, means, scales = torch.native_layer_norm(x, x.shape[2:], None, None, norm.eps)
     mean = means.mean(dim=0, keepdim=True)
     variance = scales.pow(-2).sub_(norm.eps).add_((means - mean).square())

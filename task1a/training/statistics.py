@@ -4,6 +4,8 @@ The running statistics of batch norms are those of augmented clips, mixed and ma
 changing. Clips to be predicted are not augmented, and the statistics of such clips with the final weights fit them
 better (Wu & Johnson, *Rethinking "Batch" in BatchNorm*, arXiv 2105.07576, sections 3 and 5).
 """
+import math
+
 import numpy as np
 import torch
 from torch import nn
@@ -20,7 +22,7 @@ def reestimate(model: nn.Module, examples: Examples, batch_size: int, seed: int,
     Args:
         model: the model, on ``device``.
         examples: the training clips; every clip is used once.
-        batch_size: clips per batch.
+        batch_size: largest number of clips per batch.
         seed: random seed of the batches.
         device: where to compute.
     """
@@ -32,7 +34,8 @@ def reestimate(model: nn.Module, examples: Examples, batch_size: int, seed: int,
         norm.reset_running_stats()
         norm.momentum = None  # the mean over all batches
     order = torch.from_numpy(np.random.default_rng(seed).permutation(len(examples)))
-    for indices in order.split(batch_size):
+    # batches of the same size, because each counts as much as any other
+    for indices in order.tensor_split(math.ceil(len(examples) / batch_size)):
         model(examples.batch(indices, device))
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum

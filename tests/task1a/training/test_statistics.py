@@ -46,6 +46,14 @@ def test_every_clip_counts_once_and_batches_are_random():
     assert norms[0].running_var != norms[1].running_var
 
 
+def test_no_clip_counts_more_than_others():
+    """Five clips, at most four at once: three and two, not four and one."""
+    norm = nn.BatchNorm2d(1)
+    values = np.array([0.0, 0, 0, 0, 60]).reshape(5, 1, 1).repeat(2, axis=2)
+    reestimate(norm, clips(values), 4, 0, CPU)
+    assert norm.running_mean.item() in (pytest.approx(60 / 3 / 2), pytest.approx(60 / 2 / 2))
+
+
 def test_nothing_else_is_in_training_mode():
     model = nn.Sequential(nn.Dropout(0.9), nn.BatchNorm2d(1), nn.Conv2d(1, 1, 1)).train()
     weight = model[2].weight.clone()
