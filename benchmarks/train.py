@@ -25,10 +25,12 @@ from torch.profiler import ProfilerActivity, profile
 
 from task1a import config
 from task1a.challenge import LABELS
+from task1a.compression.fold import fold_batch_norms
 from task1a.errors import CommandParser, run_command
 from task1a.machine import keep_freed_memory
 from task1a.model_file import ModelSpec
 from task1a.models import bcresnet, kernels, normalization
+from task1a.models.inference_form import inference_form
 from task1a.training.compress import Teacher, distillation_loss
 
 SYSTEMS = Path(__file__).resolve().parent.parent / "system_configs"
@@ -98,7 +100,10 @@ def serve(pipe: Connection, system: str, name: str, batch_size: int, threads: in
     targets = torch.randint(0, len(LABELS), (batch_size,))
     with torch.no_grad():
         pipe.send(model.eval()(clips[:2]))
-    teacher = Teacher([copy.deepcopy(model)], temperature=2.0)
+    teaching = copy.deepcopy(model)
+    if name != "plain":
+        teaching = inference_form(fold_batch_norms(teaching, spec.input_shape), spec.input_shape)
+    teacher = Teacher([teaching], temperature=2.0)
     model.train()
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9, weight_decay=1e-3)
 

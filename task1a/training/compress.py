@@ -165,7 +165,7 @@ def distillation_loss(outputs: Tensor, targets: Tensor, teacher: Tensor, tempera
 def _loss(settings: CompressionConfig, teachers: Sequence[Path], job: Job, device: torch.device) -> Loss:
     if not teachers:
         return cross_entropy
-    teacher = Teacher([_load_teacher(path, job.spec).to(device) for path in teachers], settings.temperature)
+    teacher = Teacher([_load_teacher(path, job.spec, device) for path in teachers], settings.temperature)
     weights = settings.cross_entropy_weight, settings.distillation_weight
 
     def loss(x: Tensor, outputs: Tensor, targets: Tensor) -> Tensor:
@@ -174,8 +174,8 @@ def _loss(settings: CompressionConfig, teachers: Sequence[Path], job: Job, devic
     return loss
 
 
-def _load_teacher(path: Path, student: ModelSpec) -> nn.Module:
-    model, spec = model_file.load(path)
+def _load_teacher(path: Path, student: ModelSpec, device: torch.device) -> nn.Module:
+    model, spec = model_file.load_for_inference(path, device)
     for name in ("labels", "features"):
         if getattr(spec, name) != getattr(student, name):
             raise InputError(f"{path}: the teacher was trained on different {name}; use one with the same {name}")
