@@ -312,8 +312,9 @@ class CompressionConfig:
     """whether the system is the compressed model instead of the vanilla model"""
     epochs: Count = 100
     """number of passes over the training clips, after the vanilla training"""
-    learning_rate: LearningRate = 0.03
-    """peak learning rate; then cosine decay to 0"""
+    learning_rate: LearningRate = 0.06
+    """peak learning rate; then cosine decay to 0. By default that of the training: Renda et al., *Comparing rewinding
+    and fine-tuning in neural network pruning* (ICLR 2020, arXiv 2003.02389)"""
     warmup_epochs: Epochs = 1
     """length of the linear warm-up from 0"""
     ratio: Fraction = 0.89
