@@ -123,6 +123,15 @@ def test_the_ensemble_of_two_is_within_the_limit_and_leaves_little_of_it(tmp_pat
     assert 0.99 * WARN_ABOVE_BYTES < counted["policies"]["dcase2021"]["bytes"] <= WARN_ABOVE_BYTES
 
 
+def test_the_best_small_system_is_smaller_than_the_winning_entry_however_it_is_counted(tmp_path):
+    """Each of three networks keeps 2,351 of 21,380 convolution weights, and has 7,330 other values and 33 scales."""
+    counted = complexity.measure([compressed(SYSTEMS[name], tmp_path) for name in SYSTEMS["best_61k"].ensemble])
+    by_bits = counted["policies"]["dcase2021"]["by_bits"]
+    assert [by_bits[bits]["non_zero"] for bits in ("8", "16")] == [3 * 2_351, 3 * 7_330]
+    assert by_bits["32"]["parameters"] == 3 * 33
+    assert 3 * (2_351 + 7_330 * 2 + 33 * 4) < 61.0 * 1024
+
+
 def test_the_system_for_2025_is_the_largest_within_its_limits(tmp_path):
     """128,000 B with zeros and running statistics, 30 million multiply-accumulates, for each model."""
     names = ("bcresnet_asc_4_2025", "bcresnet_asc_4_2025_devices")
