@@ -129,7 +129,7 @@ def test_the_best_small_system_is_smaller_than_the_winning_entry_however_it_is_c
     by_bits = counted["policies"]["dcase2021"]["by_bits"]
     assert [by_bits[bits]["non_zero"] for bits in ("8", "16")] == [3 * 2_351, 3 * 7_330]
     assert by_bits["32"]["parameters"] == 3 * 33
-    assert 3 * (2_351 + 7_330 * 2 + 33 * 4) < 61.0 * 1024
+    assert counted["policies"]["dcase2021"]["bytes"] <= 3 * (2_351 + 7_330 * 2 + 33 * 4) < 61.0 * 1024
 
 
 def test_the_system_for_2025_is_the_largest_within_its_limits(tmp_path):
