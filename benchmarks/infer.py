@@ -79,7 +79,7 @@ def stored(settings: config.Config, folder: Path) -> Path:
     model_file.save(folder / "model.safetensors", packed.stored_state(network), spec)
     if not settings.compression.enabled:
         return folder / "model.safetensors"
-    packing = Packing(settings.compression.weight_scales, settings.compression.fold_batch_norms)
+    packing = Packing(settings.compression.weight_scales)
     model, spec = prepared(folder / "model.safetensors", packing)
     prune_to(model, settings.compression.ratio, "layer")  # the smallest of all random weights would be whole layers
     model_file.save(folder / "packed.safetensors", packed.pack(model, packing), spec)

@@ -332,8 +332,6 @@ class CompressionConfig:
     """number of steps of the iterative schedule"""
     weight_scales: Literal["tensor", "channel"] = "tensor"
     """one scale of the 8-bit weights per layer, or one per output channel"""
-    fold_batch_norms: bool = False
-    """fold batch norms into the preceding convolutions first; sub-spectral norms stay"""
     teachers: Annotated[tuple[Teacher, ...], Field(max_length=100), AfterValidator(_distinct)] = ("vanilla",)
     """models whose averaged probabilities are distilled: ``vanilla``, the model before compression, and other runs of
     the same folder, as <system>/seed<N>; empty: train on the labels alone"""

@@ -19,7 +19,7 @@ from safetensors.torch import save as save_bytes
 from torch import Tensor, nn
 
 from task1a import models
-from task1a.compression.fold import fold_batch_norms
+from task1a.compression.fold import fold_batch_norms, merge_batch_norms
 from task1a.compression.packed import Packing, packed_form, stored_state, unpack
 from task1a.compression.stored import hold
 from task1a.config import FeatureConfig, Network
@@ -45,13 +45,12 @@ class ModelSpec:
     """how a compressed model is packed; None for a vanilla model, which is float32 throughout"""
 
     def build(self) -> nn.Module:
-        """Build the front end and the network with random weights."""
+        """Build the front end and the network with random weights; batch norms of a compressed model are merged."""
         network = models.build(len(self.labels), self.model.name, **self.model.settings)
         features = self.features
         model = models.with_front_end(network, self.model.front_end, features.n_mels,
                                       features.sample_rate / features.hop, features.log_floor)
-        folded = self.packing is not None and self.packing.folded
-        return fold_batch_norms(model, self.input_shape) if folded else model
+        return model if self.packing is None else merge_batch_norms(model)
 
     def stored_form(self) -> dict[str, Tensor]:
         """Tensors without data, with the names, shapes and types of such a model's file."""
@@ -176,7 +175,8 @@ def verified(stored: SafetensorsFile) -> ModelSpec:
                          f"({printable(' '.join(str(error).split()))})") from None
     for name in sorted(set(expected) ^ set(stored.tensors)):
         state = "missing" if name in expected else "not part of the architecture"
-        raise InputError(f"{path}: tensor {printable(name)} is {state}; the file was made for another model")
+        raise InputError(f"{path}: tensor {printable(name)} is {state}; the file was made for another model, or by "
+                         "another version of this project")
     for name, value in expected.items():
         if _kind(stored.tensors[name]) != _kind(value):
             raise InputError(f"{path}: tensor {name} is {_kind(stored.tensors[name])}, the architecture needs "

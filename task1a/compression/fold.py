@@ -1,39 +1,82 @@
-"""Batch norms folded into the preceding convolutions: four stored values per channel become one, the bias.
+"""Batch norms in evaluation mode: a scale and a shift per channel, which can be folded into the convolution before.
 
-In evaluation mode a batch norm is an affine map of each channel, so it and the convolution before it are one
-convolution (Jacob et al., CVPR 2018, section 3.2). Sub-spectral norms have several maps per channel and stay.
+A batch norm with weight g, bias s, running mean m and running variance v stores four values per channel, but computes
+w x + b with w = g / sqrt(v + eps) and b = s - m w. Where x is the output of a convolution, the convolution can compute
+that itself (Jacob et al., CVPR 2018, section 3.2). Sub-spectral norms have several scales and shifts per channel of a
+convolution, and are not folded.
 """
 import copy
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
+from torch.nn import functional as F
+
+
+class ScaleShift(nn.Module):
+    """A scale and a shift per channel.
+
+    Args:
+        weight: w [channels].
+        bias: b [channels].
+
+    Shape: [N, channels, F, T] -> the same.
+    """
+
+    def __init__(self, weight: Tensor, bias: Tensor) -> None:
+        super().__init__()
+        self.weight, self.bias = nn.Parameter(weight), nn.Parameter(bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Compute w x + b in the type of x."""
+        weight, bias = self.weight.to(x.dtype), self.bias.to(x.dtype)
+        # one operation, also in an exported model, where vectors of zeros and ones would be constants to be stored
+        zeros = 0 * weight.detach()
+        return F.batch_norm(x, zeros, zeros + 1, weight, bias, eps=0.0)
+
+
+def scale_and_shift(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
+    """w and b [channels] of a batch norm in evaluation mode."""
+    scale = (norm.weight * torch.rsqrt(norm.running_var + norm.eps)).detach()
+    return scale, norm.bias.detach() - norm.running_mean * scale
+
+
+def merge_batch_norms(model: nn.Module) -> nn.Module:
+    """Replace every batch norm by its scale and shift, in place.
+
+    The model is put in evaluation mode, in which it computes the same up to rounding, and returned.
+    """
+    model.eval()
+    for name, layer in list(model.named_modules()):
+        if isinstance(layer, nn.BatchNorm2d):
+            model.set_submodule(name, ScaleShift(*scale_and_shift(layer)))
+    return model
 
 
 def fold_batch_norms(model: nn.Module, input_shape: tuple[int, ...]) -> nn.Module:
-    """Fold every batch norm whose input is the output of a convolution into that convolution, in place.
+    """Replace every batch norm by its scale and shift, and fold those behind a convolution into it, in place.
 
     The model is put in evaluation mode, in which it computes the same up to rounding, and returned. ``input_shape`` has
     no batch axis.
     """
-    model.eval()
-    for conv, norm in _followed_by_norm(model, input_shape).items():
-        fused = fuse_conv_bn_eval(model.get_submodule(conv), model.get_submodule(norm))
-        # a bias computed from running statistics, which are not trained, must be trainable itself
-        model.set_submodule(conv, fused.requires_grad_())
-        model.set_submodule(norm, nn.Identity())
+    merge_batch_norms(model)
+    for conv_name, norm_name in _followed_by_scale(model, input_shape).items():
+        conv, norm = model.get_submodule(conv_name), model.get_submodule(norm_name)
+        bias = norm.bias if conv.bias is None else norm.bias + conv.bias * norm.weight
+        conv.weight = nn.Parameter((conv.weight * norm.weight.view(-1, 1, 1, 1)).detach())
+        conv.bias = nn.Parameter(bias.detach())
+        model.set_submodule(norm_name, nn.Identity())
     return model
 
 
-def _followed_by_norm(model: nn.Module, input_shape: tuple[int, ...]) -> dict[str, str]:
-    """Names of the convolutions whose output goes into a batch norm, with the name of that norm."""
-    shadow, pairs = copy.deepcopy(model).to("meta", torch.float32).eval(), {}
+def _followed_by_scale(model: nn.Module, input_shape: tuple[int, ...]) -> dict[str, str]:
+    """Names of the convolutions whose output goes into a scale and shift, with the name of that layer."""
+    shadow, pairs = copy.deepcopy(model).to("meta", torch.float32), {}
     outputs: list[tuple[Tensor, str]] = []
 
     def watch(name: str, layer: nn.Module) -> None:
         if isinstance(layer, nn.Conv2d):
             layer.register_forward_hook(lambda _, inputs, output: outputs.append((output, name)))
-        elif isinstance(layer, nn.BatchNorm2d):
+        elif isinstance(layer, ScaleShift):
             layer.register_forward_pre_hook(
                 lambda _, inputs: pairs.update({conv: name for output, conv in outputs if output is inputs[0]}))
 

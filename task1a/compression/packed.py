@@ -1,7 +1,8 @@
 """The packed form of a compressed model: int8 weights with scales, and float16 for everything else.
 
-Every convolution is stored as ``<layer>.weight`` (int8) and ``<layer>.weight_scale`` (float32), every other value as
-float16 under its own name. Unpacking gives float32 tensors with exactly the stored values.
+Every convolution is stored as ``<layer>.weight`` (int8) and ``<layer>.weight_scale`` (float32), every batch norm as the
+scale and shift that it computes with (:mod:`task1a.compression.fold`), ``<layer>.weight`` and ``<layer>.bias``, and
+these and every other value as float16. Unpacking gives float32 tensors with exactly the stored values.
 """
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from task1a.compression.fold import scale_and_shift
 from task1a.compression.quantize import PrunedQuantized, dequantize, quantize, scale_of
 from task1a.errors import InputError
 
@@ -25,8 +27,6 @@ class Packing:
     """Settings that are needed beside the architecture to rebuild a compressed model."""
 
     weight_scales: Literal["tensor", "channel"]
-    folded: bool
-    """whether batch norms are folded into the convolutions before them"""
 
 
 def convolutions(model: nn.Module) -> dict[str, nn.Conv2d]:
@@ -68,17 +68,21 @@ def pack(model: nn.Module, packing: Packing) -> dict[str, Tensor]:
         assert torch.equal(quantized != 0, masks[name]), f"{name}: the zeros are not those of the mask"
         tensors[f"{name}.weight"], tensors[f"{name}.weight{SCALE}"] = quantized, scale
 
-    for name, value in stored_state(model).items():
-        if ".parametrizations." not in name:
-            tensors[name] = half = value.to(torch.float16)
-            if not half.isfinite().all():
-                raise InputError(f"{name}: {value.abs().max():g} does not fit half precision, whose maximum is 65,504; "
-                                 "lower the learning rate")
+    others = {name: value for name, value in stored_state(model).items() if ".parametrizations." not in name}
+    for name, layer in model.named_modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            del others[f"{name}.running_mean"], others[f"{name}.running_var"]
+            others[f"{name}.weight"], others[f"{name}.bias"] = scale_and_shift(layer)
+    for name, value in others.items():
+        tensors[name] = half = value.to(torch.float16)
+        if not half.isfinite().all():
+            raise InputError(f"{name}: {value.abs().max():g} does not fit half precision, whose maximum is 65,504; "
+                             "lower the learning rate")
     return tensors
 
 
 def packed_form(model: nn.Module, packing: Packing) -> dict[str, Tensor]:
-    """Tensors with the shapes and types in which a model of this architecture (not prepared) is stored."""
+    """Tensors with the shapes and types in which a model is stored whose batch norms are merged."""
     form = {name: torch.empty_like(value, dtype=torch.float16) for name, value in stored_state(model).items()}
     for name, layer in convolutions(model).items():
         weight = layer.weight.detach()

@@ -1,13 +1,14 @@
 """Layers that hold the tensors of a packed model in their stored types and compute in float32.
 
 They give the outputs of the unpacked model. In memory they take what the packed form takes, and a program that adds up
-the parameters of a module finds the stored types; the running statistics are buffers, as in every batch norm.
+the parameters of a module finds the stored types.
 """
 from collections.abc import Mapping
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from task1a.compression.fold import ScaleShift
 from task1a.compression.packed import SCALE, unpack
 from task1a.compression.quantize import dequantize
 
@@ -29,29 +30,11 @@ class StoredConv2d(nn.Module):
         return F.conv2d(x, dequantize(self.weight, self.scale), bias, *self.geometry)
 
 
-class StoredBatchNorm2d(nn.Module):
-    """A batch norm in evaluation mode with parameters and running statistics in half precision.
-
-    Shape: as ``torch.nn.BatchNorm2d``.
-    """
-
-    def __init__(self, norm: nn.BatchNorm2d, weight: Tensor, bias: Tensor, mean: Tensor, variance: Tensor) -> None:
-        super().__init__()
-        self.weight, self.bias = _parameter(weight), _parameter(bias)
-        self.register_buffer("running_mean", mean)
-        self.register_buffer("running_var", variance)
-        self.eps = norm.eps
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.batch_norm(x, self.running_mean.float(), self.running_var.float(), self.weight.float(),
-                            self.bias.float(), eps=self.eps)
-
-
 def hold(model: nn.Module, tensors: Mapping[str, Tensor]) -> nn.Module:
-    """Replace the convolutions and batch norms of a model by layers that hold packed tensors.
+    """Make the convolutions, scales and shifts of a model hold packed tensors.
 
     Args:
-        model: the unpacked architecture, which is changed.
+        model: the architecture with merged batch norms, which is changed.
         tensors: its packed form (:mod:`task1a.compression.packed`).
 
     Returns:
@@ -62,12 +45,9 @@ def hold(model: nn.Module, tensors: Mapping[str, Tensor]) -> nn.Module:
         if isinstance(layer, nn.Conv2d):
             weight = f"{name}.weight"
             stored = StoredConv2d(layer, tensors[weight], tensors[weight + SCALE], tensors.get(f"{name}.bias"))
-        elif isinstance(layer, nn.BatchNorm2d):
-            keys = ("weight", "bias", "running_mean", "running_var")
-            stored = StoredBatchNorm2d(layer, *(tensors[f"{name}.{key}"] for key in keys))
-        else:
-            continue
-        model.set_submodule(name, stored)
+            model.set_submodule(name, stored)
+        elif isinstance(layer, ScaleShift):
+            layer.half().requires_grad_(False)
     return model.eval()
 
 

@@ -71,9 +71,8 @@ class CPResNet(nn.Module):
 
     @property
     def head(self) -> nn.Module:
-        """The layer that scales the logits: the last norm, or the convolution it was folded into."""
-        conv, norm = self.classifier
-        return conv if isinstance(norm, nn.Identity) else norm
+        """The layer that scales the logits: the last norm."""
+        return self.classifier[1]
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.flatten(self.classifier(self.stages(self.stem(x))).mean(dim=(2, 3)), 1)

@@ -109,9 +109,7 @@ class _Block(nn.Module):
         self.expand = None if block.expand is None else _Product(block.expand[0])
         self.bands = block.frequency_norm.sub_bands
         norm = block.frequency_norm.norm
-        scale = (norm.weight * torch.rsqrt(norm.running_var + norm.eps)).detach()
-        shift = norm.bias.detach() - norm.running_mean * scale
-        scale, shift = scale.view(-1, self.bands).t(), shift.view(-1, self.bands).t()
+        scale, shift = (value.detach().view(-1, self.bands).t() for value in (norm.weight, norm.bias))
         above, centre, below = block.frequency_conv.weight.detach().view(-1, 3).t().unsqueeze(1) * scale  # [bands, C]
         self.register_buffer("shift", shift.unsqueeze(1).contiguous())
 

@@ -16,7 +16,6 @@ from torch.nn import functional as F
 
 from task1a import model_file
 from task1a.compression import packed
-from task1a.compression.fold import fold_batch_norms
 from task1a.compression.packed import Packing
 from task1a.compression.prune import magnitude_masks, ratio_at, ratio_for_bytes
 from task1a.config import CompressionConfig
@@ -47,7 +46,7 @@ def compress(job: Job, settings: CompressionConfig, vanilla: Path, teachers: Seq
     """
     job = resolved(job)
     fabric = launch(job.device, job.recipe.precision)
-    packing = Packing(settings.weight_scales, settings.fold_batch_norms)
+    packing = Packing(settings.weight_scales)
     model, spec = prepared(vanilla, packing)
     ratio = wanted_ratio(model, packing, settings)
 
@@ -78,8 +77,6 @@ def prepared(vanilla: Path, packing: Packing) -> tuple[nn.Module, ModelSpec]:
     model, spec = model_file.load(vanilla)
     if spec.packing is not None:
         raise InputError(f"{vanilla}: is compressed already; give the vanilla model")
-    if packing.folded:
-        fold_batch_norms(model, spec.input_shape)
     packed.prepare(model, packing)
     return model, replace(spec, packing=packing)
 

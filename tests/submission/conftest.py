@@ -28,7 +28,7 @@ CONFIG = {
                  "calibrate": False},
     "compression": {"enabled": False, "epochs": 30, "learning_rate": 0.03, "warmup_epochs": 3.0, "ratio": 0.89,
                     "target_bytes": None, "scope": "global", "schedule": "one_shot", "weight_scales": "tensor",
-                    "fold_batch_norms": False, "teachers": ["vanilla"], "temperature": 2.0,
+                    "teachers": ["vanilla"], "temperature": 2.0,
                     "cross_entropy_weight": 0.5, "distillation_weight": 0.5},
     "ensemble": [],
     "submission": {"name": "BC-ResNet-ASC-1", "abbreviation": "BCRes1", "authors": None,

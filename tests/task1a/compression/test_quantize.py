@@ -29,7 +29,7 @@ def away_from_zero(seed=0):
 def prepared_conv(per="tensor", pruned=0.5):
     torch.manual_seed(3)
     conv = nn.Conv2d(5, 6, 3)
-    packed.prepare(conv, Packing(per, False))
+    packed.prepare(conv, Packing(per))
     conv.parametrizations.weight[0].kept.copy_(torch.rand(SHAPE) >= pruned)
     return conv
 
@@ -113,7 +113,7 @@ def test_the_gradient_passes_straight_through_what_is_kept():
 
 @pytest.mark.parametrize("per", ["tensor", "channel"])
 def test_in_training_a_layer_sees_the_weights_that_will_be_stored(per):
-    conv, packing = prepared_conv(per).train(), Packing(per, False)
+    conv, packing = prepared_conv(per).train(), Packing(per)
     model = nn.Sequential(conv)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     for _ in range(3):
@@ -145,7 +145,7 @@ def test_pruned_zeros_stay_exact_zeros_through_momentum_and_weight_decay(per):
     steps(5)
     assert not torch.equal(parts.original, before) and not torch.equal(parts.original * ~kept, before * ~kept)
     assert torch.equal(conv.weight != 0, kept)
-    tensors = packed.pack(nn.Sequential(conv), Packing(per, False))
+    tensors = packed.pack(nn.Sequential(conv), Packing(per))
     assert torch.equal(tensors["0.weight"] != 0, kept)
 
 
@@ -153,7 +153,7 @@ def test_the_parametrization_is_part_of_the_state():
     conv = prepared_conv()
     assert parametrize.is_parametrized(conv, "weight")
     other = nn.Conv2d(5, 6, 3)
-    packed.prepare(other, Packing("tensor", False))
+    packed.prepare(other, Packing("tensor"))
     other.load_state_dict(conv.state_dict())
     assert torch.equal(other.weight, conv.weight)
     assert torch.equal(other.parametrizations.weight[0].kept, conv.parametrizations.weight[0].kept)
