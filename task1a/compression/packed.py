@@ -82,7 +82,7 @@ def pack(model: nn.Module, packing: Packing) -> dict[str, Tensor]:
 
 
 def packed_form(model: nn.Module, packing: Packing) -> dict[str, Tensor]:
-    """Tensors with the shapes and types in which a model is stored whose batch norms are merged."""
+    """Tensors with the names, shapes and types in which a model is stored; its batch norms must be merged already."""
     form = {name: torch.empty_like(value, dtype=torch.float16) for name, value in stored_state(model).items()}
     for name, layer in convolutions(model).items():
         weight = layer.weight.detach()

@@ -31,7 +31,7 @@ class StoredConv2d(nn.Module):
 
 
 def hold(model: nn.Module, tensors: Mapping[str, Tensor]) -> nn.Module:
-    """Make the convolutions, scales and shifts of a model hold packed tensors.
+    """Load packed tensors into a model, keeping their stored types.
 
     Args:
         model: the architecture with merged batch norms, which is changed.
