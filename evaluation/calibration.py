@@ -12,16 +12,6 @@ import numpy as np
 BINS = 15
 
 
-def unscaled(probabilities: np.ndarray, temperature: float) -> np.ndarray:
-    """Probabilities of a model before its logits were divided by the temperature.
-
-    Shape: [clips, labels] -> [clips, labels].
-    """
-    logs = np.log(np.maximum(probabilities, np.finfo(np.float64).tiny)) * temperature
-    powers = np.exp(logs - logs.max(axis=1, keepdims=True))
-    return powers / powers.sum(axis=1, keepdims=True)
-
-
 def reliability(decided: Sequence[str], truth: Sequence[str], confidence: np.ndarray) -> dict[str, Any]:
     """Reliability by bins of confidence.
 

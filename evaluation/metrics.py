@@ -38,11 +38,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from evaluation.calibration import reliability, unscaled
+from evaluation.calibration import reliability
 from evaluation.intervals import class_weights, score_interval
 from task1a.challenge import KEY_COLUMNS, clip_key
 from task1a.errors import InputError
-from task1a.predictions import check_probabilities, label_columns
+from task1a.predictions import check_probabilities, label_columns, scaled
 
 EPS = float(np.finfo(np.float64).eps)
 """Probabilities are clipped to [EPS, 1 - EPS] in the log loss."""
@@ -238,7 +238,7 @@ def before_scaling(reference: pd.DataFrame, predictions: pd.DataFrame, temperatu
     """
     labels = label_columns(predictions)
     table = predictions.copy()
-    table[labels] = unscaled(table[labels].to_numpy(np.float64), temperature)
+    table[labels] = scaled(table[labels].to_numpy(np.float64), 1 / temperature)
     results = evaluate(reference, table)
     return {"temperature": temperature, "logloss": results["overall"]["logloss"], "calibration": results["calibration"]}
 

@@ -286,6 +286,10 @@ class TrainingConfig:
     calibrate: bool = False
     """divide the logits of the final model by a temperature fitted on the validation clips; accuracy and size do not
     change"""
+    pilot_fraction: Annotated[Real, Field(ge=0, le=0.5)] = 0.0
+    """fraction of the training split, by location, that is held out of a pilot: the same system, trained before, on
+    whose held-out clips ``calibrate`` fits the temperature, so that this system can learn from all clips; 0: no
+    pilot"""
     init_from: Name | None = None
     """system whose vanilla model of the same seed is fine-tuned; default: random initial weights"""
     devices: Annotated[tuple[Device, ...], Field(max_length=100), AfterValidator(_distinct)] = ()
@@ -302,6 +306,14 @@ class TrainingConfig:
         if self.precision == "auto" and self.channels_last:
             raise ValueError("training.channels_last=true contradicts training.precision=auto, which chooses the "
                              "memory format itself; remove one of them")
+        if self.has_pilot and self.init_from:
+            raise ValueError("training.pilot_fraction: contradicts training.init_from, whose model has learnt from the "
+                             "clips that a pilot would hold out; remove one of them")
+
+    @property
+    def has_pilot(self) -> bool:
+        """Whether the temperature is fitted on the held-out clips of a pilot."""
+        return self.calibrate and self.pilot_fraction > 0
 
 
 @dataclass(frozen=True, config=_strict)
@@ -405,12 +417,20 @@ class Config:
     @property
     def vanilla_recipe(self) -> TrainingConfig:
         """Recipe of the vanilla model, which is only calibrated if it is not compressed afterwards."""
-        return replace(self.training, calibrate=self.training.calibrate and not self.compression.enabled)
+        if not self.compression.enabled:
+            return self.training
+        return replace(self.training, calibrate=False, pilot_fraction=0.0)
 
     @property
     def members(self) -> tuple[str, ...]:
         """Systems that are trained for this one: those of an ensemble, or one for each of ``device_models``."""
         return self.ensemble or tuple(f"{self.system}_{device}" for device in self.device_models)
+
+    def pilot(self, held_out: TrainingConfig) -> "Config":
+        """The configuration of a pilot: this system without the clips that ``held_out`` fits its temperature on."""
+        return replace(self, system=f"{self.system}_pilot", training=replace(
+            self.training, validation_fraction=held_out.pilot_fraction, validation_seed=held_out.validation_seed,
+            calibrate=False, pilot_fraction=0.0))
 
     def of_device(self, device: str) -> "Config":
         """The configuration of one of the ``device_models``."""

@@ -44,12 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         _say("note: this is the small demo system on your data set; choose another system with --system FILE, e.g. "
              "system_configs/bcresnet_asc_1_resnorm.yaml")
     keep_freed_memory()
-    for member in session.members:
-        _say(f"member {member.run.config.system}")
-        with _only_one(member.run):
-            _run_stages(member, _of_member(wanted))
-    with _only_one(session.run):
-        _run_stages(session, wanted)
+    _run(session, wanted)
     _say(_closing_summary(session.run))
     if over := over_limit(session.run, wanted):
         raise FallsShort(over)
@@ -106,6 +101,8 @@ def is_finished(session: Session, wanted: Sequence[str]) -> bool:
     try:
         if over_limit(session.run, wanted):
             wanted = [name for name in wanted if name != "package"]
+        if not all(is_finished(pilot, _of_pilot(wanted)) for pilot in session.pilots):
+            return False
         if not all(is_finished(member, _of_member(wanted)) for member in session.members):
             return False
         for stage in STAGES:
@@ -125,7 +122,7 @@ def over_limit(run: Run, wanted: Collection[str]) -> str | None:
 
 
 def _session(arguments: argparse.Namespace) -> Session:
-    """The run of a system and those that are trained for it, with the same options and overrides."""
+    """The run of a system, its pilots and those that are trained for it, with the same options and overrides."""
     options: dict[str, Any] = {"data.root": arguments.data_root, "data.evaluation_root": arguments.eval_root,
                                "seed": arguments.seed, "data.skip_damaged": arguments.skip_damaged or None}
     if arguments.data_root or arguments.eval_root:
@@ -133,10 +130,13 @@ def _session(arguments: argparse.Namespace) -> Session:
         options["data.source"] = "tau_layout"
     options = {key: value for key, value in options.items() if value is not None}
 
-    def session(config: Config, members: Sequence[Session] = ()) -> Session:
+    def session(config: Config, members: Sequence[Config] = ()) -> Session:
         folder = arguments.runs / config.system / f"seed{config.seed}"
-        run = Run(folder, config, tuple(member.run for member in members))
-        return Session(run, arguments.device, arguments.force, _say, tuple(members), download)
+        parts, pilots = tuple(session(member) for member in members), ()
+        if config.training.has_pilot:
+            pilots = tuple(session(part.pilot(config.training)) for part in members or [config])
+        run = Run(folder, config, tuple(part.run for part in parts))
+        return Session(run, arguments.device, arguments.force, _say, parts, pilots, download)
 
     config, download = configuration.load(arguments.system, arguments.overrides, options), None
     if arguments.download:
@@ -149,7 +149,11 @@ def _session(arguments: argparse.Namespace) -> Session:
         members.append(configuration.load(path, arguments.overrides, options))
         if members[-1].members or path == arguments.system:
             raise InputError(f"{arguments.system}: ensemble: {name} must be a system of a single model")
-    return session(config, [session(member) for member in members])
+        if config.training.has_pilot and members[-1].training.calibrate:
+            raise InputError(f"{arguments.system}: training.pilot_fraction calibrates the ensemble as a whole; set "
+                             f"training.calibrate to false in {path.name}, and to true in the file of the ensemble "
+                             "alone")
+    return session(config, members)
 
 
 def _wanted(text: str) -> list[str]:
@@ -181,6 +185,22 @@ def _only_one(run: Run) -> Iterator[None]:
 
 def _of_member(wanted: Sequence[str]) -> list[str]:
     return [name for name in wanted if name != "package"]
+
+
+def _of_pilot(wanted: Sequence[str]) -> list[str]:
+    return [name for name in wanted if name in ("data", "features", "train", "compress")]
+
+
+def _run(session: Session, wanted: Sequence[str]) -> None:
+    """Run the stages of the pilots, then those of the members, then those of the run itself."""
+    for pilot in session.pilots:
+        _say(f"pilot {pilot.run.config.system}")
+        _run(pilot, _of_pilot(wanted))
+    for member in session.members:
+        _say(f"member {member.run.config.system}")
+        _run(member, _of_member(wanted))
+    with _only_one(session.run):
+        _run_stages(session, wanted)
 
 
 def _run_stages(session: Session, wanted: Sequence[str]) -> None:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from task1a.data.dataset import Dataset
     from task1a.features.cache import FeatureCache
     from task1a.predict import ReadClips
+    from task1a.training.examples import Examples
     from task1a.training.fit import Job
 
 Inputs = dict[str, Any]
@@ -45,6 +46,8 @@ class Session:
     """receives the reports of the stages"""
     members: tuple["Session", ...] = ()
     """sessions of the runs that are trained for this one: members of an ensemble, or device-specific models"""
+    pilots: tuple["Session", ...] = ()
+    """sessions of the pilots of this run, or of its members, on whose held-out clips the temperature is fitted"""
     download: dict[str, bool] | None = None
     """settings of :func:`task1a.data.download.download`, if the sets of the challenge may be downloaded"""
     caches: "dict[str, FeatureCache]" = field(default_factory=dict)
@@ -192,11 +195,11 @@ def cache_is_whole(session: Session) -> bool:
 
 def train_inputs(session: Session) -> Inputs:
     """The training clips, the seed, and the settings of features, model and training."""
-    run = session.run
+    run, recipe = session.run, session.run.config.vanilla_recipe
     inputs = {"training clips": run.read("features")["splits"]["train"], "seed": run.config.seed,
-              **_settings(session, "features", "model", "training"),
-              "training.calibrate": run.config.vanilla_recipe.calibrate}
-    if run.config.training.init_from:
+              **_settings(session, "features", "model", "training"), "training.calibrate": recipe.calibrate,
+              "training.pilot_fraction": recipe.pilot_fraction, "pilots": _pilots(session, recipe)}
+    if recipe.init_from:
         inputs["initial model"] = digest(_initial_model(run))
     return inputs
 
@@ -225,7 +228,7 @@ def compress_inputs(session: Session) -> Inputs:
     run = session.run
     return {"vanilla model": digest(run.vanilla), "teachers": [digest(path) for path in _teachers(run)],
             "training clips": run.read("features")["splits"]["train"], "seed": run.config.seed,
-            **_settings(session, "training", "compression")}
+            **_settings(session, "training", "compression"), "pilots": _pilots(session, run.config.training)}
 
 
 def compress(session: Session, inputs: Inputs) -> list[Path]:
@@ -260,9 +263,10 @@ def complexity(session: Session, inputs: Inputs) -> list[Path]:
 
 
 def predict_inputs(session: Session) -> Inputs:
-    """The model files, how often they are applied to a clip, and the clips to predict."""
-    splits = session.run.read("features")["splits"]
-    return {"models": _model_digests(session.run), "passes": _passes(session.run),
+    """The model files, how often they are applied to a clip, the pilots of an ensemble, and the clips to predict."""
+    run, splits = session.run, session.run.read("features")["splits"]
+    return {"models": _model_digests(run), "passes": _passes(run),
+            "pilots": _pilots(session, run.config.training) if session.members else None,
             "test clips": splits["test"], "evaluation clips": splits.get("evaluation")}
 
 
@@ -273,6 +277,10 @@ def predict(session: Session, inputs: Inputs) -> list[Path]:
     from task1a import predict, predictions
 
     run, written, device = session.run, [], torch.device(device_of(session.device))
+    calibration = None
+    if session.members:  # the temperature of a single model is in its file
+        remove(run.calibration)
+        calibration = _fitted_with_pilots(session)
     for split, path in (("test", run.test_predictions), ("evaluation", run.evaluation_predictions)):
         remove(path)
         if split not in run.read("features")["splits"]:
@@ -286,9 +294,17 @@ def predict(session: Session, inputs: Inputs) -> list[Path]:
                 tables.append(predict.predict(part.run.model, clips.filename, part.reader(split), settings.batch_size,
                                               device, settings.time_rolls))
             table = predictions.average(tables)
+            if calibration:
+                labels = predictions.label_columns(table)
+                table[labels] = predictions.scaled(table[labels].to_numpy(), calibration["temperature"])
         predictions.write(path, table)
         session.say(f"{split}: {len(table):,} clips")
         written.append(path)
+    if calibration:
+        write_json(run.calibration, calibration)
+        session.say(f"calibrated on {calibration['clips']:,} clips held out of the pilots: temperature "
+                    f"{calibration['temperature']:.3f}")
+        written.append(run.calibration)
     return written
 
 
@@ -361,6 +377,34 @@ def nothing_to_submit(session: Session) -> str | None:
     if "evaluation" in session.dataset.roots:
         return None
     return "there is no evaluation set to submit predictions of (--eval-root DIR)"
+
+
+def _pilots(session: Session, recipe: TrainingConfig) -> list[str] | None:
+    """Digests of the models of the pilots with which the temperature is fitted; None without pilots."""
+    if not recipe.has_pilot:
+        return None
+    return [name for pilot in session.pilots for name in _model_digests(pilot.run)]
+
+
+def _fitted_with_pilots(session: Session) -> dict[str, Any] | None:
+    """The temperature of the averaged models of the pilots on the clips that they hold out; None without pilots."""
+    import numpy as np
+    import torch
+
+    from task1a import predict, predictions
+    from task1a.training.calibrate import fitted
+
+    if not session.pilots:
+        return None
+    tables = []
+    for pilot in session.pilots:
+        settings = pilot.run.config.evaluation
+        held_out = _examples(pilot)[1]
+        tables.append(predict.predict(pilot.run.model, held_out.filenames, held_out.read, settings.batch_size,
+                                      torch.device(device_of(session.device)), settings.time_rolls))
+    table = predictions.average(tables)
+    probabilities = table[session.run.read("data")["labels"]].to_numpy()
+    return fitted(np.log(np.maximum(probabilities, np.finfo(np.float64).tiny)), held_out)
 
 
 def _model_digests(run: Run) -> list[str]:
@@ -483,10 +527,24 @@ def _teachers(run: Run) -> list[Path]:
 
 def _job(session: Session, folder: Path, recipe: TrainingConfig, inputs: Inputs) -> "Job":
     """The job of a training, with the training split divided into training and validation clips."""
-    import numpy as np
-
     from task1a.model_file import ModelSpec
     from task1a.training import fit
+
+    config = session.run.config
+    train, validation = _examples(session)
+    session.say(f"{len(train):,} training clips, {len(validation):,} validation clips of other locations")
+    # a finished training is calibrated without being trained again
+    calibration = {"training.calibrate", "training.pilot_fraction", "pilots"}
+    identity = fingerprint({key: value for key, value in inputs.items() if key not in calibration})
+    return fit.Job(ModelSpec(config.model, config.features, tuple(session.run.read("data")["labels"])), recipe,
+                   config.seed, train, validation, folder, identity, session.device, not session.force, session.say,
+                   _fitted_with_pilots(session) if recipe.has_pilot else None)
+
+
+def _examples(session: Session) -> "tuple[Examples, Examples]":
+    """The clips of the training split that the system learns from, and those that it holds out for validation."""
+    import numpy as np
+
     from task1a.training.examples import Examples
     from task1a.training.train import split_validation
 
@@ -507,12 +565,7 @@ def _job(session: Session, folder: Path, recipe: TrainingConfig, inputs: Inputs)
         return Examples(lambda indices: read(rows[indices]), targets[rows], clips.device.to_numpy(str)[rows],
                         clips.identifier.to_numpy(str)[rows], clips.filename.to_numpy(str)[rows])
 
-    train, validation = ~held_out & used, held_out & used
-    session.say(f"{train.sum():,} training clips, {validation.sum():,} validation clips of other locations")
-    # a finished training is calibrated without being trained again
-    identity = fingerprint({key: value for key, value in inputs.items() if key != "training.calibrate"})
-    return fit.Job(ModelSpec(config.model, config.features, labels), recipe, config.seed, examples(train),
-                   examples(validation), folder, identity, session.device, resume=not session.force, report=session.say)
+    return examples(~held_out & used), examples(held_out & used)
 
 
 STAGES = (

@@ -9,6 +9,7 @@ where L is the number of validation locations: the posterior of T with the prior
 hundreds of locations of the challenge's data the prior has no influence; with a few, it keeps T near 1.
 """
 import math
+from typing import Any
 
 import lightning_fabric
 import numpy as np
@@ -19,6 +20,7 @@ from torch.nn import functional as F
 
 from task1a.files import write_json
 from task1a.predict import logits
+from task1a.training.examples import Examples
 from task1a.training.fit import Job
 
 PRIOR_DEVIATION = 0.5
@@ -49,21 +51,32 @@ def temperature(outputs: np.ndarray, targets: np.ndarray, devices: np.ndarray, l
 def calibrate(model: nn.Module, job: Job, fabric: lightning_fabric.Fabric) -> float:
     """Divide the logits of a model by a temperature, and write ``calibration.json`` into the job's folder.
 
-    The head is linear and only a mean follows it, so its parameters are divided instead: decisions and number of
-    parameters do not change.
+    The temperature is the one fitted with a pilot, or else it is fitted on the validation clips. The head is linear and
+    only a mean follows it, so its parameters are divided instead: decisions and number of parameters do not change.
+    Without ``training.calibrate``, or without validation clips, nothing happens.
 
     Returns:
-        The temperature.
+        The temperature; 1 if nothing happens.
     """
-    examples = job.validation
-    outputs = logits(model, examples.read, len(examples), job.recipe.batch_size, fabric.device).double().numpy()
-    found = temperature(outputs, examples.targets, examples.devices, examples.locations)
+    record = job.calibration
+    if record is None:
+        examples = job.validation
+        if not job.recipe.calibrate or not len(examples):
+            return 1.0
+        outputs = logits(model, examples.read, len(examples), job.recipe.batch_size, fabric.device).double().numpy()
+        record = fitted(outputs, examples)
     with torch.no_grad():
         for parameter in model.head.parameters():
-            parameter /= found
+            parameter /= record["temperature"]
     if fabric.global_rank == 0:
-        write_json(job.folder / "calibration.json", {
-            "temperature": found, "clips": len(examples), "locations": len(set(examples.locations)),
-            "devices": sorted(set(examples.devices))})
-        job.report(f"calibrated on {len(examples):,} validation clips: temperature {found:.3f}, included in the model")
-    return found
+        write_json(job.folder / "calibration.json", record)
+        job.report(f"calibrated on {record['clips']:,} validation clips: temperature {record['temperature']:.3f}, "
+                   "included in the model")
+    return record["temperature"]
+
+
+def fitted(outputs: np.ndarray, examples: Examples) -> dict[str, Any]:
+    """The temperature for logits [clips, classes] of some examples, with what it was fitted on, as plain data."""
+    return {"temperature": temperature(outputs, examples.targets, examples.devices, examples.locations),
+            "clips": len(examples), "locations": len(set(examples.locations)),
+            "devices": sorted(set(examples.devices))}

@@ -58,8 +58,7 @@ def compress(job: Job, settings: CompressionConfig, vanilla: Path, teachers: Seq
                 lambda trained: unpacked(trained, spec).to(fabric.device))
     if job.recipe.reestimate_norms:
         reestimate(model, job.train, job.recipe.batch_size, job.seed, fabric.device)
-    if job.recipe.calibrate and len(job.validation):
-        calibrate(model, job, fabric)
+    calibrate(model, job, fabric)
     if fabric.global_rank == 0:
         path = job.folder / "packed.safetensors"
         model_file.save(path, packed.pack(model, packing), spec)

@@ -10,7 +10,7 @@ import os
 import pickle
 import time
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -65,6 +65,8 @@ class Job:
     """whether to resume from a checkpoint of the same identity in the output folder"""
     report: Callable[[str], None] = print
     """receives a line of text after every epoch"""
+    calibration: Mapping[str, Any] | None = None
+    """record of the temperature that was fitted with a pilot (``training.pilot_fraction``)"""
 
 
 def check_memory(spec: ModelSpec, recipe: TrainingConfig, device: str) -> None:

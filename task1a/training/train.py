@@ -44,8 +44,7 @@ def train(job: Job, initial: Path | None = None) -> None:
     model = fit(job, fabric, model, cross_entropy, learn_statistics)
     if job.recipe.reestimate_norms:
         reestimate(model, job.train, job.recipe.batch_size, job.seed, fabric.device)
-    if job.recipe.calibrate and len(job.validation):
-        calibrate(model, job, fabric)
+    calibrate(model, job, fabric)
     if fabric.global_rank == 0:
         model_file.save(job.folder / "model.safetensors", stored_state(model), job.spec)
     fabric.barrier()

@@ -2,7 +2,7 @@
 import numpy as np
 import pytest
 
-from evaluation.calibration import reliability, unscaled
+from evaluation.calibration import reliability
 
 
 def test_reliability_by_hand():
@@ -19,11 +19,3 @@ def test_reliability_by_hand():
 def test_a_perfectly_calibrated_predictor_has_no_error():
     found = reliability(["bus"] * 10, ["bus"] * 8 + ["park"] * 2, np.full(10, 0.8))
     assert found["expected_calibration_error"] == pytest.approx(0)
-
-
-def test_unscaled_is_the_softmax_of_the_larger_logits():
-    logits = np.random.default_rng(0).normal(size=(5, 3))
-    softmax = np.exp(logits / 2) / np.exp(logits / 2).sum(axis=1, keepdims=True)
-    expected = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
-    assert unscaled(softmax, 2.0) == pytest.approx(expected)
-    assert np.isfinite(unscaled(np.array([[1.0, 0.0]]), 3.0)).all()

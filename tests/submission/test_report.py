@@ -61,7 +61,11 @@ def test_the_configuration_is_in_it_as_it_was(tmp_path, make_run, said):
     ("training", {}, ["alpha 0.3", "masks of up to 40 mel bins, 2 a clip", "10 % of the training split"],
      ["divided by"]),
     ("training", {"mixup_alpha": 0, "frequency_masks": 0, "validation_fraction": 0, "calibrate": True},
-     ["divided by the temperature"], ["Mixup", "along frequency", "are held out"]),
+     ["divided by the temperature of least log loss on the part"], ["Mixup", "along frequency", "are held out"]),
+    ("training", {"validation_fraction": 0, "calibrate": True, "pilot_fraction": 0.25},
+     ["divided by the temperature of least log loss on 25 % of the training split, by location, for a pilot"],
+     ["are held out"]),
+    ("training", {"calibrate": False, "pilot_fraction": 0.25}, [], ["divided by"]),
     ("compression", {}, ["None: the trained model is the system"], ["pruned"]),
     ("compression", {"enabled": True}, ["89 % of the convolution weights are pruned", "at once",
                                         "from the model before compression at temperature 2"], ["no teacher"]),
@@ -101,6 +105,7 @@ def test_an_ensemble_is_told_by_its_members(tmp_path, make_run, said):
     (run / "environment.json").unlink()
     text = draft(run)
     system = section(text, "2. System")
+    assert "divided by" not in system
     assert "The probabilities of 2 networks are averaged." in system
     assert "77 epochs" in system.split("### b")[0] and "60 epochs" not in system
     assert "TO BE WRITTEN: what its own run says of it" in system.split("### b")[1]

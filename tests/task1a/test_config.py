@@ -33,8 +33,8 @@ def test_the_paper_recipe_is_written_out_in_the_shipped_base():
     """Every number of the recipe stands in the YAML, none is left to a default of the code."""
     path = next(path for path in SYSTEMS if path.stem == "bcresnet_asc_1")
     tree = yaml.safe_load(path.read_text(encoding="utf-8"))
-    not_of_the_paper = {"precision", "channels_last", "calibrate", "averaging_epochs", "init_from", "devices",
-                        "device_probability", "device_response_db", "device_compression", "device_noise_db",
+    not_of_the_paper = {"precision", "channels_last", "calibrate", "pilot_fraction", "averaging_epochs", "init_from",
+                        "devices", "device_probability", "device_response_db", "device_compression", "device_noise_db",
                         "translation_probability", "reestimate_norms"}
     for section in ("features", "training"):
         names = {f.name for f in fields(getattr(config.load(path), section))}

@@ -24,6 +24,8 @@ from task1a.errors import FallsShort, InputError
 from task1a.features.audio import read_clip
 from task1a.features.log_mel import log_mel
 from task1a.files import read_json
+from task1a.training.calibrate import temperature
+from task1a.training.train import split_validation
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 RUN = Path("runs/toy/seed0")
@@ -203,6 +205,91 @@ def test_a_finished_model_is_calibrated_without_training(again, arguments, capsy
     runner.main([*arguments, "--stage", "compress"])
     assert not re.search(r"^epoch ", capsys.readouterr().out, re.MULTILINE)
     assert packed.read_bytes() == calibrated
+
+
+PILOT = {"calibrate": True, "validation_fraction": 0.0, "pilot_fraction": 0.25}
+
+
+@pytest.fixture
+def of_pilots(again, toy_data):
+    """Computes the temperature from nothing but the recordings and the files of the models of some pilots."""
+    def compute(*pilots: str) -> float:
+        root = toy_data[0]
+        meta = pd.read_csv(root / "meta.csv", sep="\t").set_index("filename")
+        clips = meta.loc[pd.read_csv(root / "evaluation_setup/fold1_train.csv", sep="\t").filename].reset_index()
+        held_out = clips[split_validation(clips, 0.25, seed=0)]
+        probabilities = []
+        for pilot in pilots:
+            model, spec = model_file.load(again / "runs" / pilot / "seed0/compress/packed.safetensors")
+            features = np.stack([log_mel(read_clip(root / name, spec.features), spec.features)
+                                 for name in held_out.filename]).astype(np.float16).astype(np.float32)
+            with torch.no_grad():
+                probabilities.append(torch.softmax(model(torch.from_numpy(features)[:, None]), dim=1).numpy())
+        targets = np.array([spec.labels.index(label) for label in held_out.scene_label])
+        return temperature(np.log(np.mean(probabilities, axis=0)), targets, held_out.source_label.to_numpy(str),
+                           held_out.identifier.to_numpy(str))
+    return compute
+
+
+def test_a_pilot_calibrates_a_system_that_learns_from_all_clips(system, arguments, again, of_pilots, capsys):
+    given = ["--system", system("final", training=PILOT), *arguments[2:], "--stage", "data,features,train,compress"]
+    runner.main(given)
+    said = capsys.readouterr().out
+    assert re.findall(r"\n(pilot \w+|\[train\]|\[compress\])", "\n" + said) == [
+        "pilot final_pilot", "[train]", "[compress]", "[train]", "[compress]"]
+    learnt = [(int(train), int(held_out)) for train, held_out in re.findall(
+        r"^(\d+) training clips, (\d+) validation clips", said, re.MULTILINE)]
+    assert learnt[0][1] > 0 and learnt[1:] == [(sum(learnt[0]), 0)] * 2  # the pilot before compression is that of toy
+    record = read_json(again / "runs/final/seed0/compress/calibration.json")
+    assert record["temperature"] == pytest.approx(of_pilots("final_pilot"), rel=1e-3)
+    assert record["clips"] == learnt[0][1]
+    assert not list((again / "runs").glob("final*/seed0/train/calibration.json"))
+    assert not (again / "runs/final_pilot/seed0/compress/calibration.json").exists()
+
+    packed = again / "runs/final/seed0/compress/packed.safetensors"
+    scaled = load_file(packed)["head.weight_scale"]
+    runner.main([*given, "training.calibrate=false"])
+    assert not re.search(r"^(epoch|pilot) ", capsys.readouterr().out, re.MULTILINE)
+    torch.testing.assert_close(load_file(packed)["head.weight_scale"], scaled * record["temperature"], rtol=1e-5, atol=0)
+
+    assert said_by(capsys, *given)["compress"] == "training.calibrate, pilots changed"
+    torch.testing.assert_close(load_file(packed)["head.weight_scale"], scaled, rtol=0, atol=0)
+    (again / "runs/final_pilot/seed0/compress/packed.safetensors").unlink()
+    with pytest.raises(InputError, match="final_pilot.*packed.safetensors: no such model; finish the run final_pilot"):
+        runner.main([*given[:-1], "complexity"])
+
+
+def test_pilots_calibrate_an_ensemble_as_a_whole(system, arguments, again, of_pilots, capsys):
+    system("one", training={"calibrate": False, "validation_fraction": 0.0})
+    system("other", training={"calibrate": False, "validation_fraction": 0.0}, model={"residual_norm": "input"})
+    given = ["--system", system("both", ensemble=["one", "other"], training=PILOT), *arguments[2:]]
+    said = said_by(capsys, *given)
+    runs = {name: again / "runs" / name / "seed0" for name in ("one", "other", "both")}
+    record = read_json(runs["both"] / "compress/calibration.json")
+    assert record["temperature"] == pytest.approx(of_pilots("one_pilot", "other_pilot"), rel=1e-3)
+    assert abs(np.log(record["temperature"])) > 0.02
+    for split in ("test", "evaluation"):
+        one, other, both = (pd.read_csv(run / f"predictions/{split}.csv", sep="\t") for run in runs.values())
+        labels = list(both)[2:]
+        powers = ((one[labels] + other[labels]) / 2) ** (1 / record["temperature"])
+        np.testing.assert_allclose(both[labels], powers.div(powers.sum(axis=1), axis=0), rtol=1e-5, atol=1e-9)
+        assert (both[labels].idxmax(axis=1) == both.scene_label).all()
+    assert read_json(runs["both"] / "evaluation.json")["before_scaling"]["temperature"] == record["temperature"]
+    said = said_by(capsys, *given)
+    assert {reason for reason in said.values() if not reason.startswith("left out")} == {"up to date"}
+
+    said = said_by(capsys, *given, "training.calibrate=false")
+    assert said["predict"] == "pilots changed" and not (runs["both"] / "compress/calibration.json").exists()
+
+
+@pytest.mark.parametrize(("settings", "message"), [
+    ({"training": {**PILOT, "init_from": "toy"}}, "training.pilot_fraction: contradicts training.init_from"),
+    ({"training": PILOT, "ensemble": ["toy"]}, "calibrates the ensemble as a whole; set training.calibrate to false in "
+                                               "toy.yaml"),
+])
+def test_what_a_pilot_cannot_calibrate_is_named(system, arguments, settings, message):
+    with pytest.raises(InputError, match=message):
+        runner.main(["--system", system("final", **settings), *arguments[2:]])
 
 
 def test_lost_and_changed_files_are_made_again(again, arguments, capsys):

@@ -87,7 +87,7 @@ def test_calibration_divides_the_logits_and_changes_nothing_else(tmp_path, train
         packed.prepare(model, Packing("tensor"))
     judged = Examples(lambda indices: clips(12)[indices, 0].numpy(), np.arange(12) % 3, np.array(["a"] * 12),
                           np.arange(12).astype(str))
-    job = fit.Job(spec, TrainingConfig(), 0, judged, judged, tmp_path, "x", report=lambda text: None)
+    job = fit.Job(spec, TrainingConfig(calibrate=True), 0, judged, judged, tmp_path, "x", report=lambda text: None)
     before = logits(model, judged.read, 12, 12, torch.device("cpu"))
     names = {key for key, value in model.named_parameters()}
     shared = copy.deepcopy(model.state_dict())

@@ -1,3 +1,4 @@
+import json
 import math
 from dataclasses import replace
 from types import SimpleNamespace
@@ -154,11 +155,22 @@ def test_calibration_finds_the_temperature_that_was_put_in(tmp_path, job, exampl
     before = logits(model, clips.read, len(clips), 500, torch.device("cpu"))
     drawn = torch.multinomial(torch.softmax(before / 3, 1), 1).flatten().numpy()
     judged = replace(clips, targets=drawn)
-    found = calibrate(model, job(tmp_path, TrainingConfig(batch_size=500), validation=judged),
-                      fit.launch("cpu", "32-true"))
+    fitting = job(tmp_path, TrainingConfig(batch_size=500, calibrate=True), validation=judged)
+    found = calibrate(model, fitting, fit.launch("cpu", "32-true"))
     assert found == pytest.approx(3, rel=0.1)
     after = logits(model, clips.read, len(clips), 500, torch.device("cpu"))
     torch.testing.assert_close(after, before / found, atol=1e-4, rtol=1e-4)
+
+
+def test_the_temperature_of_a_pilot_needs_no_validation(tmp_path, job, run, examples):
+    record = {"temperature": 2.5, "clips": 12, "locations": 3, "devices": ["a", "b"]}
+    plain = run(tmp_path / "plain", validation=examples(0))
+    training.train(replace(job(tmp_path / "scaled", validation=examples(0)), calibration=record))
+    scaled = load_file(tmp_path / "scaled" / "model.safetensors")
+    assert json.loads((tmp_path / "scaled" / "calibration.json").read_text()) == record
+    for name, value in plain.items():
+        factor = 2.5 if name.startswith("head.") else 1.0
+        torch.testing.assert_close(scaled[name] * factor, value, rtol=1e-6, atol=0, msg=name)
 
 
 def test_the_temperature_weighs_devices_alike_and_counts_locations():
