@@ -221,9 +221,9 @@ def _calibration(record: Mapping[str, Any]) -> Section:
     if "before_scaling" in record:
         before = record["before_scaling"]
         series = {"before scaling": before["calibration"], "after scaling": record["calibration"]}
-        section.text = (f"The logits are divided by the temperature {before['temperature']:.3f}, fitted on "
-                        f"clips held out of the training split. Log loss before scaling: {before['logloss']:.3f}; expected calibration "
-                        f"error: {before['calibration']['expected_calibration_error']:.1f} %.")
+        section.text = (f"The logits are divided by the temperature {before['temperature']:.3f}, fitted on clips held "
+                        f"out of the training split. Log loss before scaling: {before['logloss']:.3f}; expected "
+                        f"calibration error: {before['calibration']['expected_calibration_error']:.1f} %.")
     rows = []
     for name, reliability in series.items():
         for point in reliability["bins"]:
