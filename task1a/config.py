@@ -287,9 +287,9 @@ class TrainingConfig:
     """divide the logits of the final model by a temperature fitted on the validation clips; accuracy and size do not
     change"""
     pilot_fraction: Annotated[Real, Field(ge=0, le=0.5)] = 0.0
-    """fraction of the training split, by location, that is held out of a pilot: the same system, trained before, on
-    whose held-out clips ``calibrate`` fits the temperature, so that this system can learn from all clips; 0: no
-    pilot"""
+    """fraction of the training split, by location, that is held out of a pilot; with ``calibrate``, the pilot, which is
+    the same system in other respects, is trained first, and the temperature is fitted on the clips that it holds out;
+    0: no pilot"""
     init_from: Name | None = None
     """system whose vanilla model of the same seed is fine-tuned; default: random initial weights"""
     devices: Annotated[tuple[Device, ...], Field(max_length=100), AfterValidator(_distinct)] = ()
@@ -426,11 +426,14 @@ class Config:
         """Systems that are trained for this one: those of an ensemble, or one for each of ``device_models``."""
         return self.ensemble or tuple(f"{self.system}_{device}" for device in self.device_models)
 
-    def pilot(self, held_out: TrainingConfig) -> "Config":
-        """The configuration of a pilot: this system without the clips that ``held_out`` fits its temperature on."""
-        return replace(self, system=f"{self.system}_pilot", training=replace(
-            self.training, validation_fraction=held_out.pilot_fraction, validation_seed=held_out.validation_seed,
-            calibrate=False, pilot_fraction=0.0))
+    def pilot(self, recipe: TrainingConfig) -> "Config":
+        """The configuration of a pilot of this system, which holds out the clips that a recipe fits its temperature on.
+
+        The recipe is that of the system itself, or of the ensemble that it is a member of.
+        """
+        training = replace(self.training, validation_fraction=recipe.pilot_fraction,
+                           validation_seed=recipe.validation_seed, calibrate=False, pilot_fraction=0.0)
+        return replace(self, system=f"{self.system}_pilot", training=training)
 
     def of_device(self, device: str) -> "Config":
         """The configuration of one of the ``device_models``."""

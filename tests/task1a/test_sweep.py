@@ -182,11 +182,13 @@ TAUGHT = {"compression": {"enabled": True, "teachers": ["vanilla", "a/seed0"]}}
     ("tuned ends, a pauses", {"tuned": {**SAME, "training": {"init_from": "a"}}}, "a tuned", 0),
     ("pupil ends, a is-refused", {"pupil": {**SAME, **TAUGHT}}, "a pupil", 2),
     ("a meets, twin ends, other meets", {"a": SAME, "twin": {**SAME, "compression": {"epochs": 3}}}, "a twin", 0),
+    ("a pauses, final ends", {"a": {**SAME, "training": {"validation_fraction": 0.25}}, "final": {**SAME, "training": {
+        "validation_fraction": 0.0, "calibrate": True, "pilot_fraction": 0.25}}}, "a final", 0),
     ("a ends, twin meets, triplet meets", {"a": SAME, "twin": SAME, "triplet": SAME}, "a twin, a triplet", 0),
     ("a is-refused, twin pauses, triplet ends", {"a": SAME, "twin": SAME, "triplet": SAME}, "twin triplet", 2),
     ("a pauses, b ends", {"a": {**SAME, "compression": {"enabled": True, "teachers": ["b/seed0"]}}, "b": TAUGHT},
      "a b", 0),
-], ids=["ensemble", "teacher", "fine-tuned", "teacher that fails", "training shared", "training done",
+], ids=["ensemble", "teacher", "fine-tuned", "teacher that fails", "training shared", "pilot shared", "training done",
         "training failed", "cycle"])
 def test_which_runs_wait_for_which(toys, conduct, settings, order, status):
     """Runs that meet are side by side; the others must have ended before those that wait for them."""
