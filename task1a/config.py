@@ -287,9 +287,8 @@ class TrainingConfig:
     """divide the logits of the final model by a temperature fitted on the validation clips; accuracy and size do not
     change"""
     pilot_fraction: Annotated[Real, Field(ge=0, le=0.5)] = 0.0
-    """fraction of the training split, by location, that is held out of a pilot; with ``calibrate``, the pilot, which is
-    the same system in other respects, is trained first, and the temperature is fitted on the clips that it holds out;
-    0: no pilot"""
+    """fraction of the training split, by location, that a pilot holds out: with ``calibrate``, the system is first
+    trained without these clips, as its pilot, and the temperature is fitted on them; 0: no pilot"""
     init_from: Name | None = None
     """system whose vanilla model of the same seed is fine-tuned; default: random initial weights"""
     devices: Annotated[tuple[Device, ...], Field(max_length=100), AfterValidator(_distinct)] = ()
@@ -427,9 +426,10 @@ class Config:
         return self.ensemble or tuple(f"{self.system}_{device}" for device in self.device_models)
 
     def pilot(self, recipe: TrainingConfig) -> "Config":
-        """The configuration of a pilot of this system, which holds out the clips that a recipe fits its temperature on.
+        """The configuration of the pilot: this system, trained without the clips that the temperature is fitted on.
 
-        The recipe is that of the system itself, or of the ensemble that it is a member of.
+        Args:
+            recipe: says which clips these are; the recipe of this system, or of the ensemble that it is a member of.
         """
         training = replace(self.training, validation_fraction=recipe.pilot_fraction,
                            validation_seed=recipe.validation_seed, calibrate=False, pilot_fraction=0.0)

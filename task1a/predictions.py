@@ -38,7 +38,7 @@ def label_columns(predictions: pd.DataFrame) -> list[str]:
 
 
 def scaled(probabilities: np.ndarray, temperature: float) -> np.ndarray:
-    """Probabilities after the logits are divided by a temperature; the inverse of the temperature undoes it.
+    """Temperature scaling of probabilities, softmax(log p / T); the temperature 1 / T undoes it.
 
     Shape: [clips, labels] -> [clips, labels].
     """

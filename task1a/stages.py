@@ -6,7 +6,7 @@ its inputs nor its files have changed since it last ran. Only the runner imports
 Stages import torch and the like when they run, so that ``--help`` and runs that are up to date start quickly.
 """
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -274,7 +274,7 @@ def predict(session: Session, inputs: Inputs) -> list[Path]:
     """Predict the test split and the evaluation set with the stored models."""
     import torch
 
-    from task1a import predict, predictions
+    from task1a import predictions
 
     run, written, device = session.run, [], torch.device(device_of(session.device))
     calibration = None
@@ -290,9 +290,7 @@ def predict(session: Session, inputs: Inputs) -> list[Path]:
         else:
             tables = []
             for part in session.members or (session,):
-                clips, settings = part.clips(split), part.run.config.evaluation
-                tables.append(predict.predict(part.run.model, clips.filename, part.reader(split), settings.batch_size,
-                                              device, settings.time_rolls))
+                tables.append(_predict(part.run, part.clips(split).filename, part.reader(split), device))
             table = predictions.average(tables)
             if calibration:
                 labels = predictions.label_columns(table)
@@ -387,21 +385,22 @@ def _pilots(session: Session, recipe: TrainingConfig) -> list[str] | None:
 
 
 def _fitted_with_pilots(session: Session) -> dict[str, Any] | None:
-    """The temperature of the averaged models of the pilots on the clips that they hold out; None without pilots."""
+    """Fit the temperature of the pilots' averaged probabilities on the clips that they hold out; None without pilots.
+
+    All pilots hold out the same clips, but their features may differ.
+    """
     import numpy as np
     import torch
 
-    from task1a import predict, predictions
+    from task1a import predictions
     from task1a.training.calibrate import fitted
 
     if not session.pilots:
         return None
-    tables = []
+    tables, device = [], torch.device(device_of(session.device))
     for pilot in session.pilots:
-        settings = pilot.run.config.evaluation
         held_out = _examples(pilot)[1]
-        tables.append(predict.predict(pilot.run.model, held_out.filenames, held_out.read, settings.batch_size,
-                                      torch.device(device_of(session.device)), settings.time_rolls))
+        tables.append(_predict(pilot.run, held_out.filenames, held_out.read, device))
     table = predictions.average(tables)
     probabilities = table[session.run.read("data")["labels"]].to_numpy()
     return fitted(np.log(np.maximum(probabilities, np.finfo(np.float64).tiny)), held_out)
@@ -415,12 +414,18 @@ def _model_digests(run: Run) -> list[str]:
     return [digest(part.model) for part in run.parts]
 
 
+def _predict(run: Run, filenames: Sequence[str], read: "ReadClips", device: "torch.device") -> "pd.DataFrame":
+    """Predict clips with the model of a run, with the settings of its evaluation."""
+    from task1a import predict
+
+    settings = run.config.evaluation
+    return predict.predict(run.model, filenames, read, settings.batch_size, device, settings.time_rolls)
+
+
 def _predict_by_device(session: Session, split: str, device: "torch.device") -> "pd.DataFrame":
     """Predict each clip with the model of its recording device, or with the general model."""
     import numpy as np
     import pandas as pd
-
-    from task1a import predict
 
     run, clips, read = session.run, session.clips(split), session.reader(split)
     if "device" not in clips:
@@ -430,11 +435,9 @@ def _predict_by_device(session: Session, split: str, device: "torch.device") -> 
     numbers = clips.device.map(number_of).fillna(0).astype(int).to_numpy()
     tables = []
     for number, part in enumerate(run.parts):
-        rows, settings = np.flatnonzero(numbers == number), part.config.evaluation
+        rows = np.flatnonzero(numbers == number)
         if len(rows):
-            tables.append(predict.predict(
-                part.model, clips.filename[rows], lambda indices, rows=rows: read(rows[indices]), settings.batch_size,
-                device, settings.time_rolls))
+            tables.append(_predict(part, clips.filename[rows], lambda indices, rows=rows: read(rows[indices]), device))
     return pd.concat(tables).set_index("filename").loc[clips.filename].reset_index()
 
 
