@@ -100,7 +100,7 @@ def template(rules: Rules) -> str:
 
 def _refuse(problems: Sequence[Finding]) -> None:
     if problems:
-        raise InputError("\n".join(dict.fromkeys(str(problem).removeprefix("error: ") for problem in problems)))
+        raise InputError(*dict.fromkeys(str(problem).removeprefix("error: ") for problem in problems))
 
 
 def _corresponding(authors: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:

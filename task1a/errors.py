@@ -1,17 +1,27 @@
 """Errors that a user can correct, in one line each, and the exit status of every command."""
 import argparse
 import os
+import re
 import reprlib
+import signal
 import sys
 import tempfile
+import threading
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import NoReturn
+
+# control characters, line separators, and those that embed, override or isolate a direction of writing
+_UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
 
 
 class InputError(Exception):
-    """An input is wrong. The message is one line: what is wrong, where, and what to do."""
+    """An input is wrong. The message is one line: what is wrong, where, and what to do; several faults are several
+    arguments, with a line each."""
+
+    def __str__(self) -> str:
+        return "\n".join(map(str, self.args))
 
 
 class FallsShort(Exception):
@@ -33,33 +43,112 @@ class CommandParser(argparse.ArgumentParser):
 def run_command(main: Callable[[], int]) -> int:
     """Run a command's ``main``, report its errors in one line, and return the exit status.
 
+    Standard streams that cannot show a character print an escape of it, and closed ones are opened on the null device.
+    SIGTERM, with which batch systems announce the end, and SIGHUP end a command as Ctrl-C does.
+
     Returns:
         The status of ``main`` (0: success; 1: the result falls short), 1 after :class:`FallsShort`, 2 after an input or
-        system error, 3 after an unexpected exception, whose traceback is written to a file, 130 after Ctrl-C, 141 if
-        the reader of a pipe has ended.
+        system error, 3 after an unexpected exception, whose traceback is written to a file, 130 after Ctrl-C, 143
+        after SIGTERM, 129 after SIGHUP, 141 if the reader of a pipe has ended.
     """
+    _prepare_streams()
     try:
-        return main()
-    except BrokenPipeError:  # whoever read the output, such as head, has ended
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        with _interrupted_by_signals():
+            status = main()
+            sys.stdout.flush()  # a full disk or a reader that has ended, such as head, shows here at the latest
+        return status
+    except BrokenPipeError:
         return 141
-    except (InputError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+    except InputError as error:
+        _report(f"error: {error.args[0]}", *error.args[1:])
+        return 2
+    except OSError as error:
+        _report(f"error: {error}")
         return 2
     except FallsShort as error:
-        print(f"falls short: {error}", file=sys.stderr)
+        _report(f"falls short: {error}")
         return 1
-    except KeyboardInterrupt:
-        print("interrupted; run the same command again to resume", file=sys.stderr)
-        return 130
+    except KeyboardInterrupt as interrupt:
+        number = interrupt.number if isinstance(interrupt, Terminated) else signal.SIGINT
+        by = "" if number == signal.SIGINT else f" by {number.name}"
+        _report(f"interrupted{by}; run the same command again to resume")
+        return 128 + number
     except Exception as error:
         activity = getattr(error, "activity", "this command")
         if _out_of_memory(error):
-            print(f"error: {activity} ran out of memory; lower the batch size, or use a smaller model or a larger "
-                  "machine", file=sys.stderr)
+            _report(f"error: {activity} ran out of memory; lower the batch size, or use a smaller model or a larger "
+                    "machine")
             return 2
-        print(f"unexpected error in {activity}: {_summary(error)}", file=sys.stderr)
+        _report(f"unexpected error in {activity}: {_summary(error)}")
         return 3
+    finally:
+        for stream in (sys.stdout, sys.stderr):
+            try:
+                stream.flush()
+            except OSError:  # or Python would try again when it exits, and change the status
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def printable(text: object) -> str:
+    """Text for a terminal or a log, in which undecodable bytes and control characters are escaped.
+
+    Names of files can hold any byte but ``/`` and NUL: ``caf\\xe9.wav`` in Latin-1, escape sequences that clear a
+    terminal, line ends. Characters that change the direction of the text after them are escaped, too.
+    """
+    text = str(text)
+    try:
+        content = text.encode("utf-8", "surrogateescape")  # the bytes that the system gave
+    except UnicodeEncodeError:
+        content = text.encode("utf-8", "backslashreplace")
+    return _UNPRINTABLE.sub(lambda match: match[0].encode("unicode_escape").decode("ascii"),
+                            content.decode("utf-8", "backslashreplace"))
+
+
+class Terminated(KeyboardInterrupt):
+    """The system asked the process to end."""
+
+    def __init__(self, number: int, *_: object) -> None:
+        self.number = signal.Signals(number)
+
+
+def _prepare_streams() -> None:
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        try:
+            os.fstat(number)
+        except OSError:  # or the next file to be opened would get the number of a standard stream
+            null = os.open(os.devnull, os.O_RDWR)
+            if null != number:
+                os.dup2(null, number)
+                os.close(null)
+            os.set_inheritable(number, True)
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))
+        stream = getattr(sys, name)
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+
+
+@contextmanager
+def _interrupted_by_signals() -> Iterator[None]:
+    def terminate(*received: object) -> NoReturn:
+        raise Terminated(*received)
+
+    before = {}
+    if threading.current_thread() is threading.main_thread():
+        for name in ("SIGTERM", "SIGHUP"):  # Windows has one of them
+            number = getattr(signal, name, None)
+            if number and signal.getsignal(number) is signal.SIG_DFL:  # nohup lets a command ignore SIGHUP
+                before[number] = signal.signal(number, terminate)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _report(*lines: str) -> None:
+    with suppress(OSError):  # nobody reads it any more
+        print(*map(printable, lines), sep="\n", file=sys.stderr, flush=True)
 
 
 @contextmanager
@@ -97,11 +186,12 @@ def _out_of_memory(error: Exception) -> bool:
 def _summary(error: Exception) -> str:
     """One line about an unexpected exception, with the path of its traceback."""
     said = " ".join(f"{type(error).__name__}: {error}".split())[:300]
-    if "--debug" in sys.argv:
-        traceback.print_exc()
-        return f"{said}; this is a defect of task1a, please report it with the traceback above"
-    with tempfile.NamedTemporaryFile("w", prefix="task1a-", suffix=".txt", delete=False, encoding="utf-8",
-                                     errors="backslashreplace") as report:
-        report.write(f"{' '.join(sys.argv)}\n\n{traceback.format_exc()}")
-    return (f"{said}; this is a defect of task1a, please report it with the traceback in {report.name} "
-            "(--debug prints it)")
+    if "--debug" not in sys.argv:
+        with suppress(OSError):  # without a temporary folder, or room in it, the traceback is printed
+            with tempfile.NamedTemporaryFile("w", prefix="task1a-", suffix=".txt", delete=False, encoding="utf-8",
+                                             errors="backslashreplace") as report:
+                report.write(f"{' '.join(sys.argv)}\n\n{traceback.format_exc()}")
+            return (f"{said}; this is a defect of task1a, please report it with the traceback in {report.name} "
+                    "(--debug prints it)")
+    traceback.print_exc()
+    return f"{said}; this is a defect of task1a, please report it with the traceback above"

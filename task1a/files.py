@@ -10,8 +10,8 @@ import json
 import os
 import shutil
 import zipfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +85,50 @@ def write_text(path: Path, text: str) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     """Write plain data as indented JSON, atomically; NaN and infinity raise ValueError."""
-    write_text(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    write_text(path, to_json(value))
+
+
+def to_json(value: Any) -> str:
+    """Plain data as indented JSON; NaN and infinity raise ValueError."""
+    return json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def check_outputs(outputs: Mapping[str, Path | None], inputs: Iterable[Path]) -> None:
+    """Check files that a user named for the output of a command, before it starts.
+
+    Args:
+        outputs: files by the options that name them; None for an option that is not given.
+        inputs: files that the command reads.
+
+    Raises:
+        InputError: an output is a folder, or the same file as an input or another output, by whatever name.
+    """
+    seen = {}
+    for path in inputs:
+        with suppress(OSError):  # whoever reads it reports it
+            status = path.stat()
+            seen[status.st_dev, status.st_ino] = f"is also an input, {path},"
+    for option, path in outputs.items():
+        if path is None:
+            continue
+        if path.is_dir():
+            raise InputError(f"{option} {path}: is a folder; give the name of a file")
+        if path.exists() and not path.is_file():
+            continue  # /dev/null, a pipe or a terminal takes everything
+        status = path.stat() if path.exists() else None
+        identity = (status.st_dev, status.st_ino) if status else os.path.realpath(path)
+        if identity in seen:
+            raise InputError(f"{option} {path}: {seen[identity]} and would be overwritten; give another name")
+        seen[identity] = f"is the file of {option}, too,"
+
+
+def write_output(path: Path, text: str) -> None:
+    """Write a text as UTF-8 into a file that a user named: a link is followed to its target, and a device or a pipe is
+    written into, where :func:`write_text` would replace both by a file."""
+    if path.exists() and not path.is_file() and not path.is_dir():
+        path.write_bytes(text.encode("utf-8"))
+    else:
+        write_text(Path(os.path.realpath(path)), text)
 
 
 def read_json(path: Path) -> Any:

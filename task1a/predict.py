@@ -19,9 +19,9 @@ import soundfile
 from tqdm import tqdm
 
 from task1a import microphone
-from task1a.errors import CommandParser, FallsShort, InputError, run_command
+from task1a.errors import CommandParser, FallsShort, InputError, printable, run_command
 from task1a.features.audio import read_windows
-from task1a.files import write_json, write_text
+from task1a.files import check_outputs, to_json, write_output
 from task1a.machine import device_of, keep_freed_memory
 
 if TYPE_CHECKING:
@@ -174,7 +174,7 @@ class Predictor:
 
 
 def recordings(paths: Iterable[Path]) -> list[Path]:
-    """The given files, and all audio files in the given folders.
+    """The given files, and all audio files in the given folders, each once.
 
     Raises:
         InputError: a path does not exist, or a folder has no audio file.
@@ -190,7 +190,7 @@ def recordings(paths: Iterable[Path]) -> list[Path]:
             found.append(path)
         else:
             raise InputError(f"{path}: no such file or folder")
-    return found
+    return list(dict.fromkeys(found))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -231,31 +231,37 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.microphone:
         return _listen(predictor, arguments.window or longest, overlap)
 
-    files, results, damaged = recordings(arguments.paths), {}, 0
+    files = recordings(arguments.paths)
+    outputs = {"--csv": arguments.csv, "--json": arguments.json}
+    check_outputs(outputs, [arguments.model, *files])
+    to_files = any(outputs.values())
+    results: list[tuple[str, Prediction, list[Prediction]]] = []
     with tqdm(files, unit=" files", disable=len(files) < 2 or not sys.stderr.isatty()) as progress:
         for file in progress:
+            name = printable(file)
             try:
                 windows = list(predictor.windows(file, arguments.window, overlap))
             except (InputError, OSError) as error:
-                damaged += 1
                 reason = error.strerror if isinstance(error, OSError) else error
-                progress.write(f"error: {file}: {reason}", file=sys.stderr)
+                progress.write(f"error: {name}: {printable(reason)}", file=sys.stderr)
                 continue
-            whole = predictor.whole(windows)
-            results[str(file)] = whole, windows
-            lines = [_line(str(file), whole)]
-            if len(windows) > 1:
-                lines += [_line(f"  {window.start:.1f} to {window.end:.1f} s", window) for window in windows]
-            progress.write("\n".join(lines), file=sys.stdout)
+            results.append((name, predictor.whole(windows), windows))
+            if not to_files:
+                progress.write(_lines(*results[-1]), file=sys.stdout)
     if not results:
         raise InputError("none of the recordings can be read")
 
-    if arguments.csv:
-        write_text(arguments.csv, _csv(results))
-    if arguments.json:
-        write_json(arguments.json, [{"file": file, **asdict(whole), "windows": [asdict(window) for window in windows]}
-                                    for file, (whole, windows) in results.items()])
-    if damaged:
+    try:  # the files first: the reader of the lines may have ended, and a full disk leaves the lines at least
+        if arguments.csv:
+            write_output(arguments.csv, _csv(results))
+        if arguments.json:
+            write_output(arguments.json, to_json([
+                {"file": name, **asdict(whole), "windows": [asdict(window) for window in windows]}
+                for name, whole, windows in results]))
+    finally:
+        if to_files:
+            print(*(_lines(*result) for result in results), sep="\n")
+    if damaged := len(files) - len(results):
         raise FallsShort(f"{damaged:,} of {len(files):,} recordings cannot be read; they are named above")
     return 0
 
@@ -273,19 +279,27 @@ def _listen(predictor: Predictor, window: float, overlap: float) -> int:
     return 0
 
 
+def _lines(name: str, whole: Prediction, windows: Sequence[Prediction]) -> str:
+    """A line for a recording, and one for each of its windows if there are several."""
+    lines = [_line(name, whole)]
+    if len(windows) > 1:
+        lines += [_line(f"  {window.start:.1f} to {window.end:.1f} s", window) for window in windows]
+    return "\n".join(lines)
+
+
 def _line(name: str, prediction: Prediction) -> str:
     best = sorted(prediction.probabilities.items(), key=lambda item: -item[1])[:3]
-    return f"{name:<40}  " + "  ".join(f"{label} {100 * probability:.1f}%" for label, probability in best)
+    return f"{name:<40}  " + "  ".join(f"{printable(label)} {100 * probability:.1f}%" for label, probability in best)
 
 
-def _csv(results: dict[str, tuple[Prediction, list[Prediction]]]) -> str:
+def _csv(results: Sequence[tuple[str, Prediction, list[Prediction]]]) -> str:
     """One row per recording, ``window`` is empty there, and one per window."""
     import pandas as pd
 
     rows = []
-    for file, (whole, windows) in results.items():
+    for name, whole, windows in results:
         for number, prediction in enumerate([whole, *windows]):
-            rows.append({"file": file, "window": number or None, "start": round(prediction.start, 3),
+            rows.append({"file": name, "window": number or None, "start": round(prediction.start, 3),
                          "end": round(prediction.end, 3), "scene": prediction.scene, **prediction.probabilities})
     return pd.DataFrame(rows).astype({"window": "Int64"}).to_csv(index=False, lineterminator="\n", float_format="%.9g")
 

@@ -4,6 +4,7 @@ import hashlib
 import os
 import resource
 import time
+from pathlib import Path
 
 import pytest
 import yaml
@@ -104,3 +105,17 @@ def test_json_round_trip_refuses_what_json_has_not(tmp_path):
     with pytest.raises(ValueError):
         files.write_json(tmp_path / "b.json", float("nan"))
     assert not (tmp_path / "b.json").exists()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="devices and links of POSIX")
+def test_output_follows_a_link_and_keeps_a_device(tmp_path):
+    os.symlink("target", tmp_path / "link")
+    files.write_output(tmp_path / "link", "a")
+    files.write_output(tmp_path / "link", "b")
+    assert os.readlink(tmp_path / "link") == "target" and (tmp_path / "target").read_text() == "b"
+    os.mkfifo(tmp_path / "pipe")
+    reader = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
+    files.write_output(tmp_path / "pipe", "c")
+    assert os.read(reader, 9) == b"c" and (tmp_path / "pipe").is_fifo()
+    os.close(reader)
+    files.check_outputs({"--csv": Path("/dev/null"), "--json": Path("/dev/null")}, [Path("/dev/null")])

@@ -1,5 +1,8 @@
 """Prediction of recordings of any kind and length with a model file alone."""
+import io
 import json
+import os
+import sys
 
 import numpy as np
 import pandas as pd
@@ -146,3 +149,61 @@ def test_samples_are_predicted_like_their_file(tmp_path, model, scale):
     expected = predictor.whole(list(predictor.windows(tmp_path / "x.wav")))
     assert found.probabilities == pytest.approx(expected.probabilities, abs=1e-6)
     assert (found.start, found.end) == (0, 2.5) and found.scene in LABELS
+
+
+NAMES = {b"caf\xe9.wav": r"caf\xe9.wav", "é日.wav".encode(): "é日.wav", b"\x1b[2Jx.wav": r"\x1b[2Jx.wav",
+         b"a\nb.wav": r"a\nb.wav", "\u202egnp.wav".encode(): r"\u202egnp.wav", b"plain.wav": "plain.wav"}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such names")
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii", "latin-1", "cp1252"])
+def test_names_on_any_terminal(tmp_path, model, monkeypatch, encoding):
+    for name in NAMES:
+        soundfile.write(open(os.fsencode(tmp_path) + b"/" + name, "wb"), noise(1.0), RATE, format="WAV")
+    (tmp_path / os.fsdecode(b"\xff.wav")).write_bytes(b"no audio")
+    shown = {stream: io.BytesIO() for stream in ("stdout", "stderr")}
+    for stream, content in shown.items():
+        monkeypatch.setattr(sys, stream, io.TextIOWrapper(content, encoding=encoding))
+    assert run_command(lambda: predict.main([str(model), str(tmp_path), "--csv", str(tmp_path / "p.csv"), "--json",
+                                             str(tmp_path / "p.json")])) == 1
+    lines = shown["stdout"].getvalue().decode(encoding).splitlines()
+    expected = {name.encode(encoding, "backslashreplace").decode(encoding) for name in NAMES.values()}
+    assert {line.split("  ")[0].rpartition("/")[2] for line in lines} == expected
+    assert r"/\xff.wav: " in shown["stderr"].getvalue().decode(encoding)
+    stored = json.loads((tmp_path / "p.json").read_text(encoding="utf-8"))
+    assert {recording["file"].rpartition("/")[2] for recording in stored} == set(NAMES.values())
+    assert set(pd.read_csv(tmp_path / "p.csv").file.str.rpartition("/")[2]) == set(NAMES.values())
+
+
+def test_files_are_written_although_nobody_reads_the_lines(tmp_path, model, monkeypatch):
+    soundfile.write(tmp_path / "x.wav", noise(1.0), RATE)
+    reader, writer = os.pipe()
+    os.close(reader)
+    monkeypatch.setattr(sys, "stdout", open(writer, "w"))
+    assert run_command(lambda: predict.main([str(model), str(tmp_path), "--csv", str(tmp_path / "p.csv")])) == 141
+    assert len(pd.read_csv(tmp_path / "p.csv")) == 2
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no full device")
+def test_lines_are_printed_although_the_file_cannot_be_written(tmp_path, model, capsys):
+    soundfile.write(tmp_path / "x.wav", noise(1.0), RATE)
+    assert run_command(lambda: predict.main([str(model), str(tmp_path), "--csv", "/dev/full"])) == 2
+    shown = capsys.readouterr()
+    assert "x.wav  " in shown.out and "No space left on device" in shown.err
+
+
+@pytest.mark.parametrize("outputs", [["--csv", "x.wav"], ["--json", "below/../link"], ["--csv", "model"],
+                                     ["--csv", "new", "--json", "./new"], ["--csv", "old", "--json", "old link"],
+                                     ["--json", "below"]])
+def test_outputs_that_are_inputs(tmp_path, model, monkeypatch, outputs):
+    monkeypatch.chdir(tmp_path)
+    soundfile.write("x.wav", noise(1.0), RATE)
+    os.link("x.wav", "link")
+    os.symlink(model, "model")
+    (tmp_path / "below").mkdir()
+    (tmp_path / "old").write_text("")
+    os.symlink("old", "old link")
+    before = {path: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
+    with pytest.raises(InputError, match=f"^{outputs[-2]} .*(overwritten; give another name|give the name of a file)"):
+        predict.main(["model", "x.wav", *outputs])
+    assert {path: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()} == before
