@@ -9,6 +9,8 @@ import io
 import json
 import os
 import shutil
+import sys
+import time
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -26,6 +28,8 @@ MAX_CONTENTS_BYTES = 1 << 20
 """Maximum size of the table of contents of a zip."""
 
 _MAX_DEPTH = 50
+# errors of a lock that is held: of POSIX, and of Windows, where EACCES has no other cause for an open file
+_HELD = (errno.EACCES, errno.EDEADLK) if os.name == "nt" else (errno.EAGAIN, errno.EWOULDBLOCK)
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 # line ends in YAML 1.1, ordinary characters in YAML 1.2, editors and other programs
 _OTHER_LINE_ENDS = ("\x85", "\u2028", "\u2029")
@@ -58,6 +62,64 @@ def replacing(path: Path) -> Iterator[Path]:
                          "command again to resume") from None
     finally:
         part.unlink(missing_ok=True)
+
+
+class Busy(InputError):
+    """Another process holds a lock."""
+
+
+@contextmanager
+def exclusive(path: Path, waiting: str | None = None) -> Iterator[None]:
+    """Hold a lock file, which stays, and whose lock the system releases however the process ends.
+
+    The package filelock is not used: depending on its version, it takes a file system without locks for one on which
+    another process holds the lock, or turns to files that a killed process leaves locked.
+
+    Args:
+        path: the lock file.
+        waiting: printed once if another process holds the lock, until which has ended it is waited; None raises.
+
+    Raises:
+        Busy: another process holds the lock.
+        InputError: the file cannot be opened, or its file system has no locks.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be opened for writing ({error.strerror}); choose a folder that you may write "
+                         "in, or ask its owner for the permission") from None
+    try:
+        while problem := _lock(descriptor):
+            if problem.errno not in _HELD:
+                raise InputError(f"{path.parent}: its file system offers no locks ({problem.strerror}), so nothing "
+                                 "would keep two processes apart; choose a folder on a local disk, or have it mounted "
+                                 "with locks (Lustre: -o flock; NFS: with its lock service)")
+            if waiting is None:
+                raise Busy(f"{path.parent}: another process is working there; wait until it ends")
+            if waiting:
+                print(waiting, file=sys.stderr, flush=True)
+                waiting = ""
+            time.sleep(0.2)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _lock(descriptor: int) -> OSError | None:
+    """Lock an open file; returns the error if that fails."""
+    try:
+        if os.name == "nt":
+            import msvcrt
+
+            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+        else:
+            import fcntl
+
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        return error
+    return None
 
 
 def remove(path: Path) -> None:

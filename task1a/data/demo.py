@@ -23,10 +23,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import soundfile
-from filelock import FileLock
 
 from task1a.data import tau_layout
-from task1a.files import write_text
+from task1a.files import exclusive, write_text
 from task1a.machine import cores
 
 VERSION = 1
@@ -169,9 +168,8 @@ def build(root: Path, size: DemoSize | None = None, workers: int | None = None) 
     """
     size = size or DemoSize()
     root = Path(root)
-    root.mkdir(parents=True, exist_ok=True)
     development, evaluation = root / DEVELOPMENT, root / EVALUATION
-    with FileLock(root / ".demo.lock"):
+    with exclusive(root / ".demo.lock", f"demo: waiting for another process that builds the set in {root}"):
         for left in root.glob(".demo-building-*"):
             shutil.rmtree(left)
         marks = [folder / tau_layout.DEMO_MARK for folder in (development, evaluation)]

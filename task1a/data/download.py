@@ -11,20 +11,19 @@ import shutil
 import sys
 import tempfile
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
 
-from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from task1a.data.fetch import Archive, fetch, part_of, say
 from task1a.data.unpack import RESERVED, bytes_missing, has_size, unpack
 from task1a.errors import CommandParser, InputError, run_command
-from task1a.files import read_json, write_json
+from task1a.files import exclusive, read_json, write_json
 
 SETS = {
     "tau2020-development": "TAUUrbanAcousticScenes_2020_Mobile_DevelopmentSet",
@@ -98,7 +97,7 @@ def download(wanted: Mapping[Path, Release], accept_licence: bool = False, keep_
 
     with ExitStack() as held:
         for folder, data_set in wanted.items():
-            held.enter_context(_only_one(folder))
+            held.enter_context(exclusive(folder / RESERVED / ".lock"))
             _records(folder, data_set).mkdir(exist_ok=True)
         missing = _missing(wanted)  # another process may have ended meanwhile
         _check_room(missing, keep_archives, jobs)
@@ -175,18 +174,6 @@ def _ask_for_acceptance(wanted: Mapping[Path, Release], accept_licence: bool) ->
         answer = ""
     if answer.strip().lower() not in ("y", "yes"):
         raise InputError(f"{', '.join(asked)}: the licence was not accepted, and nothing was downloaded")
-
-
-@contextmanager
-def _only_one(folder: Path) -> Iterator[None]:
-    """Hold the lock of a folder, which the system releases when the process is killed."""
-    (folder / RESERVED).mkdir(parents=True, exist_ok=True)
-    try:
-        hold = FileLock(folder / RESERVED / ".lock").acquire(timeout=0)
-    except Timeout:
-        raise InputError(f"{folder}: another process is downloading into this folder; wait until it ends") from None
-    with hold:
-        yield
 
 
 def _check_room(missing: Sequence[tuple[Path, Release, Archive]], keep_archives: bool, jobs: int) -> None:

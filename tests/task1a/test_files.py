@@ -1,8 +1,12 @@
 """Files that appear whole or not at all, and the strict reader of YAML."""
 import datetime
+import errno
 import hashlib
 import os
 import resource
+import subprocess
+import sys
+import threading
 import time
 from pathlib import Path
 
@@ -11,7 +15,7 @@ import yaml
 
 from task1a import files
 from task1a.errors import InputError
-from task1a.files import YAMLError, parse_yaml, read_yaml
+from task1a.files import Busy, YAMLError, exclusive, parse_yaml, read_yaml
 
 
 def test_what_is_written_is_plain_yaml_to_every_reader():
@@ -119,3 +123,47 @@ def test_output_follows_a_link_and_keeps_a_device(tmp_path):
     assert os.read(reader, 9) == b"c" and (tmp_path / "pipe").is_fifo()
     os.close(reader)
     files.check_outputs({"--csv": Path("/dev/null"), "--json": Path("/dev/null")}, [Path("/dev/null")])
+
+
+HOLD = """
+import sys
+from pathlib import Path
+from task1a.files import exclusive
+with exclusive(Path(sys.argv[1])):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_a_lock_ends_with_its_process(tmp_path, capsys):
+    with subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path / "below" / "lock")], stdin=subprocess.PIPE,
+                          stdout=subprocess.PIPE) as other:
+        assert other.stdout.readline().strip() == b"held"
+        with pytest.raises(Busy, match="below: another process is working there"), exclusive(tmp_path / "below/lock"):
+            pass
+        threading.Timer(0.5, other.kill).start()
+        with exclusive(tmp_path / "below" / "lock", "waiting for it"):
+            assert other.wait(10) and capsys.readouterr().err == "waiting for it\n"
+            with pytest.raises(Busy), exclusive(tmp_path / "below" / "lock"):
+                pass
+    with exclusive(tmp_path / "below" / "lock"):
+        pass
+
+
+@pytest.mark.skipif(os.name == "nt", reason="errors of POSIX")
+@pytest.mark.parametrize(("call", "number", "message"), [
+    ("fcntl.flock", errno.ENOLCK, "its file system offers no locks .*; choose a folder on a local disk"),
+    ("fcntl.flock", errno.ENOSYS, "its file system offers no locks"),
+    ("fcntl.flock", errno.EOPNOTSUPP, "its file system offers no locks"),
+    ("fcntl.flock", errno.EWOULDBLOCK, "another process"),
+    ("os.open", errno.EACCES, "lock: cannot be opened for writing .Permission denied.; choose a folder"),
+    ("os.open", errno.EROFS, "cannot be opened for writing .Read-only file system"),
+])
+def test_a_lock_that_cannot_be_had(tmp_path, monkeypatch, call, number, message):
+    def fail(*_):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(call, fail)
+    with pytest.raises(InputError, match=message) as raised, exclusive(tmp_path / "lock"):
+        pass
+    assert isinstance(raised.value, Busy) == (number == errno.EWOULDBLOCK)

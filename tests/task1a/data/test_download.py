@@ -18,7 +18,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from filelock import FileLock
 
 from task1a import runner
 from task1a.data import download as downloads
@@ -26,6 +25,7 @@ from task1a.data import fetch, unpack
 from task1a.data.download import SETS, Release, download, release
 from task1a.data.fetch import Archive
 from task1a.errors import InputError, run_command
+from task1a.files import exclusive
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 _server = runpy.run_path(str(Path(__file__).with_name("archive_server.py")))
@@ -198,8 +198,8 @@ def test_two_sets_do_not_share_a_folder(data_set, tmp_path):
 
 def test_one_process_at_a_time(server, data_set, tmp_path):
     (tmp_path / ".download").mkdir()
-    with FileLock(tmp_path / ".download/.lock"):
-        fails(tmp_path, data_set, "another process is downloading into this folder")
+    with exclusive(tmp_path / ".download" / ".lock"):
+        fails(tmp_path, data_set, "another process is working there")
     assert server.requests == []
 
 
