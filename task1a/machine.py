@@ -1,13 +1,57 @@
 """Cores, devices and memory of the machine, and the ranks of torchrun."""
 import ctypes
+import math
 import os
+from pathlib import Path, PurePosixPath
 
 from task1a.errors import InputError
 
+CGROUPS, OWN_CGROUPS = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
+"""Control groups of Linux: their files, and the list of those of this process."""
+
 
 def cores() -> int:
-    """Number of cores that this process may use (its affinity)."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Number of cores that this process may use: its affinity, or less if a batch system or a container allots less.
+
+    The time on the processor that a container has (``docker --cpus``, Kubernetes' limits) is no affinity: more
+    processes than it has cores only wait for each other.
+    """
+    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    allotted = os.environ.get("SLURM_CPUS_PER_TASK") or os.environ.get("SLURM_CPUS_ON_NODE", "")
+    if allotted.isdecimal():
+        available = min(available, int(allotted))
+    return max(1, math.ceil(min(available, _quota())))
+
+
+def _quota() -> float:
+    """Processor time that the control groups of this process allow, in cores; infinity without a limit.
+
+    A group has at most what the groups around it have. Within a container the uppermost files may be those of its own
+    group, whatever path the list gives.
+    """
+    least = math.inf
+    try:
+        groups = OWN_CGROUPS.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:  # another system
+        return least
+    for line in groups:
+        _, controllers, group = line.split(":", 2)
+        if controllers and "cpu" not in controllers.split(","):
+            continue
+        path = PurePosixPath(group.lstrip("/"))
+        for folder in (above / part for above in {CGROUPS / "cpu", CGROUPS / controllers}
+                       for part in (path, *path.parents)):
+            try:
+                if controllers:  # version 1; a quota of -1 is no limit
+                    quota = int((folder / "cpu.cfs_quota_us").read_text())
+                    period = int((folder / "cpu.cfs_period_us").read_text())
+                else:  # version 2; "max" is no limit
+                    quota, period = map(int, (folder / "cpu.max").read_text().split())
+            except (OSError, ValueError):
+                continue
+            if quota > 0 and period > 0:
+                least = min(least, quota / period)
+    return least
 
 
 def rank() -> int:
@@ -21,13 +65,17 @@ def processes() -> int:
 
 
 def device_of(name: str) -> str:
-    """Resolve ``auto`` to ``cuda`` if there is a GPU, and to ``cpu`` otherwise.
+    """Resolve ``auto`` to ``cuda`` if there is a GPU, and to ``cpu`` otherwise; torch gets a thread per core.
+
+    On its own, torch starts a thread for every core of the affinity, whatever a container or batch system allots.
 
     Raises:
         InputError: ``name`` is ``cuda`` and there is no GPU.
     """
     import torch
 
+    if "OMP_NUM_THREADS" not in os.environ and torch.get_num_threads() > cores():
+        torch.set_num_threads(cores())
     available = torch.cuda.is_available()
     if name == "cuda" and not available:
         raise InputError("--device cuda: no CUDA device is available here; use --device cpu")

@@ -1,14 +1,15 @@
 """A ``map`` over worker processes."""
-import functools
 import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 
 from task1a.machine import cores
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM) if hasattr(signal, "pthread_sigmask") else ()  # not on Windows
 
 
 @contextmanager
@@ -26,16 +27,32 @@ def mapper(count: int, few: int, chunk: int, workers: int | None = None) -> Iter
         yield map
         return
     pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _start_worker)
+
+    def parallel_map(function: Callable, *items: Iterable) -> Iterator:
+        if not _SIGNALS:
+            return pool.map(function, *items, chunksize=chunk)
+        # the workers that this starts inherit the mask, until they can deal with the signals
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+        try:
+            return pool.map(function, *items, chunksize=chunk)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
     try:
-        yield functools.partial(pool.map, chunksize=chunk)
+        yield parallel_map
     finally:
         pool.shutdown(cancel_futures=True)
 
 
 def _start_worker() -> None:
+    """Deal with signals to all processes, from a terminal or a batch system, which are the parent's to answer."""
     def end_with_parent() -> None:
         multiprocessing.parent_process().join()
         os._exit(1)
 
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if _SIGNALS:
+        # a worker that ended at once would be reported as killed; SIGTERM alone, as from the pool, ends it as well
+        signal.signal(signal.SIGTERM, lambda *_: signal.alarm(5))
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
     threading.Thread(target=end_with_parent, daemon=True).start()
