@@ -55,6 +55,9 @@ Name = Annotated[str, Field(max_length=100, pattern=r"^[A-Za-z0-9_-][A-Za-z0-9._
 Device = Annotated[str, Field(max_length=50, pattern=r"^[A-Za-z0-9_-]+$")]
 Teacher = Annotated[str, Field(max_length=200, pattern=r"^(vanilla|[A-Za-z0-9_-][A-Za-z0-9._-]*/seed[0-9]+)$")]
 
+_OWN_NAMES = ("name", "abbreviation")
+"""Keys of ``submission`` that name one system, so that a base cannot give them to another."""
+
 _strict = ConfigDict(extra="forbid", strict=True)
 
 
@@ -221,16 +224,12 @@ NETWORKS = {"bcresnet_asc": BCResNetASCConfig, "bcresnet": BCResNetConfig, "cp_r
 """Settings of each architecture."""
 
 
-def _without_nulls(model: Any) -> Any:
-    # null removes a setting of the base; older model files have the settings of all architectures, the others as null
-    if not isinstance(model, dict):
-        return model
-    given = {key: value for key, value in model.items() if value is not None or key not in KEYS["model"]}
-    return {"name": "bcresnet_asc", **given}
+def _with_name(model: Any) -> Any:
+    return {"name": "bcresnet_asc", **model} if isinstance(model, dict) else model
 
 
 Network = Annotated[BCResNetASCConfig | BCResNetConfig | CPResNetConfig, Field(discriminator="name"),
-                    BeforeValidator(_without_nulls)]
+                    BeforeValidator(_with_name)]
 """Settings of any network; ``name`` decides which."""
 
 
@@ -380,10 +379,10 @@ class EvaluationConfig:
 class SubmissionConfig:
     """Statements of the metadata file that cannot be derived from the run."""
 
-    name: str = "BC-ResNet-ASC with Residual Normalization"
-    """full name of the system"""
-    abbreviation: Annotated[str, Field(min_length=1, max_length=10)] = "BCResNet"
-    """abbreviation for the result tables, at most ten characters"""
+    name: str = ""
+    """full name of the system; default: derived from the configuration"""
+    abbreviation: Annotated[str, Field(max_length=10)] = ""
+    """abbreviation for the result tables, at most ten characters; default: derived from the configuration"""
     authors: Folder | None = None
     """YAML file with the authors; default: the example of the project"""
     source_code: str | None = None
@@ -397,7 +396,7 @@ class Config:
     system: Name
     """name of the system, its YAML file and the folder of its runs"""
     description: str = ""
-    """the system in one line"""
+    """the system in one line; default: derived from the configuration"""
     seed: Seed = 0
     """random seed of initialisation, order of the clips, augmentation and dropout (``--seed``)"""
     ensemble: Annotated[tuple[Name, ...], Field(max_length=100), AfterValidator(_distinct)] = ()
@@ -419,11 +418,6 @@ class Config:
         if not self.compression.enabled:
             return self.training
         return replace(self.training, calibrate=False, pilot_fraction=0.0)
-
-    @property
-    def members(self) -> tuple[str, ...]:
-        """Systems that are trained for this one: those of an ensemble, or one for each of ``device_models``."""
-        return self.ensemble or tuple(f"{self.system}_{device}" for device in self.device_models)
 
     def pilot(self, recipe: TrainingConfig) -> "Config":
         """The configuration of the pilot: this system, trained without the clips that the temperature is fitted on.
@@ -470,12 +464,26 @@ def load(path: Path, overrides: Sequence[str] = (), options: Mapping[str, Any] |
     """
     path = Path(path)
     tree = {"system": path.stem, **_read_tree(path)}
-    given = [_parsed(override) for override in overrides]
-    given += (options or {}).items()
-    for key, value in given:
+    given: dict[str, Any] = {}
+    keys = []
+    for key, value in [*map(_parsed, overrides), *(options or {}).items()]:
         section, _, name = key.rpartition(".")
-        tree = _merge(tree, {section: {name: value}} if section else {name: value})
-    return from_tree(tree, str(path), [key for key, _ in given])
+        given = _merge(given, {section: {name: value}} if section else {name: value})
+        keys.append(key)
+
+    # what the file says of itself is no longer true of a system that the command line changes
+    sections = {key.partition(".")[0] for key in keys}
+    demo_replaced = _value(tree, "data", "source") == "demo" and _value(given, "data", "source") not in (None, "demo")
+    if demo_replaced or sections & {"features", "model", "training", "compression", "ensemble", "device_models"}:
+        tree.pop("description", None)
+    if sections & {"model", "ensemble", "device_models"} or {"compression.enabled", "compression.teachers"} & set(keys):
+        for name in _OWN_NAMES:
+            if isinstance(tree.get("submission"), dict):
+                tree["submission"].pop(name, None)
+    config = from_tree(_layer(tree, given), str(path), keys)
+    own = config.submission
+    return replace(config, description=config.description or _describe(config), submission=replace(
+        own, name=own.name or _describe(config), abbreviation=own.abbreviation or _abbreviate(config)))
 
 
 def from_tree(tree: Mapping[str, Any], source: str, overridden: Sequence[str] = ()) -> Config:
@@ -530,19 +538,27 @@ def fingerprint(value: Any) -> str:
 
 
 def _read_tree(path: Path) -> dict[str, Any]:
-    """Read the sections of a configuration and of the configurations that it is based on."""
-    tree: dict[str, Any] = {}
+    """Read the sections of a configuration and of the configurations that it is based on.
+
+    The names and descriptions of a base are those of another system, and are not inherited.
+    """
+    layers: list[dict[str, Any]] = []
     seen: list[Path] = []
     while True:
         if not path.is_file():
             raise InputError(f"{path}: no such configuration{_similar_file(path)}")
-        above = read_yaml(path)
-        if not isinstance(above, dict):
+        layer = read_yaml(path)
+        if not isinstance(layer, dict):
             raise InputError(f"{path}: must hold sections ({', '.join(key for key in KEYS if KEYS[key])})")
-        base = above.pop("base", None)
-        tree = _merge(above, tree)
+        base = layer.pop("base", None)
+        if layers:
+            layer.pop("description", None)
+            for name in _OWN_NAMES:
+                if isinstance(layer.get("submission"), dict):
+                    layer["submission"].pop(name, None)
+        layers.append(layer)
         if base is None:
-            return tree
+            break
         if not isinstance(base, str) or Path(base).name != base or not base.isprintable():
             raise InputError(f"{path}: base: must be the name of a file in the same folder (given {shown(base)})")
         seen.append(path)
@@ -551,6 +567,64 @@ def _read_tree(path: Path) -> dict[str, Any]:
         if len(seen) > MAX_BASES:
             raise InputError(f"{seen[0]}: is based on a chain of more than {MAX_BASES} configurations")
         path = path.parent / base
+    tree: dict[str, Any] = {}
+    for layer in reversed(layers):
+        tree = _layer(tree, layer)
+    return tree
+
+
+def _layer(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    """Lay settings over those of a base, and let the base's settings follow a new architecture or length."""
+    merged = _merge(below, above)
+    network = _value(above, "model", "name")
+    if isinstance(network, str) and network in NETWORKS and network != _value(below, "model", "name"):
+        known = {key.name for key in fields(NETWORKS[network])} | set(above["model"])
+        merged["model"] = {key: value for key, value in merged["model"].items() if key in known}
+    for section, defaults in (("training", TrainingConfig), ("compression", CompressionConfig)):
+        epochs = _value(above, section, "epochs")
+        if isinstance(epochs, bool) or not isinstance(epochs, int):
+            continue
+        warmup = merged[section].get("warmup_epochs", defaults.warmup_epochs)
+        if "warmup_epochs" not in above[section] and isinstance(warmup, int | float) and warmup > epochs:
+            merged[section]["warmup_epochs"] = epochs / 2
+        spread = merged[section].get("pruning_epochs")
+        if "pruning_epochs" not in above[section] and isinstance(spread, int) and spread > epochs:
+            merged[section]["pruning_epochs"] = None
+    return merged
+
+
+def _value(tree: Mapping[str, Any], section: str, key: str) -> Any:
+    return tree[section].get(key) if isinstance(tree.get(section), dict) else None
+
+
+def _describe(config: Config) -> str:
+    """Name a system by its network, its normalization and its compression."""
+    if config.ensemble:
+        return f"Ensemble of {', '.join(config.ensemble)}"
+    model = config.model
+    text = f"{model.title}-{model.settings.get('tau', model.settings.get('width')):g}"
+    if model.front_end != "log_mel":
+        text += {"freqnorm": " with Global FreqNorm", "pcen": " with PCEN"}[model.front_end]
+    settings = model.settings
+    if settings.get("residual_norm", "none") != "none":
+        norm = "Residual Normalization"
+        if settings["residual_norm_form"] == "relaxed":
+            norm = "relaxed frequency-wise instance normalization"
+        elif settings["residual_norm_shortcut"] == 0 and not settings["residual_norm_learned"]:
+            norm = "frequency-wise instance normalization"
+        text += f"{' and' if ' with ' in text else ' with'} {norm}"
+        text += " at the input" if settings["residual_norm"] == "input" else ""
+    if config.compression.enabled:
+        text += ", compressed with knowledge distillation" if config.compression.teachers else ", compressed"
+    return text + (", fine-tuned to each device" if config.device_models else "")
+
+
+def _abbreviate(config: Config) -> str:
+    if config.ensemble:
+        return "Ensemble"
+    model = config.model
+    short = {"bcresnet_asc": "BCRes", "bcresnet": "BCResNet", "cp_resnet": "CPRes"}[model.name]
+    return f"{short}{model.settings.get('tau', model.settings.get('width')):g}"[:10]
 
 
 def _similar_file(path: Path) -> str:

@@ -1,33 +1,30 @@
 """The runner: one command from recordings to a checked submission zip.
 
-Stages that are up to date are skipped. A run can be killed at any moment and started again with the same command.
+Stages that are up to date are skipped. A run can be killed at any moment and started again with the same command. A
+finished model is never replaced by one with other settings unless the user asks for it with ``--force``.
 """
 import argparse
 import difflib
 import json
+import re
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from task1a import config as configuration
 from task1a.challenge import LABELS, size_verdict
-from task1a.config import Config
-from task1a.errors import CommandParser, FallsShort, InputError, during
-from task1a.files import digest, remove, write_json, write_text
+from task1a.config import Config, fingerprint
+from task1a.errors import CommandParser, FallsShort, InputError, during, shown
+from task1a.files import Busy, digest, exclusive, read_yaml, write_json, write_text
 from task1a.machine import keep_freed_memory, processes, rank
 from task1a.run import Run
-from task1a.stages import STAGES, Inputs, Session, Stage, changed_inputs
+from task1a.stages import CALIBRATION, STAGES, Inputs, Session, Stage, changed_inputs, check_training, settings
 
 DEFAULT_SYSTEM = Path(__file__).resolve().parent.parent / "system_configs" / "demo.yaml"
 
 _JUDGE_THE_SIZE = {"complexity", "package"}
-
-
-class Busy(InputError):
-    """Another process is working on the run."""
+_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -44,7 +41,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         _say("note: this is the small demo system on your data set; choose another system with --system FILE, e.g. "
              "system_configs/bcresnet_asc_1_resnorm.yaml")
     keep_freed_memory()
-    _run(session, wanted)
+    plan = _plan(session, wanted)
+    for part, stages in plan:
+        with _only_one(part.run):
+            part.run.finish_publishing()
+        for stage in STAGES:
+            if stage.name in stages and stage.sections and not session.force and not stage.left_out(part):
+                known = {"seed": part.run.config.seed, **settings(part, *stage.sections)}
+                _refuse_to_replace(part, stage, known)
+    _check_plan(plan)
+    for part, stages in plan:
+        if part is not session:
+            _say(f"{_role(session, part)} {part.run}")
+        with _only_one(part.run):
+            _run_stages(part, stages)
     _say(_closing_summary(session.run))
     if over := over_limit(session.run, wanted):
         raise FallsShort(over)
@@ -66,7 +76,10 @@ def asked_for(argv: Sequence[str] | None = None) -> tuple[Session, list[str]]:
                         help="system configuration (default: system_configs/demo.yaml)")
     parser.add_argument("--seed", type=int, metavar="N",
                         help="random seed of initialisation, order, augmentation and dropout")
-    parser.add_argument("--force", action="store_true", help="run the stages even if they are up to date")
+    parser.add_argument("--name", metavar="NAME", help="name of the run's folder (default: that of the system), to try "
+                        "a setting beside a finished run")
+    parser.add_argument("--force", action="store_true", help="run the stages even if they are up to date, and replace "
+                        "a finished model of other settings when the new one is complete")
     group = parser.add_argument_group(
         "download", "--data-root and --eval-root are the folders of the sets themselves, which will hold meta.csv, "
         "audio/ and so on. Without --download, nothing is ever fetched.")
@@ -101,13 +114,10 @@ def is_finished(session: Session, wanted: Sequence[str]) -> bool:
     try:
         if over_limit(session.run, wanted):
             wanted = [name for name in wanted if name != "package"]
-        if not all(is_finished(pilot, _of_pilot(wanted)) for pilot in session.pilots):
-            return False
-        if not all(is_finished(member, _of_member(wanted)) for member in session.members):
-            return False
-        for stage in STAGES:
-            if stage.name in wanted and not stage.left_out(session) and _outdated(session, stage)[0]:
-                return False
+        for part, stages in _plan(session, wanted):
+            for stage in STAGES:
+                if stage.name in stages and not stage.left_out(part) and _outdated(part, stage)[0]:
+                    return False
         return True
     except (InputError, OSError):
         return False
@@ -130,30 +140,54 @@ def _session(arguments: argparse.Namespace) -> Session:
         options["data.source"] = "tau_layout"
     options = {key: value for key, value in options.items() if value is not None}
 
-    def session(config: Config, members: Sequence[Config] = ()) -> Session:
-        folder = arguments.runs / config.system / f"seed{config.seed}"
-        parts, pilots = tuple(session(member) for member in members), ()
-        if config.training.has_pilot:
-            pilots = tuple(session(part.pilot(config.training)) for part in members or [config])
-        run = Run(folder, config, tuple(part.run for part in parts))
-        return Session(run, arguments.device, arguments.force, _say, parts, pilots, download)
-
     config, download = configuration.load(arguments.system, arguments.overrides, options), None
     if arguments.download:
         if config.data.source == "demo" or config.data.root is None:
             raise InputError("--download: give the folder of the development set with --data-root DIR")
         download = {"accept_licence": arguments.accept_licence, "keep_archives": arguments.keep_archives}
+
+    def session(name: str, config: Config, **parts: Any) -> Session:
+        run = Run(arguments.runs / name / f"seed{config.seed}", config)
+        return Session(run, arguments.device, arguments.force, _say, download=download, **parts)
+
+    def other_system(name: str) -> Config:
+        return configuration.load(arguments.system.with_name(f"{name}.yaml"), arguments.overrides, options)
+
+    run = Run(arguments.runs / _name(arguments, config) / f"seed{config.seed}", config)
     members = [config.of_device(device) for device in config.device_models]
     for name in config.ensemble:
-        path = arguments.system.with_name(f"{name}.yaml")
-        members.append(configuration.load(path, arguments.overrides, options))
-        if members[-1].members or path == arguments.system:
+        member = other_system(name)
+        if member.ensemble or member.device_models or name == config.system:
             raise InputError(f"{arguments.system}: ensemble: {name} must be a system of a single model")
-        if config.training.has_pilot and members[-1].training.calibrate:
+        if config.training.has_pilot and member.training.calibrate:
             raise InputError(f"{arguments.system}: training.pilot_fraction calibrates the ensemble as a whole; set "
-                             f"training.calibrate to false in {path.name}, and to true in the file of the ensemble "
+                             f"training.calibrate to false in {name}.yaml, and to true in the file of the ensemble "
                              "alone")
-    return session(config, members)
+        members.append(member)
+    parts: dict[str, Any] = {"members": tuple(map(session, run.member_names, members))}
+    if config.training.has_pilot:
+        names = run.member_names or (run.name,)
+        parts["pilots"] = tuple(session(f"{name}_pilot", part.pilot(config.training))
+                                for name, part in zip(names, members or [config], strict=True))
+    if config.device_models and not run.general.vanilla.is_file():
+        if arguments.system.with_name(f"{config.training.init_from}.yaml").is_file():
+            parts["general"] = session(config.training.init_from, other_system(config.training.init_from))
+    whole = session(run.name, config, **parts)
+    whole.run.members = tuple(part.run for part in whole.members)
+    return whole
+
+
+def _name(arguments: argparse.Namespace, config: Config) -> str:
+    """Name of the run: the one given, or that of the system; the demo system on other data has a name of its own."""
+    given = getattr(arguments, "name", None)  # a sweep has no such option
+    if given is not None:
+        if not _NAME.fullmatch(given):
+            raise InputError(f"--name {shown(given)}: may have letters, digits, '_', '-' and '.' only, at most 100")
+        return given
+    if config.system == DEFAULT_SYSTEM.stem and config.data.root is not None:
+        folder = re.sub(r"[^A-Za-z0-9_-]+", "-", Path(config.data.root).resolve().name)
+        return f"{config.system}-{folder}"[:100]
+    return config.system
 
 
 def _wanted(text: str) -> list[str]:
@@ -169,94 +203,203 @@ def _wanted(text: str) -> list[str]:
 
 @contextmanager
 def _only_one(run: Run) -> Iterator[None]:
-    """Hold the lock of the run folder, which the system releases when the process is killed."""
+    """Hold the lock of the run folder, which is removed again if nothing was written to it."""
     if rank() > 0:
         yield
         return
-    run.folder.mkdir(parents=True, exist_ok=True)
+    lock = run.home / ".lock"
     try:
-        hold = FileLock(run.folder / ".lock").acquire(timeout=0)
-    except Timeout:
-        raise Busy(f"{run.folder}: another process is working on this run; wait until it ends, or choose another "
-                   "--runs, --seed or --system") from None
-    with hold:
-        yield
+        with exclusive(lock):
+            yield
+    except Busy:
+        raise Busy(f"{run.home}: another process is working on this run; wait until it ends, or choose another --name, "
+                   "--runs or --seed") from None
+    finally:
+        if lock.is_file() and [path.name for path in run.home.iterdir()] == [".lock"]:
+            with suppress(OSError):  # another process may be starting
+                lock.unlink()
+                for folder in (run.home, run.home.parent, run.runs):
+                    folder.rmdir()
 
 
-def _of_member(wanted: Sequence[str]) -> list[str]:
-    return [name for name in wanted if name != "package"]
+def _plan(session: Session, wanted: Sequence[str]) -> list[tuple[Session, list[str]]]:
+    """All runs of a command with their stages, in the order in which they run: those whose models a run needs first."""
+    plan = [(pilot, [name for name in wanted if name in ("data", "features", "train", "compress")])
+            for pilot in session.pilots]
+    needed = [*([session.general] if session.general else []), *session.members]
+    plan += [(part, [name for name in wanted if name != "package"]) for part in needed]
+    return [*plan, (session, list(wanted))]
 
 
-def _of_pilot(wanted: Sequence[str]) -> list[str]:
-    return [name for name in wanted if name in ("data", "features", "train", "compress")]
+def _role(session: Session, part: Session) -> str:
+    if part in session.pilots:
+        return "hold-out model"
+    return "general model" if part is session.general else "member"
 
 
-def _run(session: Session, wanted: Sequence[str]) -> None:
-    """Run the stages of the pilots, then those of the members, then those of the run itself."""
-    for pilot in session.pilots:
-        _say(f"pilot {pilot.run.config.system}")
-        _run(pilot, _of_pilot(wanted))
-    for member in session.members:
-        _say(f"member {member.run.config.system}")
-        _run(member, _of_member(wanted))
-    with _only_one(session.run):
-        _run_stages(session, wanted)
+def _check_plan(plan: Sequence[tuple[Session, Collection[str]]]) -> None:
+    """Find errors that would otherwise appear after hours of work, in all runs of a command.
+
+    Raises:
+        InputError: a model or a data set does not fit the training, or the authors' file is missing or invalid.
+    """
+    session, wanted = plan[-1]
+    config = session.run.config
+    if "package" in wanted and config.submission.authors:
+        from submission import authors
+        from submission.rules import TASK1A_2021
+
+        authors.read(Path(config.submission.authors), TASK1A_2021)
+    trained = [part.run.home for part, stages in plan if "train" in stages]
+    for part, stages in plan:
+        if {"train", "compress"} & set(stages) and not part.members:
+            check_training(part, trained)
+    if config.device_models:
+        if "train" in wanted and session.run.general.home not in trained and not session.run.general.vanilla.is_file():
+            raise InputError(f"training.init_from: {session.run.general.vanilla}: no such model, and no "
+                             f"{config.training.init_from}.yaml beside the system's file to train it from")
+        if "predict" in wanted and "evaluation" in session.dataset.roots:
+            if "device" not in session.dataset.evaluation_clips:
+                raise InputError(f"{session.dataset.evaluation}: device_models needs the recording devices of the "
+                                 "evaluation set, the column device_id of evaluation_setup/fold1_test.csv")
 
 
 def _run_stages(session: Session, wanted: Sequence[str]) -> None:
+    """Run the stages of one run that are not up to date.
+
+    A stage that was done before is done again in a draft, which replaces the run's files when all stages are done.
+    """
+    run = session.run
     reasons = {stage.name: reason for stage in STAGES if (reason := stage.left_out(session))}
     if wanted and not session.members and all(name in reasons for name in wanted):
         raise InputError(f"--stage {wanted[0]}: {reasons[wanted[0]]}")
     last = max((index for index, stage in enumerate(STAGES) if stage.name in wanted), default=-1)
     needs_cache = any(stage.reads_cache for stage in STAGES if stage.name in wanted)
-    checked = False
-    for stage in STAGES[:last + 1]:
-        if stage.name in reasons:
-            if stage.name in wanted:
-                _say(f"[{stage.name}] left out: {reasons[stage.name]}")
-            continue
-        outdated, inputs = _outdated(session, stage, stage.name in wanted or needs_cache)
-        if stage.name not in wanted:
-            if outdated:
-                raise InputError(f"stage {stage.name} comes first: {outdated}; run --stage all, or add it to --stage")
-        elif outdated or session.force:
-            if not checked:
-                _check_beforehand(session, wanted)
-                checked = True
-            _say(f"[{stage.name}] {outdated or 'forced'}")
+    key = fingerprint([configuration.to_yaml(run.config), str(run), list(wanted), session.force])[:8]
+    forced = session.force and any(run.read_stage(name) for name in wanted)
+    if run.draft(key).is_dir():
+        _say(f"continuing the draft {run.draft(key)} of this command, which was interrupted")
+        run.open_draft(key)
+        forced = False
+    memory_checked = trained = False
+    try:
+        for stage in STAGES[:last + 1]:
+            asked = stage.name in wanted
+            if stage.name in reasons:
+                if asked:
+                    _say(f"[{stage.name}] skipped: {reasons[stage.name]}")
+                continue
+            if forced and asked:
+                run.open_draft(key, [name for name in wanted if name not in reasons])
+                forced = False
+            outdated, inputs = _outdated(session, stage, asked or needs_cache)
+            if not asked:
+                if outdated:
+                    raise InputError(f"stage {stage.name} comes first: {outdated}; run --stage all, or add it to "
+                                     "--stage")
+                continue
+            if not outdated:
+                _say(f"[{stage.name}] up to date")
+                continue
+            if not memory_checked:
+                _check_memory(session, wanted)
+                memory_checked = True
+            if inputs is None:
+                with during(f"stage {stage.name} of {run}"):
+                    inputs = json.loads(json.dumps(stage.inputs(session)))
+            if stage.sections:
+                if not session.force:
+                    _refuse_to_replace(session, stage, inputs)
+                trained = True
+            if run.read_stage(stage.name) and not run.is_draft:
+                run.open_draft(key)
+            _say(f"[{stage.name}] running" + (f": {outdated}" if outdated != "not done yet" else ""))
             _run_stage(session, stage, inputs)
-        else:
-            _say(f"[{stage.name}] up to date")
-    if rank() == 0 and "evaluate" in [stage.name for stage in STAGES[:last + 1]]:
-        _restore_config(session.run)
+    except FallsShort:
+        if run.is_draft and rank() == 0:
+            run.publish_draft()
+        raise
+    except BaseException:
+        if run.is_draft and rank() == 0:
+            if trained:
+                _say(f"{run.home} is as it was; what is done of its replacement is kept in {run.folder}, and the same "
+                     "command continues it")
+            else:
+                run.drop_draft()
+        raise
+    if rank() == 0:
+        if run.is_draft:
+            run.publish_draft()
+        if "evaluate" in [stage.name for stage in STAGES[:last + 1]]:
+            _restore_config(run)
 
 
-def _check_beforehand(session: Session, wanted: Collection[str]) -> None:
-    """Find errors that would otherwise appear after hours of work.
-
-    Raises:
-        InputError: the training needs more memory than there is, or the authors' file is missing.
-    """
-    config = session.run.config
+def _check_memory(session: Session, wanted: Collection[str]) -> None:
+    """Check that a training step fits into the memory, before anything is computed."""
     if {"train", "compress"} & set(wanted) and not session.members:
         from task1a.model_file import ModelSpec
         from task1a.training import fit
 
+        config = session.run.config
         fit.check_memory(ModelSpec(config.model, config.features, LABELS), config.training, session.device)
-    authors = config.submission.authors
-    if "package" in wanted and authors and not Path(authors).is_file():
-        raise InputError(f"submission.authors: {authors}: no such file; start one with python -m submission.package "
-                         "--init")
 
 
-def _run_stage(session: Session, stage: Stage, inputs: Inputs | None) -> None:
+def _refuse_to_replace(session: Session, stage: Stage, inputs: Inputs) -> None:
+    """Refuse to replace a finished or interrupted training whose inputs were others.
+
+    Args:
+        session: the run.
+        stage: a stage that trains.
+        inputs: the present inputs, or some of them.
+
+    Raises:
+        InputError: the training would be replaced; the message names what differs, and the ways out.
+    """
+    run = session.run
+    model = run.vanilla if stage.name == "train" else run.packed
+    checkpoint = model.with_name("checkpoint.pt")
+    made = run.read_stage(stage.name, finished=False)
+    if made is None:
+        if not model.is_file():
+            return
+        differing = f"{run.stage_record(stage.name)}, the record of its inputs, is missing or damaged"
+    else:
+        if not (model if made["outputs"] else checkpoint).is_file():
+            return
+        recorded = {key: value for key, value in made["inputs"].items() if key in inputs}
+        changed = set(changed_inputs(recorded, inputs))
+        if changed <= CALIBRATION and checkpoint.is_file():
+            return
+        names = sorted(changed - CALIBRATION) or sorted(changed)
+        differing = "; ".join(_difference(run, key, recorded.get(key), inputs.get(key)) for key in names[:4])
+        differing += f"; and {len(names) - 4} more" if len(names) > 4 else ""
+    noun = "finished model" if model.is_file() else "interrupted training"
+    force = "--force" if stage.name == "train" else "--force --stage compress,complexity,predict,evaluate,package"
+    raise InputError(f"{model.parent}: the {noun} there would be replaced by another: {differing}. Nothing was "
+                     "changed. Keep it and give the new run a folder of its own with --name NAME or --runs DIR, or "
+                     f"replace it with {force}")
+
+
+def _difference(run: Run, key: str, before: Any, now: Any) -> str:
+    """One input of a training that differs from the recorded one."""
+    if "." in key:
+        return f"{key} was {shown(before)}, now {shown(now)}"
+    if key == "training clips":
+        with suppress(InputError, OSError, AttributeError):
+            root = read_yaml(run.home / "config.yaml").get("data", {}).get("root")
+            if root != run.config.data.root:
+                return f"data.root was {root or 'the demo set'}, now {run.config.data.root or 'the demo set'}"
+        return "the training clips or their features have changed"
+    return f"{key} changed"
+
+
+def _run_stage(session: Session, stage: Stage, inputs: Inputs) -> None:
     run, record = session.run, session.run.stage_record(stage.name)
     if rank() == 0:
-        remove(record)
+        # a record without outputs is that of an interrupted stage
+        write_json(record, {"inputs": inputs, "outputs": None})
         write_text(run.config_file, configuration.to_yaml(run.config))
-    with during(f"stage {stage.name} of {run.folder}"):
-        if inputs is None:
-            inputs = stage.inputs(session)
+    with during(f"stage {stage.name} of {run}"):
         written = stage.work(session, inputs)
     if rank() == 0:
         outputs = {path.relative_to(run.folder).as_posix(): digest(path) for path in written}
@@ -269,6 +412,8 @@ def _outdated(session: Session, stage: Stage, with_cache: bool = True) -> tuple[
     made = run.read_stage(stage.name)
     if made is None:
         record = run.stage_record(stage.name)
+        if run.read_stage(stage.name, finished=False):
+            return "interrupted before", None
         return f"{record.relative_to(run.folder)} is damaged" if record.exists() else "not done yet", None
     if changed_output := run.changed_output(made):
         return changed_output, None
@@ -294,7 +439,7 @@ def _closing_summary(run: Run) -> str:
         from evaluation.per_device import DEMO_NOTE, summary
 
         results = run.read("evaluation")
-        lines.append(f"{run.config.system}, seed {run.config.seed}, on the {results['data']['clips']:,} test clips of "
+        lines.append(f"{run.name}, seed {run.config.seed}, on the {results['data']['clips']:,} test clips of "
                      f"{results['data']['name']}")
         if results["data"]["demo"]:
             lines.append(DEMO_NOTE)

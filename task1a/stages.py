@@ -6,7 +6,7 @@ its inputs nor its files have changed since it last ran. Only the runner imports
 Stages import torch and the like when they run, so that ``--help`` and runs that are up to date start quickly.
 """
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -48,6 +48,8 @@ class Session:
     """sessions of the runs that are trained for this one: members of an ensemble, or device-specific models"""
     pilots: tuple["Session", ...] = ()
     """sessions of the pilots of this run, or of its members, on whose held-out clips the temperature is fitted"""
+    general: "Session | None" = None
+    """session of the general model of device-specific models, if it has to be trained first"""
     download: dict[str, bool] | None = None
     """settings of :func:`task1a.data.download.download`, if the sets of the challenge may be downloaded"""
     caches: "dict[str, FeatureCache]" = field(default_factory=dict)
@@ -110,6 +112,12 @@ class Stage:
     """whether the stage reads the feature caches"""
     left_out: Callable[[Session], str | None] = lambda session: None
     """the reason why the stage has nothing to do for this system, or None"""
+    sections: tuple[str, ...] = ()
+    """sections of the configuration that a training depends on; only for stages that train"""
+
+
+CALIBRATION = frozenset({"training.calibrate", "training.pilot_fraction", "pilots"})
+"""inputs of a training whose change divides the logits by another temperature, without training again"""
 
 
 def changed_inputs(recorded: Inputs, present: Inputs) -> list[str]:
@@ -151,7 +159,7 @@ def data(session: Session, inputs: Inputs) -> list[Path]:
 
 def features_inputs(session: Session) -> Inputs:
     """The record of the data set's check and the settings of the features."""
-    return {"data": digest(session.run.data), **_settings(session, "features")}
+    return {"data": digest(session.run.data), **settings(session, "features")}
 
 
 def features(session: Session, inputs: Inputs) -> list[Path]:
@@ -197,7 +205,7 @@ def train_inputs(session: Session) -> Inputs:
     """The training clips, the seed, and the settings of features, model and training."""
     run, recipe = session.run, session.run.config.vanilla_recipe
     inputs = {"training clips": run.read("features")["splits"]["train"], "seed": run.config.seed,
-              **_settings(session, "features", "model", "training"), "training.calibrate": recipe.calibrate,
+              **settings(session, "features", "model", "training"), "training.calibrate": recipe.calibrate,
               "training.pilot_fraction": recipe.pilot_fraction, "pilots": _pilots(session, recipe)}
     if recipe.init_from:
         inputs["initial model"] = digest(_initial_model(run))
@@ -209,9 +217,9 @@ def train(session: Session, inputs: Inputs) -> list[Path]:
     run = session.run
     if rank() == 0:
         _clear_results(run, run.vanilla, run.packed, run.packed_xz)
-    same = None if session.force or processes() > 1 else _take_training(run, inputs)
+    same = None if run.is_draft or processes() > 1 else _take_training(run, inputs)
     if same:
-        session.say(f"{same.folder} has the same training; its model is copied")
+        session.say(f"{same} has the same training; its model is copied")
     else:
         from task1a.environment import environment
         from task1a.training.train import train as train_model
@@ -228,7 +236,7 @@ def compress_inputs(session: Session) -> Inputs:
     run = session.run
     return {"vanilla model": digest(run.vanilla), "teachers": [digest(path) for path in _teachers(run)],
             "training clips": run.read("features")["splits"]["train"], "seed": run.config.seed,
-            **_settings(session, "training", "compression"), "pilots": _pilots(session, run.config.training)}
+            **settings(session, "training", "compression"), "pilots": _pilots(session, run.config.training)}
 
 
 def compress(session: Session, inputs: Inputs) -> list[Path]:
@@ -340,7 +348,7 @@ def package_inputs(session: Session) -> Inputs:
     return {"predictions": digest(run.evaluation_predictions), "complexity": digest(run.complexity),
             "results": digest(run.evaluation), "authors": digest(Path(authors)) if authors else None,
             "ensemble": list(run.config.ensemble), "device_models": list(run.config.device_models) or None,
-            **_settings(session, "features", "model", "training", "compression", "submission")}
+            **settings(session, "features", "model", "training", "compression", "submission")}
 
 
 def package(session: Session, inputs: Inputs) -> list[Path]:
@@ -359,7 +367,7 @@ def package(session: Session, inputs: Inputs) -> list[Path]:
 
 def no_training(session: Session) -> str | None:
     """The reason why there is nothing to train, or None."""
-    names = ", ".join(session.run.config.members)
+    names = ", ".join(member.run.name for member in session.members)
     return f"its models are trained as runs of their own ({names})" if session.members else None
 
 
@@ -372,9 +380,16 @@ def no_compression(session: Session) -> str | None:
 
 def nothing_to_submit(session: Session) -> str | None:
     """The reason why there is nothing to submit, or None."""
-    if "evaluation" in session.dataset.roots:
-        return None
-    return "there is no evaluation set to submit predictions of (--eval-root DIR)"
+    from submission.rules import EDITIONS, TASK1A_2021
+
+    if "evaluation" not in session.dataset.roots:
+        return "there is no evaluation set to submit predictions of (--eval-root DIR)"
+    clips = len(session.dataset.evaluation_clips)
+    for year, rules in EDITIONS.items():
+        if rules is not TASK1A_2021 and rules.clips == clips:
+            return (f"the {clips:,} evaluation clips are those of {rules.name}; package the run with: python -m "
+                    f"submission.package {session.run.home} --edition {year} --out DIR")
+    return None
 
 
 def _pilots(session: Session, recipe: TrainingConfig) -> list[str] | None:
@@ -428,9 +443,6 @@ def _predict_by_device(session: Session, split: str, device: "torch.device") -> 
     import pandas as pd
 
     run, clips, read = session.run, session.clips(split), session.reader(split)
-    if "device" not in clips:
-        raise InputError(f"{session.dataset.evaluation}: device_models needs the recording devices of the evaluation "
-                         "set, the column device_id of evaluation_setup/fold1_test.csv")
     number_of = {name: number for number, name in enumerate(run.config.device_models, start=1)}
     numbers = clips.device.map(number_of).fillna(0).astype(int).to_numpy()
     tables = []
@@ -441,7 +453,7 @@ def _predict_by_device(session: Session, split: str, device: "torch.device") -> 
     return pd.concat(tables).set_index("filename").loc[clips.filename].reset_index()
 
 
-def _settings(session: Session, *sections: str) -> Inputs:
+def settings(session: Session, *sections: str) -> Inputs:
     """Values of some sections of the configuration, by ``section.key``."""
     values = {}
     for section in sections:
@@ -491,10 +503,10 @@ def _take_training(run: Run, inputs: Inputs) -> Run | None:
 
     The other run may be retrained at the same time, so the copies are compared with its record.
     """
-    for path in sorted(run.folder.parent.parent.glob("*/seed*/stages/train.json")):
+    for path in sorted(run.runs.glob("*/seed*/stages/train.json")):
         other = Run(path.parent.parent)
         record = other.read_stage("train")
-        if other.folder == run.folder or record is None or changed_inputs(record["inputs"], inputs):
+        if other.folder == run.home or record is None or changed_inputs(record["inputs"], inputs):
             continue
         if other.changed_output(record):
             continue
@@ -511,21 +523,20 @@ def _take_training(run: Run, inputs: Inputs) -> Run | None:
 def _initial_model(run: Run) -> Path:
     """Model file that the training starts from."""
     name = run.config.training.init_from
-    path = run.beside(f"{name}/{run.folder.name}").vanilla
-    if not path.is_file():
-        raise InputError(f"training.init_from: {path}: no such model; train {name} first")
-    return path
+    return _trained(run.beside(f"{name}/{run.folder.name}"), "training.init_from")
 
 
 def _teachers(run: Run) -> list[Path]:
     """Model files of the teachers."""
-    paths = []
-    for name in run.config.compression.teachers:
-        path = run.vanilla if name == "vanilla" else run.beside(name).vanilla
-        if not path.is_file():
-            raise InputError(f"compression.teachers: {path}: no such model; train {name} first")
-        paths.append(path)
-    return paths
+    return [run.vanilla if name == "vanilla" else _trained(run.beside(name), "compression.teachers")
+            for name in run.config.compression.teachers]
+
+
+def _trained(run: Run, key: str) -> Path:
+    """The vanilla model of another run, which a setting names."""
+    if not run.vanilla.is_file():
+        raise InputError(f"{key}: {run.vanilla}: no such model; train {run} first")
+    return run.vanilla
 
 
 def _job(session: Session, folder: Path, recipe: TrainingConfig, inputs: Inputs) -> "Job":
@@ -537,10 +548,9 @@ def _job(session: Session, folder: Path, recipe: TrainingConfig, inputs: Inputs)
     train, validation = _examples(session)
     session.say(f"{len(train):,} training clips, {len(validation):,} validation clips of other locations")
     # a finished training is calibrated without being trained again
-    calibration = {"training.calibrate", "training.pilot_fraction", "pilots"}
-    identity = fingerprint({key: value for key, value in inputs.items() if key not in calibration})
+    identity = fingerprint({key: value for key, value in inputs.items() if key not in CALIBRATION})
     return fit.Job(ModelSpec(config.model, config.features, tuple(session.run.read("data")["labels"])), recipe,
-                   config.seed, train, validation, folder, identity, session.device, not session.force, session.say,
+                   config.seed, train, validation, folder, identity, session.device, session.say,
                    _fitted_with_pilots(session) if recipe.has_pilot else None)
 
 
@@ -548,8 +558,8 @@ def _examples(session: Session) -> "tuple[Examples, Examples]":
     """The clips of the training split that the system learns from, and those that it holds out for validation."""
     import numpy as np
 
+    from task1a.data.splits import split_validation
     from task1a.training.examples import Examples
-    from task1a.training.train import split_validation
 
     config, clips, read = session.run.config, session.clips("train"), session.reader("train")
     labels = tuple(session.run.read("data")["labels"])
@@ -557,10 +567,6 @@ def _examples(session: Session) -> "tuple[Examples, Examples]":
     targets = np.array([labels.index(label) for label in clips.scene_label])
 
     wanted = config.training.devices
-    absent = sorted(set(wanted) - set(clips.device[~held_out]))
-    if absent:
-        raise InputError(f"training.devices: there are no training clips of {', '.join(absent)}; the devices are "
-                         f"{', '.join(sorted(set(clips.device)))}")
     used = clips.device.isin(wanted).to_numpy() if wanted else np.ones(len(clips), bool)
 
     def examples(chosen: np.ndarray) -> Examples:
@@ -571,11 +577,43 @@ def _examples(session: Session) -> "tuple[Examples, Examples]":
     return examples(~held_out & used), examples(held_out & used)
 
 
+def check_training(session: Session, will_be_trained: Collection[Path]) -> None:
+    """Check what a training needs before anything is computed.
+
+    Args:
+        session: the run.
+        will_be_trained: folders of the runs that the same command trains before.
+
+    Raises:
+        InputError: a teacher or an initial model is missing, no clip is of a recording device that is trained on, or
+            the training split cannot be divided.
+    """
+    from task1a.data.splits import check_validation
+
+    run, training = session.run, session.run.config.training
+    needed = [(f"{training.init_from}/{run.folder.name}", "training.init_from")] if training.init_from else []
+    if run.config.compression.enabled:
+        needed += [(name, "compression.teachers") for name in run.config.compression.teachers if name != "vanilla"]
+    for name, key in needed:
+        if run.beside(name).folder not in will_be_trained:
+            _trained(run.beside(name), key)
+
+    # the check of the data set has better words for what is wrong with its splits
+    clips = session.dataset.clips[session.dataset.clips.split == "train"]
+    absent = sorted(set(training.devices) - set(clips.device))
+    if absent:
+        raise InputError(f"training.devices: there are no training clips of {', '.join(absent)}; the devices are "
+                         f"{', '.join(sorted(set(clips.device)))}")
+    check_validation(clips, training.validation_fraction)
+
+
 STAGES = (
     Stage("data", data_inputs, data),
     Stage("features", features_inputs, features, cache_is_whole=cache_is_whole),
-    Stage("train", train_inputs, train, reads_cache=True, left_out=no_training),
-    Stage("compress", compress_inputs, compress, reads_cache=True, left_out=no_compression),
+    Stage("train", train_inputs, train, reads_cache=True, left_out=no_training,
+          sections=("features", "model", "training")),
+    Stage("compress", compress_inputs, compress, reads_cache=True, left_out=no_compression,
+          sections=("training", "compression")),
     Stage("complexity", complexity_inputs, complexity),
     Stage("predict", predict_inputs, predict, reads_cache=True),
     Stage("evaluate", evaluate_inputs, evaluate),

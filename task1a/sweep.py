@@ -146,7 +146,8 @@ def plan(table: Table, arguments: argparse.Namespace) -> list[Task]:
             if folder is not None and not Path(folder).is_dir():
                 raise InputError(f"{folder}: no such folder")
         needs, trainings = {f"{member}/seed{seed}" for member in session.run.config.ensemble}, set()
-        for part in (*session.pilots, *(session.members or (session,))):
+        parts = [*session.pilots, *(session.members or (session,))]
+        for part in parts + ([session.general] if session.general else []):
             config = part.run.config
             if config.training.init_from:
                 needs.add(f"{config.training.init_from}/seed{seed}")

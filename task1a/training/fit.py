@@ -61,8 +61,6 @@ class Job:
     """digest of everything that the result depends on"""
     device: str = "auto"
     """``auto``, ``cpu`` or ``cuda``"""
-    resume: bool = True
-    """whether to resume from a checkpoint of the same identity in the output folder"""
     report: Callable[[str], None] = print
     """receives a line of text after every epoch"""
     calibration: Mapping[str, Any] | None = None
@@ -142,8 +140,7 @@ def fit(job: Job, fabric: lightning_fabric.Fabric, model: nn.Module, loss: Loss,
     if recipe.averaging_epochs:
         state["average"] = copy.deepcopy(model)
     stored = state.get("average", model)
-    if job.resume:
-        _load(job.folder / "checkpoint.pt", state)
+    _load(job.folder / "checkpoint.pt", state)
     history = state["history"]
     if rank == 0 and world > 1:
         job.report(f"{world} processes, {recipe.batch_size} clips per step in total")
@@ -304,6 +301,7 @@ def _write_history(path: Path, history: list[list[float]]) -> None:
 def _progress(history: list[list[float]], epochs: int) -> str:
     epoch, rate, loss, accuracy, log_loss, _ = history[-1]
     left = (epochs - epoch) * float(np.median([row[-1] for row in history]))
+    left_text = f"{left:.0f} s" if left < 120 else f"{left / 60:.0f} min"
     validation = "" if math.isnan(accuracy) else f"  validation accuracy {accuracy:.1f} %  log loss {log_loss:.3f}"
     return (f"epoch {epoch}/{epochs}  loss {loss:.3f}{validation}  rate {rate:.4f}  "
-            f"{history[-1][-1]:.1f} s, {left / 60:.0f} min left")
+            f"{history[-1][-1]:.1f} s, {left_text} left")

@@ -60,7 +60,7 @@ def resolved(job: Job) -> Job:
     choice = None
     if fabric.global_rank == 0:
         path = job.folder / "precision.json"
-        choice = _recorded(path, job.identity) if job.resume else None
+        choice = _recorded(path, job.identity)
         if choice is None:
             on_cpu = fabric.device.type == "cpu"
             clips = min(job.recipe.batch_size, CLIPS_ON_CPU) if on_cpu else job.recipe.batch_size // fabric.world_size

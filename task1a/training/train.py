@@ -1,12 +1,8 @@
 """The vanilla recipe: from log-mel energies to ``model.safetensors``."""
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
-import pandas as pd
 import torch
-from sklearn.model_selection import StratifiedGroupKFold
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -53,37 +49,6 @@ def train(job: Job, initial: Path | None = None) -> None:
 def cross_entropy(_: Tensor, outputs: Tensor, targets: Tensor) -> Tensor:
     """Loss of a training without a teacher."""
     return F.cross_entropy(outputs, targets)
-
-
-def split_validation(clips: pd.DataFrame, fraction: float, seed: int) -> np.ndarray:
-    """Choose validation clips: all clips of some locations, stratified by scene.
-
-    Args:
-        clips: ``scene_label`` and ``identifier`` (the location) of the training split.
-        fraction: approximate fraction of the clips; 0 for no validation.
-        seed: random seed.
-
-    Returns:
-        bool [clips]: True for validation.
-
-    Raises:
-        InputError: there are too few locations.
-    """
-    held_out = np.zeros(len(clips), dtype=bool)
-    if fraction == 0:
-        return held_out
-    parts = round(1 / fraction)
-    locations, largest_scene = clips.identifier.nunique(), clips.scene_label.value_counts().max()
-    if min(locations, largest_scene) < parts:
-        raise InputError(f"training.validation_fraction={fraction:g}: the training split ({locations} locations, at "
-                         f"most {largest_scene} clips a scene) cannot be divided into {parts} parts; raise it, or set "
-                         "it to 0 for no validation")
-    folds = StratifiedGroupKFold(parts, shuffle=True, random_state=seed)
-    with warnings.catch_warnings():
-        # a scene with fewer clips than parts cannot be in every fold
-        warnings.filterwarnings("ignore", message="The least populated class")
-        held_out[next(folds.split(clips, clips.scene_label, clips.identifier))[1]] = True
-    return held_out
 
 
 def _load_initial(path: Path, wanted: ModelSpec) -> nn.Module:
