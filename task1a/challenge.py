@@ -13,6 +13,9 @@ LABELS = ("airport", "bus", "metro", "metro_station", "park", "public_square", "
 DEVICES = ("a", "b", "c", "s1", "s2", "s3", "s4", "s5", "s6")
 """Recording devices of the development set's test split."""
 
+SIMULATED_DEVICES = ("s1", "s2", "s3", "s4", "s5", "s6")
+"""Devices of the TAU sets whose recordings were computed from those of device ``a``; the others are real."""
+
 LIMIT_BYTES = 131_072
 """Maximum size of the non-zero parameters: the rules' 128 KB, with 1,024 bytes per KB as in the organisers' tool."""
 WARN_ABOVE_BYTES = 128_000

@@ -6,17 +6,20 @@ labels and devices are accepted; the rules of the submission ask for the officia
 
 Imports no torch, so that the commands of evaluation and submission start quickly.
 """
+import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
 
-from task1a.challenge import CLIP_FOLDER, KEY_COLUMNS, clip_name
+from task1a.challenge import CLIP_FOLDER, KEY_COLUMNS, LABELS, SIMULATED_DEVICES, clip_name
 from task1a.data.tables import MAX_COLUMNS, read_table
-from task1a.errors import InputError
+from task1a.errors import InputError, shown
 
 META = "meta.csv"
 SETUP = "evaluation_setup"
+SIMULATED = "simulated"
+"""Optional column of ``meta.csv``: ``yes`` or ``no``."""
 DEMO_MARK = "DEMO_DATA.txt"
 """File that marks the folder of a synthesised data set."""
 
@@ -33,14 +36,15 @@ def read_development(root: Path, allow_overlap: bool = False) -> pd.DataFrame:
 
     Returns:
         Columns ``filename`` (:func:`task1a.challenge.clip_name`), ``scene_label``, ``identifier`` (the recording
-        location, e.g. ``lisbon-1000``), ``device``, and ``split``: ``train``, ``test`` or ``unused``.
+        location, e.g. ``lisbon-1000``), ``device``, ``split``: ``train``, ``test`` or ``unused``, and ``simulated``:
+        whether the recording is one of a simulated device (:func:`_simulated`).
 
     Raises:
         InputError: a table is missing or malformed, lists a clip twice or one that ``meta.csv`` lacks; the tables
             disagree on a label; a label or a device has a reserved name; or a clip is in both splits.
     """
     root = Path(root)
-    meta = _read_table(root / META, ("filename", "scene_label", "identifier", "source_label"))
+    meta = _read_table(root / META, ("filename", "scene_label", "identifier", "source_label"), (SIMULATED,))
     meta = meta.rename(columns={"source_label": "device"})
     for column, reserved in _RESERVED.items():
         values = meta[column].tolist()
@@ -81,7 +85,7 @@ def read_development(root: Path, allow_overlap: bool = False) -> pd.DataFrame:
     split[in_train] = "train"
     split[in_test] = "test"
     split[in_train & in_test] = "both"
-    clips = meta.assign(split=split)
+    clips = meta.assign(split=split, simulated=_simulated(root / META, meta))
     if not allow_overlap:
         check_overlap(root, clips)
     return clips
@@ -98,9 +102,34 @@ def read_evaluation(root: Path) -> pd.DataFrame:
 
 
 def read_reference(root: Path) -> pd.DataFrame:
-    """Read the labelled test split of a development set: ``filename``, ``scene_label``, ``device``."""
+    """Read the labelled test split of a development set: ``filename``, ``scene_label``, ``device``, ``simulated``."""
     clips = read_development(root)
-    return clips.loc[clips.split == "test", ["filename", "scene_label", "device"]].reset_index(drop=True)
+    return clips.loc[clips.split == "test", ["filename", "scene_label", "device", SIMULATED]].reset_index(drop=True)
+
+
+def similar_file(root: Path, name: str) -> str:
+    """Find the file that a clip without a recording may mean.
+
+    Systems write accented letters as one character or as two (Unicode's normal forms C and D), some of them do not
+    distinguish upper from lower case, and tables give the folder ``audio/`` or leave it out.
+
+    Returns:
+        The name of a file below ``root``; empty if there is none.
+    """
+    def key(text: str) -> str:
+        return unicodedata.normalize("NFC", text).casefold()
+
+    bare = name.removeprefix(CLIP_FOLDER)
+    for candidate in (name, CLIP_FOLDER + bare, bare):
+        found = Path(root)
+        for part in candidate.split("/"):
+            entries = found.iterdir() if found.is_dir() else ()
+            found = min((entry for entry in entries if key(entry.name) == key(part)), default=None)
+            if found is None:
+                break
+        else:
+            return found.relative_to(root).as_posix()
+    return ""
 
 
 def is_demo(root: Path) -> bool:
@@ -122,6 +151,31 @@ def older_copy(train: int, test: int) -> str:
         return ("this is the older copy of the TAU 2020 Mobile split (13,965 train, 2,970 test), which lists five "
                 "withdrawn clips: take evaluation_setup/ from the current archive (13,962 and 2,968)")
     return ""
+
+
+def _simulated(path: Path, meta: pd.DataFrame) -> Sequence[bool]:
+    """Whether each clip is one of a simulated device.
+
+    A column ``simulated`` of ``meta.csv`` tells. Without it, :data:`SIMULATED_DEVICES` are simulated in sets that have
+    the scenes of the challenge and name their clips as the TAU sets do; anywhere else, ``s6`` is a telephone.
+
+    Raises:
+        InputError: a value of the column is not ``yes`` or ``no``, or a device has both.
+    """
+    if SIMULATED not in meta:
+        like_tau = meta.scene_label.isin(LABELS).all()
+        for name, label, location, device in zip(meta.filename, meta.scene_label, meta.identifier, meta.device,
+                                                 strict=True):
+            like_tau = like_tau and name.removeprefix(CLIP_FOLDER).startswith(f"{label}-{location}-")
+            like_tau = like_tau and name.endswith(f"-{device}.wav")
+        return meta.device.isin(SIMULATED_DEVICES) if like_tau else [False] * len(meta)
+    values: dict[str, str] = {}
+    for line, (device, value) in enumerate(zip(meta.device, meta[SIMULATED], strict=True), start=2):
+        if value not in ("yes", "no"):
+            raise InputError(f"{path}: line {line}: {SIMULATED} {shown(value)} is not yes or no")
+        if values.setdefault(device, value) != value:
+            raise InputError(f"{path}: line {line}: device {device} is simulated on some lines and not on others")
+    return meta[SIMULATED] == "yes"
 
 
 def _read_table(path: Path, columns: Sequence[str], optional: Sequence[str] = ()) -> pd.DataFrame:

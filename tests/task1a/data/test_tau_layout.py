@@ -11,8 +11,8 @@ FIRST = "audio/bus-lyon-1-10-a.wav"
 
 def test_reads_every_clip_in_the_order_of_meta(development):
     clips = tau_layout.read_development(development)
-    assert list(clips.columns) == ["filename", "scene_label", "identifier", "device", "split"]
-    assert clips.values.tolist() == [
+    assert list(clips.columns) == ["filename", "scene_label", "identifier", "device", "split", "simulated"]
+    assert clips.drop(columns="simulated").values.tolist() == [
         ["audio/bus-lyon-1-10-a.wav", "bus", "lyon-1", "a", "train"],
         ["audio/bus-lyon-1-10-b.wav", "bus", "lyon-1", "b", "train"],
         ["audio/park-lyon-2-11-a.wav", "park", "lyon-2", "a", "train"],
@@ -25,9 +25,54 @@ def test_reads_every_clip_in_the_order_of_meta(development):
 
 def test_reference_is_the_test_split_with_its_truth(development):
     assert tau_layout.read_reference(development).values.tolist() == [
-        ["audio/bus-porto-4-13-a.wav", "bus", "a"],
-        ["audio/bus-porto-4-13-s4.wav", "bus", "s4"],
-        ["audio/park-lyon-5-14-a.wav", "park", "a"]]
+        ["audio/bus-porto-4-13-a.wav", "bus", "a", False],
+        ["audio/bus-porto-4-13-s4.wav", "bus", "s4", True],
+        ["audio/park-lyon-5-14-a.wav", "park", "a", False]]
+
+
+@pytest.mark.parametrize(("device", "scene", "column", "expected"), [
+    ("s4", "bus", None, True), ("s6", "bus", None, True), ("s21", "bus", None, False), ("s10", "bus", None, False),
+    ("s4", "kitchen", None, False),  # not the scenes of the challenge, so a telephone
+    ("s4", "bus", ("no", "no"), False), ("s21", "kitchen", ("no", "yes"), True), ("pixel", "bus", ("no", "yes"), True)])
+def test_simulated_devices(development, edit, device, scene, column, expected):
+    for table in (development / "meta.csv", *(development / "evaluation_setup").iterdir()):
+        lines = table.read_text().replace("s4", device).replace("bus", scene).splitlines()
+        if column and table.name == "meta.csv":
+            lines = [lines[0] + "\tsimulated", *(f"{line}\t{column[line.endswith(device)]}" for line in lines[1:])]
+        table.write_text("\n".join(lines))
+    clips = tau_layout.read_development(development)
+    assert clips.simulated.tolist() == [expected and name == device for name in clips.device]
+
+
+def test_simulated_devices_of_other_names(development, edit):
+    """A set that does not name its clips as the TAU sets do, with a telephone s4."""
+    for table in ("meta.csv", "evaluation_setup/fold1_test.csv", "evaluation_setup/fold1_evaluate.csv"):
+        edit(development / table, "audio/bus-porto-4-13-s4.wav", "audio/7.wav")
+    assert not tau_layout.read_development(development).simulated.any()
+
+
+@pytest.mark.parametrize(("values", "message"), [
+    ("maybe no", "line 2: simulated 'maybe' is not yes or no"),
+    ("no yes", "line 4: device a is simulated on some lines")])
+def test_malformed_column_simulated(development, values, message):
+    first, other = values.split()
+    lines = (development / "meta.csv").read_text().splitlines()
+    lines = [f"{lines[0]}\tsimulated", *(f"{line}\t{first}" for line in lines[1:3]),
+             *(f"{line}\t{other}" for line in lines[3:])]
+    (development / "meta.csv").write_text("\n".join(lines))
+    with pytest.raises(InputError, match=f"meta.csv: {message}"):
+        tau_layout.read_development(development)
+
+
+@pytest.mark.parametrize(("listed", "there"), [
+    ("x.wav", "audio/x.wav"), ("audio/x.wav", "x.wav"), ("audio/x.wav", "audio/x.WAV"), ("Audio/x.wav", "audio/x.wav"),
+    ("audio/Z\u00fcrich.wav", "audio/Zu\u0308rich.wav"), ("audio/Zu\u0308rich.wav", "audio/Z\u00fcrich.wav"),
+    ("Caf\u00e9/1.wav", "audio/Cafe\u0301/1.WAV"), ("audio/x.wav", ""), ("x/y.wav", "audio/x")])
+def test_similar_file(tmp_path, listed, there):
+    if there:
+        (tmp_path / there).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / there).touch()
+    assert tau_layout.similar_file(tmp_path, listed) == ("" if there == "audio/x" else there)
 
 
 def test_evaluation_set_keeps_the_order_of_its_file(evaluation, edit):
