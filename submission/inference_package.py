@@ -43,9 +43,9 @@ FUNCTIONS = {
 
 COPIED = (
     "compat.py", "compression/__init__.py", "compression/fold.py", "compression/packed.py", "compression/quantize.py",
-    "compression/stored.py", "config.py", "data/__init__.py", "data/containers.py", "data/recording.py",
-    "data/regular_file.py", "errors.py", "features/__init__.py", "features/audio.py", "features/log_mel.py", "files.py",
-    "inference.py", "machine.py", "model_file.py", "models/__init__.py", "models/bcresnet.py",
+    "compression/stored.py", "config.py", "data/__init__.py", "data/recording.py", "data/sound.py",
+    "errors.py", "features/__init__.py", "features/audio.py", "features/log_mel.py", "files.py", "inference.py",
+    "machine.py", "model_file.py", "models/__init__.py", "models/bcresnet.py",
     "models/bcresnet_asc.py", "models/cp_resnet.py", "models/front_end.py", "models/inference_form.py",
     "models/kernels.py", "models/mixstyle.py", "models/normalization.py", "safetensors_file.py")
 """modules of ``task1a`` that predicting needs"""

@@ -4,25 +4,34 @@ The header of every recording is read, and no samples are decoded. Conventions:
 
 - a *problem* makes results impossible or meaningless and stops the run: missing or damaged audio, a clip or a
   recording location in both splits, a scene without clips to learn or to test, a withdrawn copy of the split;
-- a *note* is worth knowing: clips that no split uses, devices that only the test split has, different audio formats.
+- a *note* is worth knowing: clips that no split uses, devices that only the test split has, different audio formats,
+  recordings of another length than the rest, which may be truncated, and those of :mod:`task1a.data.sound`.
 
-Problems and notes count all cases and name the first ten.
+Problems and notes count all cases and name the first ones.
 """
 import hashlib
+import math
 import os
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from task1a.data import tau_layout
+from task1a.data import sound, tau_layout
 from task1a.data.dataset import Dataset
-from task1a.data.headers import Header, read_headers
+from task1a.data.recording import FileIdentity, Header, read_header
 from task1a.errors import InputError
+from task1a.workers import mapper
 
 NAMED = 10
 """Number of cases that a problem or a note names; all are counted."""
+
+_FEW, _CHUNK = 20_000, 500  # headers read in the time that worker processes need to start; sent to a worker at a time
+_OFFICIAL_SPLITS = ((13_962, 2_968), (139_620, 29_680))
+"""clips for training and test in the TAU sets of 2020 and 2022, which leave out 6,105 and 61,050"""
 
 
 @dataclass(frozen=True)
@@ -38,12 +47,15 @@ class DataReport:
     """notes, in the same form"""
 
 
-def check(dataset: Dataset, skip_damaged: bool = False) -> DataReport:
+def check(dataset: Dataset, skip_damaged: bool = False, sample_rate: int = 0,
+          clip_seconds: float = math.inf) -> DataReport:
     """Check a development set and, if there is one, an evaluation set.
 
     Args:
         dataset: the recordings and their tables.
         skip_damaged: report damaged clips as left out instead of as a problem. Missing clips remain a problem.
+        sample_rate: sample rate of the features in Hz; recordings with a lower one are noted.
+        clip_seconds: length of the clips of the features in seconds; much longer recordings are noted.
 
     Raises:
         InputError: a table of the development set is missing or malformed.
@@ -54,7 +66,7 @@ def check(dataset: Dataset, skip_damaged: bool = False) -> DataReport:
     parts = {"train": clips[clips.split.isin(("train", "both"))],
              "test": clips[clips.split.isin(("test", "both"))],
              "unused": clips[clips.split == "unused"]}
-    headers = read_headers(root, clips.filename.tolist())
+    headers = _read_headers(root, clips.filename.tolist())
     unused = {name: headers[name] for name in parts["unused"].filename.tolist()}
     needed = {name: header for name, header in headers.items() if name not in unused}
     report = DataReport({
@@ -74,9 +86,12 @@ def check(dataset: Dataset, skip_damaged: bool = False) -> DataReport:
     _check_splits(parts["train"], parts["test"], damaged if skip_damaged else [], report)
     _note_identical_files(clips, needed, report)
     _check_files("", needed, report, skip_damaged)
+    _note_sound("", needed, sample_rate, clip_seconds, report)
     if unused:
-        report.notes.append(f"unused clips, in neither split: {len(unused):,}; this is intended, the official split "
-                            "leaves them out (6,105 on TAU Urban Acoustic Scenes 2020 Mobile)")
+        official = (len(parts["train"]), len(parts["test"])) in _OFFICIAL_SPLITS
+        report.notes.append(f"unused clips, in neither split: {len(unused):,}; " + (
+            "this is intended, the official split leaves them out" if official else
+            "to use them, add them to fold1_train.csv, or to fold1_test.csv and fold1_evaluate.csv"))
         _add(report.notes, "missing or damaged among the unused clips: {}; they are not needed",
              [f"{name} ({header.fault})" for name, header in unused.items() if header.fault])
 
@@ -84,7 +99,7 @@ def check(dataset: Dataset, skip_damaged: bool = False) -> DataReport:
         report.notes.append("no evaluation set is given (--eval-root): the system can be trained and evaluated, but "
                             "there is nothing to submit")
     else:
-        _check_evaluation(dataset, report, skip_damaged)
+        _check_evaluation(dataset, report, skip_damaged, sample_rate, clip_seconds)
     for name, formats in report.facts["formats"].items():
         if len(formats) > 1:
             report.notes.append(f"{name} set: {len(formats)} audio formats; all are read, resampled and mixed to mono")
@@ -94,8 +109,7 @@ def check(dataset: Dataset, skip_damaged: bool = False) -> DataReport:
 def content_digest(dataset: Dataset) -> str:
     """A digest of the data sets, which tells whether a result that was made from them is still up to date.
 
-    It depends on the content of the tables and on the name, size and modification time of every clip, but not on the
-    folders of the data sets. No clip is opened.
+    It depends on the content of the tables and on the name and identity of every clip. No clip is opened.
 
     Raises:
         InputError: a table is missing or malformed.
@@ -110,11 +124,10 @@ def content_digest(dataset: Dataset) -> str:
         folder = os.path.join(root, "")
         for filename in clips.filename.tolist():
             try:
-                stat = os.stat(folder + filename)
-                size, modified = stat.st_size, stat.st_mtime_ns
+                identity = tuple(FileIdentity.of(os.stat(folder + filename)))
             except OSError:  # the check reports it
-                size = modified = -1
-            digest.update(f"{filename}\t{size}\t{modified}\n".encode())
+                identity = None
+            digest.update(f"{filename}\t{identity}\n".encode())
     return digest.hexdigest()
 
 
@@ -122,19 +135,27 @@ def format_report(report: DataReport) -> str:
     """Format a report for a terminal: counts by split and device, formats, notes, problems."""
     facts = report.facts
     demo_mark = " (synthesised demo data)" if facts["demo"] else ""
-    lines = [f"{facts['name']}{demo_mark}: {facts['clips']['meta']:,} clips of {len(facts['labels'])} scenes, "
-             f"{facts['locations']:,} locations in {facts['cities']:,} cities"]
+    lines = [f"{facts['name']}{demo_mark}: {_count(facts['clips']['meta'], 'clip')} of "
+             f"{_count(len(facts['labels']), 'scene')}, {_count(facts['locations'], 'location')} in "
+             f"{_count(facts['cities'], 'city', 'cities')}"]
     lines.append(f"  {'split':<6}" + "".join(f"{name:>7}" for name in ("clips", *facts["devices"])))
     for split, by_device in facts["by_device"].items():
         counts = [facts["clips"][split], *(by_device.get(device, 0) for device in facts["devices"])]
         lines.append(f"  {split:<6}" + "".join(f"{count:>7,}" for count in counts))
     if facts["clips"]["evaluation"]:
-        lines.append(f"  evaluation set: {facts['clips']['evaluation']:,} clips")
+        lines.append(f"  evaluation set: {_count(facts['clips']['evaluation'], 'clip')}")
     for name, formats in facts["formats"].items():
         lines += [f"  {name} audio: {count:,} x {audio_format}" for audio_format, count in formats.items()]
     lines += [f"note: {note}" for note in report.notes]
     lines += [f"problem: {problem}" for problem in report.problems]
     return "\n".join(lines)
+
+
+def _read_headers(root: Path, filenames: Sequence[str]) -> dict[str, Header]:
+    """Read the headers of all recordings of a set, by file name."""
+    paths = [os.path.join(root, name) for name in filenames]
+    with mapper(len(paths), _FEW, _CHUNK) as mapped:
+        return dict(zip(filenames, mapped(read_header, paths), strict=True))
 
 
 def _check_splits(train: pd.DataFrame, test: pd.DataFrame, left_out: Sequence[str], report: DataReport) -> None:
@@ -145,7 +166,7 @@ def _check_splits(train: pd.DataFrame, test: pd.DataFrame, left_out: Sequence[st
     in_train, in_test = train.identifier.value_counts(), test.identifier.value_counts()
     _add(report.problems,
          "locations in both the train and the test split: {}; results would not hold for new locations",
-         [f"{name} ({in_train[name]:,} train clips, {in_test[name]:,} test clips)"
+         [f"{name} ({_count(in_train[name], 'train clip')}, {_count(in_test[name], 'test clip')})"
           for name in sorted(set(in_train.index) & set(in_test.index))])
     for split, part, consequence in (("train", train, "cannot be learnt"), ("test", test, "cannot be tested")):
         readable = part[~part.filename.isin(left_out)]
@@ -168,11 +189,11 @@ def _note_identical_files(clips: pd.DataFrame, headers: dict[str, Header], repor
     first: dict[tuple[int, int], str] = {}
     names_of: dict[tuple[int, int], list[str]] = {}
     for name, header in headers.items():
-        if header.identity is None:
+        if header.inode is None:
             continue
-        other = first.setdefault(header.identity, name)
+        other = first.setdefault(header.inode, name)
         if other != name:
-            names_of.setdefault(header.identity, [other]).append(name)
+            names_of.setdefault(header.inode, [other]).append(name)
 
     across, within = [], []
     for names in names_of.values():
@@ -202,19 +223,45 @@ def _check_files(which: str, headers: dict[str, Header], report: DataReport, ski
              cases)
 
 
-def _check_evaluation(dataset: Dataset, report: DataReport, skip_damaged: bool) -> None:
+def _note_sound(which: str, headers: dict[str, Header], sample_rate: int, clip_seconds: float,
+                report: DataReport) -> None:
+    """Find recordings whose headers tell that they may not be what they seem, and those of an unusual length."""
+    noted, seconds = {}, {}
+    for name, header in headers.items():
+        if not header.fault:
+            noted[name] = sound.header_notes(header.notes, header.rate, header.seconds, sample_rate, clip_seconds)
+            seconds[name] = header.seconds
+    for note in sound.describe(noted):
+        report.notes.append(which + note)
+
+    # libsndfile reads a truncated file as a shorter recording, and only of a WAV file the header tells
+    [(usual, count)] = Counter(round(value, 2) for value in seconds.values()).most_common(1) or [(0.0, 0)]
+    if count > len(seconds) / 2:
+        _add(report.notes, f"{which}recordings of another length than most, which have {usual:g} s: {{}}; they may be "
+             "truncated", [f"{name} ({value:.2f} s)" for name, value in seconds.items()
+                           if abs(value - usual) > 0.01 * usual])
+
+
+def _check_evaluation(dataset: Dataset, report: DataReport, skip_damaged: bool, sample_rate: int,
+                      clip_seconds: float) -> None:
     try:
         clips = dataset.evaluation_clips
     except InputError as error:
         report.problems.append(str(error))
         return
-    headers = read_headers(dataset.evaluation, clips.filename.tolist())
+    headers = _read_headers(dataset.evaluation, clips.filename.tolist())
     report.facts["clips"]["evaluation"] = len(clips)
     report.facts["formats"]["evaluation"] = _count_formats(headers.values())
     _check_files("evaluation ", headers, report, skip_damaged)
+    _note_sound("evaluation set: ", headers, sample_rate, clip_seconds, report)
     if all(header.fault for header in headers.values()):
-        report.problems.append(f"none of the {len(clips):,} evaluation clips can be read: there is nothing to submit; "
-                               "restore them, or leave out --eval-root")
+        report.problems.append(f"of {_count(len(clips), 'evaluation clip')}, none can be read: there is nothing to "
+                               "submit; restore them, or leave out --eval-root")
+
+
+def _count(number: int, noun: str, plural: str = "") -> str:
+    """Format a number of things; ``plural`` is given if it is not the noun with an s."""
+    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
 
 
 def _add(texts: list[str], heading: str, cases: Sequence[str]) -> None:

@@ -1,39 +1,131 @@
-"""Opening of recordings, which refuses whatever would be read as a different recording without an error.
+"""Opening of recordings. What libsndfile would misread without an error is refused, or read right and noted.
 
-The check of a data set and the features open recordings here, so they agree on what is damaged.
+libsndfile takes a truncated file for a shorter recording. Of a WAV file, the format of the challenge's data sets, the
+declared length tells; of other containers, the check of a data set notes lengths that differ from the rest. Sources:
+Microsoft, *Multimedia Programming Interface and Data Specifications 1.0* (RIFF, in which chunks start at even bytes);
+EBU Tech 3306 (RF64) and ITU-R BS.2088 (BW64), which have 64-bit lengths in a chunk of their own, ``ds64``.
+
+Imports no pandas, because every worker process that reads headers imports this module anew.
 """
+import errno
 import io
 import os
+import re
+import stat
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 import soundfile
 from soundfile import SoundFile
 
-from task1a.data import containers
-from task1a.data.regular_file import open_regular
 from task1a.errors import InputError
 
 MIN_SAMPLE_RATE, MAX_SAMPLE_RATE = 1_000, 1_000_000
 """In Hz. Audio converters have 4 kHz to 768 kHz; a header with another rate is damaged, and would turn the samples into
 hours of audio, or into none."""
+MAX_CHUNKS = 1000
+"""Number of chunks that are searched for the audio of a WAV file."""
 
+# What programs declare that do not know the length yet: SoX 0x7FFFF000 less a part of a frame (of at most 4 kB),
+# arecord 0x80000000, FFmpeg 0xFFFFFFFF; all such lengths beyond the end of the file are taken to be unknown.
+_OPEN_LENGTH = 0x7FFFE000
 _UNKNOWN_FRAMES = (1 << 63) - 1  # libsndfile's count for a recording that does not declare its length
+_CHUNK = struct.Struct("<4sI")  # name and size
+_DS64 = struct.Struct("<4s4x4s4sIQQQ4x4sI")
+_CHUNK_NAMES = {b"data", b"fmt ", b"fact", b"LIST", b"bext", b"iXML", b"JUNK", b"junk", b"id3 ", b"cue ", b"smpl"}
+_ENCODINGS = {"PCM_U8": "8 bit", "PCM_S8": "8 bit", "PCM_16": "16 bit", "PCM_24": "24 bit", "PCM_32": "32 bit",
+              "FLOAT": "32 bit float", "DOUBLE": "64 bit float"}
+
+
+class Recording(SoundFile):
+    """A recording that is open for reading its samples."""
+
+    notes: tuple[str, ...] = ()
+    """what is odd about the file, keys of :data:`task1a.data.sound.NOTES`"""
+
+
+class Header(NamedTuple):
+    """Format and length in seconds of an audio file, or the reason why it cannot be used."""
+
+    audio_format: str = ""
+    seconds: float = 0.0
+    rate: int = 0
+    """sample rate in Hz"""
+    notes: tuple[str, ...] = ()
+    """what is odd about the file, keys of :data:`task1a.data.sound.NOTES`"""
+    fault: str = ""
+    missing: bool = False
+    inode: tuple[int, int] | None = None
+    """device and inode of the file, which all its names share; None on file systems without inodes"""
+
+
+class FileIdentity(NamedTuple):
+    """What the system knows of a file; while all of it is the same, so is the content.
+
+    Size and modification time do not suffice: all clips of a set have the same size, archives restore times, and so
+    two files that have changed names would pass for each other. A rename changes the change time (on Windows, where
+    that is the time of creation, the files differ in it and in their numbers).
+    """
+
+    size: int
+    mtime_ns: int
+    ctime_ns: int
+    inode: int
+
+    @classmethod
+    def of(cls, status: os.stat_result) -> "FileIdentity":
+        """The identity in the status of a file."""
+        return cls(status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
+
+
+def open_regular(path: str | Path) -> BinaryIO:
+    """Open a regular file for reading bytes.
+
+    Other files are not opened: a named pipe would block until somebody writes to it, and a device may never end.
+
+    Raises:
+        OSError: the file does not exist, is not a regular file, or cannot be read.
+    """
+    try:
+        regular = stat.S_ISREG(os.stat(path).st_mode)
+    except ValueError:  # a NUL, or a character that this system does not allow in names
+        raise OSError(errno.EINVAL, "not a possible file name", str(path)) from None
+    if not regular:
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
+    return open(path, "rb")
+
+
+def read_header(path: str | Path) -> Header:
+    """Read the format and length of a recording, or find out why it cannot be used."""
+    try:
+        with open_regular(path) as file, open_recording(file) as recording:
+            status = os.fstat(file.fileno())
+            rate, channels = recording.samplerate, recording.channels
+            encoding = _ENCODINGS.get(recording.subtype) or recording.subtype_info
+            layout = {1: "mono", 2: "stereo"}.get(channels, f"{channels} channels")
+            return Header(f"{rate / 1000:g} kHz, {encoding}, {layout}", recording.frames / rate, rate, recording.notes,
+                          inode=(status.st_dev, status.st_ino) if status.st_ino else None)
+    except FileNotFoundError:
+        return Header(fault="no such file", missing=True)
+    except InputError as error:
+        return Header(fault=str(error))
+    except OSError as error:
+        return Header(fault=f"unreadable: {error.strerror}")
 
 
 @contextmanager
-def open_recording(source: Path | bytes | BinaryIO) -> Iterator[SoundFile]:
+def open_recording(source: Path | bytes | BinaryIO) -> Iterator[Recording]:
     """Open a recording to read its samples. Errors of reading within the block are raised like those of opening.
 
     Args:
         source: path, content, or file opened for reading bytes.
 
     Raises:
-        InputError: the recording is empty or truncated, has an impossible header, or is in a container that cannot be
-            checked for completeness (:mod:`task1a.data.containers`). The message is the reason without the name of
-            the clip.
+        InputError: the recording is empty or truncated, or has an impossible header. The message is the reason without
+            the name of the clip.
         OSError: the file cannot be opened or is not a regular file.
     """
     if isinstance(source, Path):
@@ -41,53 +133,129 @@ def open_recording(source: Path | bytes | BinaryIO) -> Iterator[SoundFile]:
             yield recording
         return
     file = io.BytesIO(source) if isinstance(source, bytes) else source
-    if fault := containers.fault(file):
-        raise InputError(fault)
-    file.seek(0)
+    size = file.seek(0, os.SEEK_END)
+    if not size:
+        raise InputError("empty file")
+    rewritten, notes = _check_wav(file, size)
     try:
-        with SoundFile(_handle(file), closefd=False) as recording:
-            _check_header(recording)
-            if recording.format == "FLAC":
-                _check_last_sample(recording)
+        descriptor = None if rewritten else _descriptor(file)
+        opened = rewritten or _Rewritten(b"", file, 0, size) if descriptor is None else descriptor
+        with Recording(opened, closefd=False) as recording:
+            if not recording.frames:
+                raise InputError("holds no audio")
+            if recording.frames == _UNKNOWN_FRAMES:
+                raise InputError("does not declare its length; convert it to WAV")
+            if not MIN_SAMPLE_RATE <= recording.samplerate <= MAX_SAMPLE_RATE:
+                raise InputError(f"declares a sample rate of {recording.samplerate:,} Hz; {MIN_SAMPLE_RATE:,} to "
+                                 f"{MAX_SAMPLE_RATE:,} Hz are possible")
+            recording.notes = notes
             yield recording
     except (soundfile.SoundFileError, TypeError, ValueError) as error:
         reason = str(getattr(error, "error_string", error)).strip().rstrip(".")
-        raise InputError(f"not readable as audio ({reason})") from None
+        raise InputError(f"not readable as audio ({reason}); convert it to WAV") from None
 
 
-def _handle(file: BinaryIO) -> BinaryIO | int:
-    """The descriptor of a file, which libsndfile reads much faster than through Python; else the file itself.
+def _descriptor(file: BinaryIO) -> int | None:
+    """The descriptor of a file, at its start, which libsndfile reads much faster than through Python; None without one.
 
     On Windows, libsndfile may have other descriptors than Python.
     """
     if os.name == "nt":
-        return file
+        return None
     try:
         descriptor = file.fileno()
     except io.UnsupportedOperation:
-        return file
+        return None
     os.lseek(descriptor, 0, os.SEEK_SET)  # a buffered file may be elsewhere than it says
     return descriptor
 
 
-def _check_header(recording: SoundFile) -> None:
-    if not recording.frames:
-        raise InputError("holds no audio")
-    if recording.frames == _UNKNOWN_FRAMES:
-        raise InputError("does not declare its length; convert it to WAV")
-    if not MIN_SAMPLE_RATE <= recording.samplerate <= MAX_SAMPLE_RATE:
-        raise InputError(f"declares a sample rate of {recording.samplerate:,} Hz; {MIN_SAMPLE_RATE:,} to "
-                         f"{MAX_SAMPLE_RATE:,} Hz are possible")
-    if recording.subtype.startswith("ALAC"):  # libsndfile silently reads less if the packet table is truncated
-        raise InputError("Apple Lossless audio, which cannot be checked for completeness; convert it to WAV")
+def _check_wav(file: BinaryIO, size: int) -> tuple["_Rewritten | None", tuple[str, ...]]:
+    """Find the audio of a WAV file, and compare its declared length with what is there.
+
+    Returns:
+        The same audio under a header that libsndfile reads right, or None if it does so with the file as it is, and
+        what is odd about the file. Other containers are left to libsndfile.
+
+    Raises:
+        InputError: the file is truncated.
+    """
+    def read(position: int, count: int) -> bytes:
+        file.seek(position)
+        return file.read(count)
+
+    head, notes, origin = read(0, 12), [], 0
+    if head[:3] == b"ID3":  # a tag, whose size has 7 bits a byte
+        origin = 10 + (head[6] << 21 | head[7] << 14 | head[8] << 7 | head[9])
+        head = read(origin, 12)
+        notes.append("tag")
+    form = head[:4]
+    if form not in (b"RIFF", b"RF64", b"BW64") or head[8:] != b"WAVE":
+        return None, ()
+
+    position, long_length, kept = origin + 12, 0, b""
+    for _ in range(MAX_CHUNKS):
+        chunk = read(position, _CHUNK.size)
+        if len(chunk) < _CHUNK.size:
+            raise InputError("truncated: ends before its audio")
+        name, declared = _CHUNK.unpack(chunk)
+        if name == b"data":
+            break
+        if name == b"ds64":
+            long_length = int.from_bytes(file.read(16)[8:], "little")
+        elif name in (b"fmt ", b"fact") and declared < 1000:
+            kept += chunk + file.read(declared + declared % 2)
+        position += _CHUNK.size + declared + declared % 2
+        if declared % 2:  # some programs leave out the byte that makes the number even
+            around = read(position - 1, 5)
+            if around[1:] not in _CHUNK_NAMES and around[:4] in _CHUNK_NAMES:
+                position -= 1
+                notes.append("unpadded")
+    else:
+        raise InputError(f"no audio in its first {MAX_CHUNKS:,} chunks")
+
+    start = position + _CHUNK.size
+    present, length = size - start, declared
+    if form != b"RIFF" and declared == 0xFFFFFFFF:
+        length = declared = long_length if long_length < 1 << 63 else 0
+    behind = read(start + declared + declared % 2, _CHUNK.size) if declared < present else b""
+    no_chunk = len(behind) == _CHUNK.size and not re.match(rb"[ -~]{4}", behind)
+    if form == b"RIFF" and present - declared >= 1 << 32:
+        length = declared + (present - declared >> 32 << 32)
+        notes.append("wrapped")
+    elif (declared == 0 and no_chunk) or (form == b"RIFF" and (_OPEN_LENGTH <= declared > present or
+                                                               declared >= 0xFFFFFF00 and no_chunk)):
+        length = present
+        notes.append("open_length")
+    elif no_chunk and present > 1.1 * declared:
+        notes.append("more_behind")
+    if length > present:
+        raise InputError(f"truncated: {max(0, present):,} of {length:,} bytes of audio")
+    if not origin and form != b"BW64" and length == declared and "unpadded" not in notes:
+        return None, tuple(notes)
+    ds64 = _DS64.pack(b"RF64", b"WAVE", b"ds64", 28, 0, length, 0, b"data", 0xFFFFFFFF)
+    return _Rewritten(ds64[:-_CHUNK.size] + kept + ds64[-_CHUNK.size:], file, start, length), tuple(notes)
 
 
-def _check_last_sample(recording: SoundFile) -> None:
-    try:
-        recording.seek(recording.frames - 1)
-        last = recording.read(1)
-    except soundfile.SoundFileError:
-        last = ()
-    if not len(last):
-        raise InputError(f"truncated: the last of its {recording.frames:,} samples is missing")
-    recording.seek(0)
+class _Rewritten:
+    """A header, and after it a part of a file. Damaged files make libsndfile seek to places before their start."""
+
+    def __init__(self, header: bytes, file: BinaryIO, start: int, length: int) -> None:
+        self.header, self.file, self.start, self.size = header, file, start, len(header) + length
+        self.position = 0
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        self.position = max(0, offset + (0, self.position, self.size)[whence])
+        return self.position
+
+    def tell(self) -> int:
+        return self.position
+
+    def read(self, count: int = -1) -> bytes:
+        count = max(0, min(count, self.size - self.position))
+        content = self.header[self.position:self.position + count]
+        if len(content) < count:
+            self.file.seek(self.start + self.position + len(content) - len(self.header))
+            content += self.file.read(count - len(content))
+        self.position += len(content)
+        return content

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from task1a.data.regular_file import open_regular
+from task1a.data.recording import open_regular
 from task1a.errors import InputError, shown
 
 MAX_BYTES = 1 << 27

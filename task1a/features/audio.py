@@ -10,10 +10,10 @@ from typing import BinaryIO
 
 import numpy as np
 import soxr
-from soundfile import SoundFile
 
 from task1a.config import FeatureConfig
-from task1a.data.recording import open_recording
+from task1a.data.recording import Recording, open_recording
+from task1a.data.sound import SoundCheck, header_notes
 from task1a.errors import InputError
 
 MARGIN_SECONDS = 2.0
@@ -23,12 +23,13 @@ rate, so decoding more would not change a clip."""
 _BLOCK = 1 << 16  # frames decoded at once, which bounds the memory for recordings of many channels
 
 
-def read_clip(source: Path | bytes | BinaryIO, features: FeatureConfig) -> np.ndarray:
+def read_clip(source: Path | bytes | BinaryIO, features: FeatureConfig, sound: SoundCheck | None = None) -> np.ndarray:
     """Read one clip.
 
     Args:
         source: path of a recording, its content, or a file opened for reading bytes.
         features: configuration with the sample rate and the length.
+        sound: receives notes about the recording.
 
     Returns:
         float32 ``[features.clip_samples]`` at ``features.sample_rate``: the mean of the channels; a longer recording
@@ -42,7 +43,7 @@ def read_clip(source: Path | bytes | BinaryIO, features: FeatureConfig) -> np.nd
     with open_recording(source) as recording:
         rate = recording.samplerate
         expected = min(recording.frames, math.ceil((features.clip_seconds + MARGIN_SECONDS) * rate))
-        mono = np.concatenate(list(_mono_blocks(recording, expected)))
+        mono = np.concatenate(list(_mono_blocks(recording, expected, features, sound)))
     if rate != features.sample_rate:
         mono = soxr.resample(mono, rate, features.sample_rate, quality="HQ")
     if not len(mono):
@@ -51,7 +52,7 @@ def read_clip(source: Path | bytes | BinaryIO, features: FeatureConfig) -> np.nd
 
 
 def read_windows(source: Path | bytes, features: FeatureConfig, window: float | None = None,
-                 overlap: float = 0.0) -> Iterator[tuple[float, float, np.ndarray]]:
+                 overlap: float = 0.0, sound: SoundCheck | None = None) -> Iterator[tuple[float, float, np.ndarray]]:
     """Read a recording of any length as windows of the length of a clip, with constant memory.
 
     A recording that is shorter than one and a half windows is a single window, read by :func:`read_clip`. Of a longer
@@ -62,6 +63,7 @@ def read_windows(source: Path | bytes, features: FeatureConfig, window: float | 
         features: configuration with the sample rate and the length.
         window: length of a window in seconds; a window shorter than a clip is repeated. Default: that of a clip.
         overlap: fraction of a window that overlaps with the next one, in [0, 1).
+        sound: receives notes about the recording.
 
     Yields:
         Start and end of a window in seconds, and its samples as from :func:`read_clip`.
@@ -73,13 +75,13 @@ def read_windows(source: Path | bytes, features: FeatureConfig, window: float | 
     with open_recording(source) as recording:
         rate, seconds = recording.samplerate, recording.frames / recording.samplerate
         if seconds < 1.5 * window and window == features.clip_seconds:
-            yield 0.0, min(seconds, window), read_clip(source, features)
+            yield 0.0, min(seconds, window), read_clip(source, features, sound)
             return
         resampler = soxr.ResampleStream(rate, features.sample_rate, 1, dtype="float32", quality="HQ")
         size = round(window * features.sample_rate)
         step = max(1, round(size * (1 - overlap)))
         start, waiting, frames = 0, np.empty(0, np.float32), 0
-        for mono in _mono_blocks(recording, recording.frames):
+        for mono in _mono_blocks(recording, recording.frames, features, sound):
             frames += len(mono)
             if rate != features.sample_rate:
                 mono = resampler.resample_chunk(np.ascontiguousarray(mono), last=frames == recording.frames)
@@ -95,8 +97,13 @@ def read_windows(source: Path | bytes, features: FeatureConfig, window: float | 
         yield begin, begin + len(waiting) / features.sample_rate, np.resize(waiting, features.clip_samples)
 
 
-def _mono_blocks(recording: SoundFile, frames: int) -> Iterator[np.ndarray]:
+def _mono_blocks(recording: Recording, frames: int, features: FeatureConfig,
+                 sound: SoundCheck | None) -> Iterator[np.ndarray]:
     """Yield the first ``frames`` frames of a recording in blocks, as the mean of the channels."""
+    if sound:
+        rate = recording.samplerate
+        sound.header = header_notes(recording.notes, rate, recording.frames / rate, features.sample_rate,
+                                    features.clip_seconds)
     read = 0
     while read < frames:
         block = recording.read(min(_BLOCK, frames - read), dtype="float32", always_2d=True)
@@ -106,5 +113,7 @@ def _mono_blocks(recording: SoundFile, frames: int) -> Iterator[np.ndarray]:
             raise InputError("holds samples that are not finite numbers")
         with np.errstate(over="ignore"):  # the features show which samples are too large
             mono = block[:, 0] if recording.channels == 1 else block.mean(axis=1)
+            if sound:
+                sound.add(block, mono)
         read += len(block)
         yield mono

@@ -1,12 +1,17 @@
 """Computing the feature cache of a data set: new and changed clips only, on all cores, resumable after a kill.
 
-A line is added to the index only after its row has reached the disk. So whenever a build is killed, every complete
-line is valid, and the next build ends with the same files as an undisturbed one.
+The index is written anew every few seconds, after the rows that it lists have reached the disk. So whenever a build is
+killed, what the index lists is valid, and the next build ends with the same files as an undisturbed one.
+
+Another version of a library may compute other features. Their fixed test sound, the *probe*, tells: features are only
+computed again if those of the probe have changed.
 """
 import functools
 import hashlib
+import io
 import itertools
 import os
+import random
 import shutil
 import sys
 import time
@@ -14,34 +19,39 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import asdict
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
+import soundfile
 import yaml
 from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from task1a.config import FeatureConfig
-from task1a.data.regular_file import open_regular
+from task1a.data.recording import FileIdentity, open_regular
+from task1a.data.sound import SoundCheck, describe
 from task1a.errors import InputError
 from task1a.features import cache
 from task1a.features.audio import read_clip
 from task1a.features.cache import Clip, FeatureCache
-from task1a.files import write_text
+from task1a.files import read_yaml, write_text
 from task1a.workers import mapper
 
-_SAVE_CLIPS, _SAVE_SECONDS = 64, 5.0  # a killed build loses no more than this
+_SAVE_SECONDS = 5.0  # a killed build loses no more than this
 _FEW_CLIPS = 128  # computed in the time that worker processes need to start
 _CHUNK = 8  # clips sent to a worker at a time
+_LIBRARIES = ("torch", "torchaudio", "soxr", "soundfile", "numpy", "scipy")
+_PROBE_TOLERANCE = 2e-3  # of the natural logarithm; half precision, in which features are stored, has steps of 4e-3
 
 
 def build(root: Path, filenames: Iterable[str], features: FeatureConfig, cache_dir: Path, workers: int | None = None,
           skip_damaged: bool = False) -> FeatureCache:
     """Bring the features of a data set up to date and open them.
 
-    A clip is up to date if its file has the recorded size and modification time, or else the recorded content. The
-    files are the same, byte for byte, for any number of workers and after any interruptions.
+    A clip is up to date if its file has the recorded identity, or else the recorded content. The files are the same,
+    byte for byte, for any number of workers and after any interruptions. Notes about the sound go to stderr.
 
     Args:
         root: folder of the data set.
@@ -59,13 +69,11 @@ def build(root: Path, filenames: Iterable[str], features: FeatureConfig, cache_d
     names = sorted(set(filenames))
     damaged: dict[str, str] = {}
     with _writing(folder):
-        write_text(folder / cache.DESCRIPTION, _describe(root, features))
-        index = _Index(folder, features)
-        outdated = _outdated(root, names, index, workers, damaged)
-        index.store()  # without the clips whose rows are overwritten next
+        clips = _check_versions(folder, root, features, cache.read_index(folder, features))
+        outdated = _outdated(root, names, clips, workers, damaged)
+        cache.write_index(folder, clips)  # without the clips whose rows are overwritten next
         if outdated:
-            _compute(root, outdated, features, index, workers, damaged)
-            index.store()
+            _compute(root, outdated, features, folder, clips, workers, damaged)
 
     if damaged and (not skip_damaged or len(damaged) == len(names)):
         remedy = "no clip is left" if skip_damaged else "replace them, or leave them out with --skip-damaged"
@@ -73,105 +81,121 @@ def build(root: Path, filenames: Iterable[str], features: FeatureConfig, cache_d
         more = f"; and {len(damaged) - 10} more" if len(damaged) > 10 else ""
         raise InputError(f"{len(damaged):,} of {len(names):,} clips cannot be read, all others are stored; {remedy}: "
                          f"{named}{more}")
-    clips = {name: index.clips[name] for name in names if name not in damaged}
+    clips = {name: clips[name] for name in names if name not in damaged}
+    for note in describe({name: clip.notes.split(",") for name, clip in clips.items()}):
+        print(f"note: {note}", file=sys.stderr, flush=True)
     return FeatureCache(folder, features, clips, dict(sorted(damaged.items())))
 
 
 def is_whole(root: Path, features: FeatureConfig, cache_dir: Path) -> bool:
-    """Whether the index and the description of a data set's features are as a build leaves them."""
-    folder = cache.cache_folder(root, features, cache_dir)
-    description = folder / cache.DESCRIPTION
-    return (description.is_file() and description.read_bytes() == _describe(Path(root), features).encode("utf-8")
-            and cache.is_sorted(folder, features))
+    """Whether a data set's features were computed with this configuration and the installed libraries.
 
-
-class _Index:
-    """The index of a cache during a build: lines are appended as rows reach the disk, and sorted by row at the end."""
-
-    def __init__(self, folder: Path, features: FeatureConfig) -> None:
-        self.path, self.array = folder / cache.INDEX, folder / cache.ARRAY
-        self.clips = cache.read_index(folder, features)
-        self.unsaved: list[str] = []
-        self.saved_at = time.monotonic()
-
-    def add(self, name: str, clip: Clip) -> None:
-        self.clips[name] = clip
-        self.unsaved.append(cache.index_line(name, clip))
-        if len(self.unsaved) >= _SAVE_CLIPS or time.monotonic() - self.saved_at > _SAVE_SECONDS:
-            self.save()
-
-    def save(self) -> None:
-        """Append the added lines, once their rows are on disk."""
-        with open(self.array, "rb+") as array:
-            os.fsync(array.fileno())
-        with open(self.path, "ab") as journal:
-            journal.write("".join(self.unsaved).encode("utf-8"))
-            journal.flush()
-            os.fsync(journal.fileno())
-        self.unsaved, self.saved_at = [], time.monotonic()
-
-    def text(self) -> str:
-        """The whole index, sorted by row."""
-        by_row = sorted(self.clips.items(), key=lambda item: item[1].row)
-        return cache.HEADER + "".join(cache.index_line(name, clip) for name, clip in by_row)
-
-    def store(self) -> None:
-        self.unsaved = []
-        write_text(self.path, self.text())
-
-
-def _outdated(root: Path, names: Sequence[str], index: _Index, workers: int | None,
-              damaged: dict[str, str]) -> list[str]:
-    """Find the clips to compute: new ones, and those whose content has changed, which leave the index.
-
-    Where only the size or the date of a file has changed, its line is renewed. Missing files go to ``damaged``.
+    Which clips they hold, and of which content, :class:`task1a.features.cache.FeatureCache` tells.
     """
-    new, touched, changed = [], [], []
-    for name in names:
-        clip = index.clips.get(name)
+    stored = _stored_description(cache.cache_folder(root, features, cache_dir))
+    return bool(stored.get("probe")) and stored == _describe(Path(root), features, stored["probe"])
+
+
+def _check_versions(folder: Path, root: Path, features: FeatureConfig, clips: dict[str, Clip]) -> dict[str, Clip]:
+    """Describe the cache; return its clips, or none of them if other libraries computed them otherwise."""
+    stored = _stored_description(folder)
+    probe = stored.get("probe")
+    if not probe or stored != _describe(root, features, probe):
+        new = _probe(features)
+        if clips and (np.shape(probe) != (len(new),) or not np.allclose(probe, new, 0, _PROBE_TOLERANCE)):
+            print("features: the installed libraries compute other features than those that are stored; all are "
+                  "computed again", file=sys.stderr, flush=True)
+            clips = {}
+            cache.write_index(folder, clips)
+        text = yaml.safe_dump(_describe(root, features, new), sort_keys=False, allow_unicode=True,
+                              default_flow_style=None)
+        write_text(folder / cache.DESCRIPTION, text)
+    return clips
+
+
+def _probe(features: FeatureConfig) -> list[float]:
+    """Features of a second of noise, averaged over 16 bands of mel bins and over 16 parts of the clip."""
+    from task1a.features.log_mel import log_mel
+
+    noise = np.frombuffer(random.Random(0).randbytes(2 * 44_100), "<i2")
+    file = io.BytesIO()
+    soundfile.write(file, noise, 44_100, format="WAV", subtype="PCM_16")
+    energies = log_mel(read_clip(file, features), features)
+    means = []
+    for axis in (0, 1):
+        means += [part.mean() for part in np.array_split(energies.mean(axis=axis), 16) if len(part)]
+    return [round(float(mean), 4) for mean in means]
+
+
+def _describe(root: Path, features: FeatureConfig, probe: list[float] | None) -> dict[str, Any]:
+    versions = {}
+    for name in _LIBRARIES:
         try:
-            stat = os.stat(os.path.join(root, name))
+            versions[name] = version(name)
+        except PackageNotFoundError:  # the version is unknown, and so never another one
+            versions[name] = None
+    array = {"file": cache.ARRAY, "type": "float16, little-endian", "row": [features.n_mels, features.frames],
+             "rows": f"see {cache.INDEX}"}
+    return {"root": str(root.resolve()), "features": asdict(features), "array": array, "made_with": versions,
+            "probe": probe}
+
+
+def _stored_description(folder: Path) -> dict[str, Any]:
+    """The description of a cache; empty if there is none, or none that can be read."""
+    try:
+        stored = read_yaml(folder / cache.DESCRIPTION)
+    except (OSError, InputError):
+        return {}
+    return stored if isinstance(stored, dict) else {}
+
+
+def _outdated(root: Path, names: Sequence[str], clips: dict[str, Clip], workers: int | None,
+              damaged: dict[str, str]) -> list[str]:
+    """Return the clips to compute: new ones, and changed ones, which are removed from ``clips``.
+
+    Where only the identity of a file has changed, as after a copy, it is renewed. Missing files go to ``damaged``.
+    """
+    new, touched = [], []
+    for name in names:
+        try:
+            status = os.stat(os.path.join(root, name))
         except OSError as error:
             damaged[name] = str(error.strerror)
             continue
-        if clip is None:
+        if name not in clips:
             new.append(name)
-        elif (clip.size, clip.mtime_ns) != (stat.st_size, stat.st_mtime_ns):
+        elif clips[name].file != FileIdentity.of(status):
             touched.append(name)
 
-    identify = functools.partial(_identify, root)
     with (mapper(len(touched), _FEW_CLIPS, _CHUNK, workers) as mapped,
-          _progress(mapped(identify, touched), touched, "compare") as results):
-        for name, identity in zip(touched, results, strict=True):
-            clip = index.clips[name]
-            if isinstance(identity, str):
-                damaged[name] = identity
-            elif identity[-1] == clip.content:
-                index.add(name, Clip(*identity, clip.row, clip.stored))
+          _progress(mapped(functools.partial(_identify, root), touched), touched, "compare") as results):
+        for name, found in zip(touched, results, strict=True):
+            if isinstance(found, str):
+                damaged[name] = found
+            elif found[1] == clips[name].file_digest:
+                clips[name] = clips[name]._replace(file=found[0])
             else:
-                changed.append(name)
-
-    for name in changed:
-        del index.clips[name]
-    return sorted(new + changed)
+                del clips[name]
+                new.append(name)
+    return sorted(new)
 
 
-def _compute(root: Path, names: Sequence[str], features: FeatureConfig, index: _Index, workers: int | None,
-             damaged: dict[str, str]) -> None:
+def _compute(root: Path, names: Sequence[str], features: FeatureConfig, folder: Path, clips: dict[str, Clip],
+             workers: int | None, damaged: dict[str, str]) -> None:
     """Compute clips, in order, into the rows that no other clip has; add those that fail to ``damaged``."""
     import torch
 
     from task1a.features.log_mel import LogMel
 
     LogMel(features)  # refuses an impossible configuration before any clip is read
-    taken = {clip.row for clip in index.clips.values()}
+    taken = {clip.row for clip in clips.values()}
     free = (row for row in itertools.count() if row not in taken)
     tasks = [(name, next(free)) for name in names]
     rows = 1 + max(taken | {tasks[-1][1]})
-    _make_room(index.array, rows * cache.row_bytes(features), len(names))
+    _make_room(folder / cache.ARRAY, rows * cache.row_bytes(features), len(names))
 
-    extract = functools.partial(_extract, root, features, index.array)
-    threads = torch.get_num_threads()
+    extract = functools.partial(_extract, root, features, folder / cache.ARRAY)
+    threads, saved_at = torch.get_num_threads(), time.monotonic()
     torch.set_num_threads(1)
     try:
         with (mapper(len(names), _FEW_CLIPS, _CHUNK, workers) as mapped,
@@ -180,10 +204,13 @@ def _compute(root: Path, names: Sequence[str], features: FeatureConfig, index: _
                 if isinstance(clip, str):
                     damaged[name] = clip
                 else:
-                    index.add(name, clip)
+                    clips[name] = clip
+                if time.monotonic() - saved_at > _SAVE_SECONDS:
+                    cache.write_index(folder, clips)
+                    saved_at = time.monotonic()
     finally:
         torch.set_num_threads(threads)
-        index.save()
+        cache.write_index(folder, clips)
 
 
 def _extract(root: Path, features: FeatureConfig, array: Path, task: tuple[str, int]) -> Clip | str:
@@ -194,10 +221,11 @@ def _extract(root: Path, features: FeatureConfig, array: Path, task: tuple[str, 
 
     torch.set_num_threads(1)  # there is a process for every core
     name, row = task
+    sound = SoundCheck()
     try:
         with open_regular(root / name) as file:
-            identity = _identity(file)
-            energies = log_mel(read_clip(file, features), features)
+            identity, content = _file_digest(file)
+            energies = log_mel(read_clip(file, features, sound), features)
     except InputError as error:
         return str(error)
     except OSError as error:
@@ -208,25 +236,25 @@ def _extract(root: Path, features: FeatureConfig, array: Path, task: tuple[str, 
     with open(array, "rb+") as handle:
         handle.seek(row * cache.row_bytes(features))
         handle.write(stored)
-    return Clip(*identity, row, cache.crc32(stored))
+    return Clip(identity, content, row, cache.crc32(stored), ",".join(sound.notes()))
 
 
-def _identify(root: Path, name: str) -> tuple[int, int, str] | str:
-    """Identity of a clip's file, or the reason why it cannot be read."""
+def _identify(root: Path, name: str) -> tuple[FileIdentity, str] | str:
+    """Identity and content digest of a clip's file, or the reason why it cannot be read."""
     try:
         with open_regular(root / name) as file:
-            return _identity(file)
+            return _file_digest(file)
     except OSError as error:
         return str(error.strerror)
 
 
-def _identity(file: BinaryIO) -> tuple[int, int, str]:
-    """Size, modification time and content digest of a file."""
-    stat = os.fstat(file.fileno())
+def _file_digest(file: BinaryIO) -> tuple[FileIdentity, str]:
+    """Identity and content digest of an open file."""
+    identity = FileIdentity.of(os.fstat(file.fileno()))
     digest = hashlib.blake2b(digest_size=16)
     while block := file.read(1 << 20):
         digest.update(block)
-    return stat.st_size, stat.st_mtime_ns, digest.hexdigest()
+    return identity, digest.hexdigest()
 
 
 def _make_room(array: Path, size: int, clips: int) -> None:
@@ -243,13 +271,6 @@ def _make_room(array: Path, size: int, clips: int) -> None:
                          "room there or choose another folder with data.cache_dir")
     if stat.st_size < size:
         os.truncate(array, size)
-
-
-def _describe(root: Path, features: FeatureConfig) -> str:
-    array = {"file": cache.ARRAY, "type": "float16, little-endian", "row": [features.n_mels, features.frames],
-             "rows": f"see {cache.INDEX}"}
-    return yaml.safe_dump({"root": str(root.resolve()), "features": asdict(features), "array": array}, sort_keys=False,
-                          allow_unicode=True)
 
 
 @contextmanager

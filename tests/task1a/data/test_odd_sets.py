@@ -153,7 +153,7 @@ def test_an_evaluation_set_without_a_readable_clip(development, evaluation):
     for path in (evaluation / "audio").iterdir():
         path.write_bytes(b"")
     (problem,) = check.check(Dataset(development, evaluation), skip_damaged=True).problems
-    assert problem.startswith("none of the 2 evaluation clips can be read")
+    assert problem.startswith("of 2 evaluation clips, none can be read")
 
 
 def test_more_scene_labels_than_a_table_of_predictions_has_columns(development):

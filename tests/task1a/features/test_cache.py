@@ -1,3 +1,4 @@
+import hashlib
 import os
 import shutil
 import struct
@@ -19,6 +20,7 @@ from task1a.config import FeatureConfig
 from task1a.errors import InputError
 from task1a.features import build as build_module
 from task1a.features import cache
+from task1a.features import log_mel as log_mel_module
 from task1a.features.audio import read_clip
 from task1a.features.build import build, is_whole
 from task1a.features.cache import FeatureCache
@@ -88,23 +90,16 @@ def test_files(root, cache_dir):
     assert {path.name for path in folder.iterdir()} - {".lock"} == set(FILES)
     stored = np.fromfile(folder / "log_mel.float16", "<f2").reshape(6, 8, 21)
     np.testing.assert_array_equal(stored[3].astype(np.float32), expected(root / "audio/3.wav"))
-    lines = (folder / "index.csv").read_bytes().decode().split("\n")
-    assert lines[0] == "filename\tsize\tmtime_ns\tblake2b\trow\tcrc32\tline_crc32" and lines[-1] == ""
-    stat = (root / "audio/3.wav").stat()
-    assert lines[4].split("\t")[:3] == ["audio/3.wav", str(stat.st_size), str(stat.st_mtime_ns)]
-    line, checksum = lines[4].rsplit("\t", 1)
-    assert line.endswith(f"\t3\t{zlib.crc32(stored[3].tobytes()):08x}")
-    assert checksum == f"{zlib.crc32(line.encode()):08x}"
+    lines = (folder / "index.csv").read_text(encoding="utf-8").split("\n")
+    assert lines[0] == "filename\tsize\tmtime_ns\tctime_ns\tinode\tblake2b\trow\tcrc32\tnotes" and len(lines) == 9
+    path = root / "audio/3.wav"
+    stat, content = path.stat(), hashlib.blake2b(path.read_bytes(), digest_size=16).hexdigest()
+    assert lines[4].split("\t") == ["audio/3.wav", *map(str, (stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns,
+                                    stat.st_ino)), content, "3", f"{zlib.crc32(stored[3].tobytes()):08x}", ""]
 
 
-def test_a_changed_line_does_not_count_and_a_changed_row_is_refused(root, cache_dir, computed):
+def test_a_changed_row_is_refused(root, cache_dir):
     folder = build(root, names(root), TINY, cache_dir).folder
-    before = contents(folder)
-    index = folder / "index.csv"
-    index.write_text(index.read_text(encoding="utf-8").replace("\t3\t", "\t2\t", 1), encoding="utf-8")
-    computed.clear()
-    build(root, names(root), TINY, cache_dir)
-    assert computed == ["audio/3.wav"] and contents(folder) == before
     with open(folder / "log_mel.float16", "rb+") as array:
         array.seek(2 * 8 * 21 * 3 + 5)
         array.write(b"\x7f")
@@ -137,6 +132,8 @@ def test_changed_file_is_computed_again(root, cache_dir, computed):
 
 
 def test_exchanged_and_added_clips_keep_their_features_apart(root, cache_dir):
+    for name in names(root):  # of one size and time, as unpacked from an archive
+        os.utime(root / name, ns=(10 ** 18, 10 ** 18))
     build(root, names(root), TINY, cache_dir)
     (root / "audio/1.wav").rename(root / "audio/x.wav")
     (root / "audio/4.wav").rename(root / "audio/1.wav")
@@ -146,6 +143,92 @@ def test_exchanged_and_added_clips_keep_their_features_apart(root, cache_dir):
     assert len(built) == 7
     for name in names(root):
         np.testing.assert_array_equal(built.read([name])[0], expected(root / name))
+
+
+@pytest.mark.parametrize("change", [
+    lambda path: shutil.copy2(path, path.with_name("x")).replace(path),
+    lambda path: path.chmod(0o600),
+    lambda path: os.link(path, path.parents[2] / "another name"),
+    lambda path: os.utime(path, ns=(10 ** 18, 10 ** 18)),
+], ids=["restored", "permissions", "hard link", "time"])
+def test_another_identity_of_the_same_content(root, cache_dir, computed, change):
+    before = build(root, names(root), TINY, cache_dir)
+    array = (before.folder / "log_mel.float16").read_bytes()
+    computed.clear()
+    change(root / "audio/2.wav")
+    after = build(root, names(root), TINY, cache_dir)
+    assert computed == [] and (before.folder / "log_mel.float16").read_bytes() == array
+    assert after.clips["audio/2.wav"].file != before.clips["audio/2.wav"].file
+    assert after.digest(names(root)) == before.digest(names(root))
+
+
+def with_version(monkeypatch, number):
+    versions = build_module.version
+    monkeypatch.setattr(build_module, "version", lambda name: number if name == "soxr" else versions(name))
+
+
+def test_a_version_that_changes_nothing(root, cache_dir, computed, monkeypatch, capfd):
+    build(root, names(root), TINY, cache_dir)
+    computed.clear()
+    with_version(monkeypatch, "9.9")
+    assert not is_whole(root, TINY, cache_dir)
+    monkeypatch.setattr(log_mel_module, "log_mel", lambda *args: log_mel(*args) + 1e-3)
+    build(root, names(root), TINY, cache_dir)
+    assert computed == [] and is_whole(root, TINY, cache_dir)
+    assert "computed again" not in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("change", [
+    lambda energies: energies + 0.01,
+    lambda energies: np.roll(energies, 1, axis=0),  # shifted bands
+    lambda energies: np.concatenate([energies[:, :5], energies[:, 5:] + 0.05], axis=1),  # a part of the clip
+])
+def test_a_version_that_changes_features(root, cache_dir, computed, monkeypatch, capfd, change):
+    folder = build(root, names(root), TINY, cache_dir).folder
+    array = (folder / "log_mel.float16").read_bytes()
+    computed.clear()
+    with_version(monkeypatch, "9.9")
+    monkeypatch.setattr(log_mel_module, "log_mel", lambda *args: change(log_mel(*args)))
+    build(root, names(root), TINY, cache_dir)
+    assert computed == names(root) and (folder / "log_mel.float16").read_bytes() != array
+    assert "the installed libraries compute other features" in capfd.readouterr().err
+    computed.clear()
+    build(root, names(root), TINY, cache_dir)
+    assert computed == [] and is_whole(root, TINY, cache_dir)
+
+
+def write_samples(path, samples):
+    soundfile.write(path, samples, 8000, subtype="FLOAT")
+
+
+TONE = np.sin(np.arange(1600))
+ODD_SOUND = {
+    "16-bit integers": (TONE * 32767, "floating-point samples far above full scale"),
+    "quiet 24-bit integers": (TONE * 20_000, "floating-point samples far above full scale"),
+    "over full scale": (TONE * 4, None),
+    "silence": (TONE * 0, "silent or constant"),
+    "constant": (TONE * 0 + 0.3, "silent or constant"),
+    "silence with dither": (np.round(TONE) * 2 ** -16, "silent or constant"),
+    "very quiet": (TONE * 2 ** -14, None),
+    "stereo that cancels": (np.stack([TONE, -0.99 * TONE], axis=1), "channels cancel each other"),
+    "exactly": (np.stack([TONE, -TONE], axis=1), "channels cancel each other"),
+    "three channels that cancel": (np.stack([TONE, TONE, -2 * TONE], axis=1), "channels cancel each other"),
+    "stereo": (np.stack([TONE, np.cos(np.arange(1600))], axis=1), None),
+    "one silent channel": (np.stack([TONE, 0 * TONE], axis=1), None),
+    "opposite by half": (np.stack([TONE, -0.8 * TONE], axis=1), None),
+}
+
+
+@pytest.mark.parametrize(("samples", "note"), ODD_SOUND.values(), ids=ODD_SOUND)
+def test_notes_about_sound(root, cache_dir, capfd, samples, note):
+    write_samples(root / "audio/2.wav", samples)
+    printed = []
+    for _ in range(2):  # the second time, nothing is read
+        build(root, names(root), TINY, cache_dir)
+        printed.append([line for line in capfd.readouterr().err.splitlines() if line.startswith("note: ")])
+    assert printed[0] == printed[1] and len(printed[0]) == bool(note)
+    if note:
+        assert note in printed[0][0] and printed[0][0].endswith(": 1 (audio/2.wav)")
 
 
 def test_configurations_and_data_sets_have_folders_of_their_own(root, tmp_path, cache_dir):
@@ -244,18 +327,6 @@ def test_clip_damaged_later_is_not_served_from_before(root, cache_dir):
     assert "audio/2.wav" not in FeatureCache.open(root, TINY, cache_dir).clips
 
 
-def test_half_a_line_and_torn_lines_do_not_count(root, cache_dir, computed):
-    folder = build(root, names(root), TINY, cache_dir).folder
-    whole = contents(folder)
-    lines = whole["index.csv"].split(b"\n")
-    torn = [*lines[:3], b"\0" * 40, lines[4][:30], lines[5]]  # the last one without its line end
-    (folder / "index.csv").write_bytes(b"\n".join(torn))
-    assert list(FeatureCache.open(root, TINY, cache_dir).clips) == ["audio/0.wav", "audio/1.wav"]
-    computed.clear()
-    build(root, names(root), TINY, cache_dir)
-    assert computed == names(root)[2:] and contents(folder) == whole
-
-
 def test_lines_beyond_the_end_of_the_array_do_not_count(root, cache_dir):
     folder = build(root, names(root), TINY, cache_dir).folder
     whole = contents(folder)
@@ -267,11 +338,6 @@ def test_lines_beyond_the_end_of_the_array_do_not_count(root, cache_dir):
     assert contents(folder) == whole
 
 
-def without_line(index: bytes, number: int) -> bytes:
-    lines = index.split(b"\n")
-    return b"\n".join(lines[:number] + lines[number + 1:])
-
-
 def with_two_lines_exchanged(index: bytes) -> bytes:
     lines = index.split(b"\n")
     lines[2], lines[3] = lines[3], lines[2]
@@ -280,22 +346,27 @@ def with_two_lines_exchanged(index: bytes) -> bytes:
 
 @pytest.mark.parametrize(("name", "change"), [
     ("index.csv", lambda index: b""),
-    ("index.csv", lambda index: without_line(index, 0)),
+    ("index.csv", lambda index: index[index.index(b"\n") + 1:]),
     ("index.csv", with_two_lines_exchanged),
     ("index.csv", lambda index: index + index.split(b"\n")[3] + b"\n"),
     ("index.csv", lambda index: index[:-1]),
+    ("index.csv", lambda index: index[:200]),
     ("index.csv", lambda index: index.replace(b"\t3\t", b"\t2\t", 1)),
     ("index.csv", lambda index: index.replace(b"\n", b"\r\n")),
-    ("features.yaml", lambda text: text + b"\n"),
+    ("index.csv", lambda index: bytes(len(index))),
+    ("features.yaml", lambda text: text.replace(b"hop: 80", b"hop: 90")),
+    ("features.yaml", lambda text: b"["),
+    ("features.yaml", lambda text: b""),
+    ("features.yaml", lambda text: text[:text.index(b"probe")]),
     ("log_mel.float16", lambda array: array[:-1]),
-], ids=["empty", "no header", "another order", "a line twice", "no end", "changed line", "other line ends",
-        "description", "array"])
-def test_a_cache_that_a_build_would_write_otherwise_is_not_whole(root, cache_dir, name, change):
+    ("log_mel.float16", lambda array: b""),
+], ids=["empty", "no header", "another order", "a line twice", "no end", "torn", "changed line", "other line ends",
+        "zeros", "configuration", "no YAML", "no description", "no probe", "array", "no array"])
+def test_a_changed_cache_is_built_again(root, cache_dir, name, change):
     folder = build(root, names(root), TINY, cache_dir).folder
     whole = contents(folder)
-    assert is_whole(root, TINY, cache_dir)
     (folder / name).write_bytes(change(whole[name]))
-    assert not is_whole(root, TINY, cache_dir)
+    assert not is_whole(root, TINY, cache_dir) or set(cache.read_index(folder, TINY)) != set(names(root))
     build(root, names(root), TINY, cache_dir)
     assert contents(folder) == whole and is_whole(root, TINY, cache_dir)
 
@@ -303,20 +374,11 @@ def test_a_cache_that_a_build_would_write_otherwise_is_not_whole(root, cache_dir
 @pytest.mark.parametrize("missing", FILES)
 def test_a_cache_without_one_of_its_files_is_not_whole(root, cache_dir, missing):
     folder = build(root, names(root), TINY, cache_dir).folder
+    whole = contents(folder)
     (folder / missing).unlink()
-    assert not is_whole(root, TINY, cache_dir)
-
-
-def test_a_cache_in_which_a_line_was_renewed_is_whole_again_at_the_end(root, cache_dir):
-    folder = build(root, names(root), TINY, cache_dir).folder
-    os.utime(root / "audio/2.wav", ns=(10 ** 18, 10 ** 18))
+    assert not is_whole(root, TINY, cache_dir) or not cache.read_index(folder, TINY)
     build(root, names(root), TINY, cache_dir)
-    assert is_whole(root, TINY, cache_dir)
-    # a build that is killed after it appended the line leaves the old one there
-    renewed = cache.index_line("audio/2.wav", cache.read_index(folder, TINY)["audio/2.wav"]._replace(mtime_ns=5))
-    with open(folder / "index.csv", "a", encoding="utf-8", newline="\n") as index:
-        index.write(renewed)
-    assert not is_whole(root, TINY, cache_dir) and cache.read_index(folder, TINY)["audio/2.wav"].mtime_ns == 5
+    assert contents(folder) == whole
 
 
 def interrupt_build(monkeypatch, root, cache_dir, at, then=lambda: None):
@@ -370,7 +432,7 @@ def wait_and_extract(root, features, array, task):
 
 if __name__ == "__main__":
     build_module._extract = wait_and_extract
-    build_module._FEW_CLIPS, build_module._SAVE_CLIPS, build_module._SAVE_SECONDS, build_module._CHUNK = 2, 4, 1000.0, 3
+    build_module._FEW_CLIPS, build_module._SAVE_SECONDS, build_module._CHUNK = 2, 0.0, 3
     root = Path(sys.argv[1])
     clips = [f"audio/{{path.name}}" for path in (root / "audio").iterdir()]
     build_module.build(root, clips, {TINY!r}, Path(sys.argv[2]), workers=2)
@@ -396,15 +458,14 @@ def test_killed_build_goes_on_to_the_same_files(root, cache_dir, tmp_path):
     command = [sys.executable, str(tmp_path / "script.py"), str(root), str(cache_dir)]
     running = subprocess.Popen(command, stderr=subprocess.PIPE)
     index = cache.cache_folder(root, TINY, cache_dir) / "index.csv"
-    saved = 4 * (len(stuck_names) // 4)
     try:
-        wait_until(lambda: index.is_file() and index.read_bytes().count(b"\n") == 1 + saved)
+        wait_until(lambda: index.is_file() and index.read_bytes().count(b"\n") == 2 + len(stuck_names))
     finally:
         running.kill()  # SIGKILL
     running.communicate(timeout=30)  # the workers hold the other end of this pipe: it ends only when they, too, have
 
     (root / "wait").unlink()
-    assert list(FeatureCache.open(root, TINY, cache_dir).clips) == stuck_names[:saved]
+    assert list(FeatureCache.open(root, TINY, cache_dir).clips) == stuck_names
     subprocess.run(command, check=True, timeout=180)
     assert contents(index.parent) == undisturbed
 
