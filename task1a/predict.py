@@ -19,6 +19,7 @@ import soundfile
 from tqdm import tqdm
 
 from task1a import microphone
+from task1a.data.sound import SoundCheck, describe
 from task1a.errors import CommandParser, FallsShort, InputError, printable, run_command
 from task1a.features.audio import read_windows
 from task1a.files import check_outputs, to_json, write_output
@@ -136,7 +137,8 @@ class Predictor:
         soundfile.write(recording, samples, rate, format="WAV", subtype="FLOAT")
         return self.whole(list(self.windows(recording.getvalue())))
 
-    def windows(self, source: Path | bytes, window: float | None = None, overlap: float = 0.0) -> Iterator[Prediction]:
+    def windows(self, source: Path | bytes, window: float | None = None, overlap: float = 0.0,
+                sound: SoundCheck | None = None) -> Iterator[Prediction]:
         """Predict the windows of a recording, see :func:`task1a.features.audio.read_windows`.
 
         Raises:
@@ -145,7 +147,7 @@ class Predictor:
         from task1a.features.log_mel import stored_log_mel
 
         waiting: list[tuple[float, float, np.ndarray]] = []
-        for start, end, samples in read_windows(source, self.spec.features, window, overlap):
+        for start, end, samples in read_windows(source, self.spec.features, window, overlap, sound):
             energies = stored_log_mel(samples, self.spec.features)
             if not np.isfinite(energies).all():
                 raise InputError("holds samples too large to compute with")
@@ -236,16 +238,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     check_outputs(outputs, [arguments.model, *files])
     to_files = any(outputs.values())
     results: list[tuple[str, Prediction, list[Prediction]]] = []
+    noted: dict[str, list[str]] = {}
     with tqdm(files, unit=" files", disable=len(files) < 2 or not sys.stderr.isatty()) as progress:
         for file in progress:
-            name = printable(file)
+            name, sound = printable(file), SoundCheck()
             try:
-                windows = list(predictor.windows(file, arguments.window, overlap))
+                windows = list(predictor.windows(file, arguments.window, overlap, sound))
             except (InputError, OSError) as error:
                 reason = error.strerror if isinstance(error, OSError) else error
                 progress.write(f"error: {name}: {printable(reason)}", file=sys.stderr)
                 continue
             results.append((name, predictor.whole(windows), windows))
+            noted[name] = sound.header + sound.notes()
             if not to_files:
                 progress.write(_lines(*results[-1]), file=sys.stdout)
     if not results:
@@ -261,6 +265,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     finally:
         if to_files:
             print(*(_lines(*result) for result in results), sep="\n")
+    for note in describe(noted):
+        print(f"note: {note}", file=sys.stderr)
     if damaged := len(files) - len(results):
         raise FallsShort(f"{damaged:,} of {len(files):,} recordings cannot be read; they are named above")
     return 0

@@ -31,7 +31,7 @@ ARROWS = {
     "safetensors_file": set(),
     "complexity": {"model_file", "safetensors_file"},
     "microphone": set(),
-    "predict": {"config", "model_file", "predictions", "features", "microphone"},
+    "predict": {"config", "model_file", "predictions", "data", "features", "microphone"},
     "inference": {"model_file", "features"},
     "training": {"config", "models", "compression", "model_file", "predict"},
     "environment": set(),

@@ -101,9 +101,7 @@ def _mono_blocks(recording: Recording, frames: int, features: FeatureConfig,
                  sound: SoundCheck | None) -> Iterator[np.ndarray]:
     """Yield the first ``frames`` frames of a recording in blocks, as the mean of the channels."""
     if sound:
-        rate = recording.samplerate
-        sound.header = header_notes(recording.notes, rate, recording.frames / rate, features.sample_rate,
-                                    features.clip_seconds)
+        sound.header = header_notes(recording.notes, recording.samplerate, 0.0, features.sample_rate, math.inf)
     read = 0
     while read < frames:
         block = recording.read(min(_BLOCK, frames - read), dtype="float32", always_2d=True)

@@ -207,3 +207,23 @@ def test_outputs_that_are_inputs(tmp_path, model, monkeypatch, outputs):
     with pytest.raises(InputError, match=f"^{outputs[-2]} .*(overwritten; give another name|give the name of a file)"):
         predict.main(["model", "x.wav", *outputs])
     assert {path: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()} == before
+
+
+def test_notes_about_sound(tmp_path, model, capsys):
+    for number in range(4):
+        soundfile.write(tmp_path / f"{number}.wav", noise(1.0) * 32767, RATE, subtype="FLOAT")
+    soundfile.write(tmp_path / "cancels.wav", np.outer(noise(3.0), [1, -1]), RATE)
+    soundfile.write(tmp_path / "silent.wav", np.zeros(8000), 8000)
+    soundfile.write(tmp_path / "sound.wav", noise(2.0), RATE)
+    with open(tmp_path / "silent.wav", "rb+") as file:
+        file.seek(40)
+        file.write(b"\xff" * 4)  # as FFmpeg writes to a pipe
+    assert predict.main([str(model), str(tmp_path)]) == 0
+    notes = [line for line in capsys.readouterr().err.splitlines() if line.startswith("note: ")]
+    examples = ", ".join(str(tmp_path / f"{number}.wav") for number in range(3))
+    assert [note[note.rindex(": "):] for note in notes] == [
+        f": 1 ({tmp_path / 'silent.wav'})", f": 1 ({tmp_path / 'silent.wav'})", f": 4 ({examples}, ...)",
+        f": 1 ({tmp_path / 'silent.wav'})", f": 1 ({tmp_path / 'cancels.wav'})"]
+    for note, word in zip(notes, ("declare their length", "lower sample rate", "far above", "silent", "cancel"),
+                          strict=True):
+        assert word in note
