@@ -1,8 +1,9 @@
-"""Paired tests of two systems, clip by clip: is one significantly better than the other?
+"""Paired tests of two systems, or of two settings of one: is one significantly better than the other?
 
 ``python -m evaluation.compare A B [--data-root DIR] [--json FILE]``
 
-The systems are compared over the seeds that both have and the locations of the test clips, with the tests of
+A and B are folders of runs that differ in the seed alone, or single runs; what A and B differ in is named. They are
+compared clip by clip, over the seeds that both have and the locations of the test clips, with the tests of
 :mod:`evaluation.intervals`. Differences are those of the first system minus the second.
 """
 import math
@@ -15,7 +16,17 @@ import numpy as np
 
 from evaluation import markdown
 from evaluation.per_device import DEMO_NOTE
-from evaluation.results import METRICS, Result, read_result, read_results, validate
+from evaluation.results import (
+    METRICS,
+    Result,
+    against,
+    differences,
+    groups,
+    read_folder,
+    read_result,
+    validate,
+    values_of,
+)
 from task1a.challenge import clip_key
 from task1a.errors import CommandParser, InputError, run_command
 from task1a.files import write_json
@@ -26,36 +37,42 @@ if TYPE_CHECKING:
 
     from evaluation.intervals import PairedTest
 
+_NAMED_SETTINGS = 2  # in a name
+
 
 def compare(first: Path, second: Path, data_root: str | None = None) -> dict[str, Any]:
     """Paired tests of two systems.
 
     Args:
-        first: folder of a system, ``<runs>/<system>``, whose seeds are paired with the same seeds of the other system;
-            or of a single run, ``<runs>/<system>/seed<N>``.
+        first: folder of runs, ``<runs>/<name>``, whose seeds are paired with the same seeds of the other folder; or of
+            a single run, ``<runs>/<name>/seed<N>``.
         second: likewise.
         data_root: development set with the test split of the predictions; ``{seed}`` in it stands for the seed, for
             seeds that are folds. Default: the data set that each run was made with.
 
     Returns:
-        ``first``, ``second``, ``data``, ``seeds``, ``locations``, ``paired_predictions``; for ``accuracy`` and
-        ``logloss`` the scores of both systems, averaged over the seeds, the results of
-        :func:`evaluation.intervals.evaluate`, and a ``verdict`` in words; in ``device_wise`` the ``difference``,
-        ``interval`` and ``p_locations`` of both metrics for each device.
+        ``first``, ``second``, their names; ``differences``, both values of each setting that differs; ``data``,
+        ``seeds``, ``locations``, ``paired_predictions``; for ``accuracy`` and ``logloss`` the scores of both systems,
+        averaged over the seeds, the results of :func:`evaluation.intervals.evaluate`, and a ``verdict`` in words; in
+        ``device_wise`` the ``difference``, ``interval`` and ``p_locations`` of both metrics for each device.
 
     Raises:
-        InputError: they have no common seed, are on different data sets, or the predictions are not for this test
-            split.
+        InputError: they have no common seed, are on different data sets, the runs of one of them differ in more than
+            the seed, or the predictions are not for this test split.
     """
     import pandas as pd
 
     if Path(first).resolve() == Path(second).resolve():
         raise InputError(f"{first} cannot be compared with itself")
-    names, pairs = _pairs(Path(first), Path(second))
+    pairs = _pairs(Path(first), Path(second))
     validate([run for pair in pairs for run in pair])
+    found = differences(*pairs[0])
+    if pairs[0][0].seed != pairs[0][1].seed:
+        found["seed"] = pairs[0][0].seed, pairs[0][1].seed
+    names = _names(Path(first), Path(second), pairs[0], found)
     clips = pd.concat([_paired_clips(*pair, data_root) for pair in pairs])
 
-    comparison = {"first": names[0], "second": names[1],
+    comparison = {"first": names[0], "second": names[1], "differences": found,
                   "data": {"name": pairs[0][0].data, "demo": pairs[0][0].demo}, "seeds": [run.seed for run, _ in pairs]}
     for metric in METRICS:
         test = _test(clips, metric)
@@ -101,6 +118,8 @@ def format_markdown(comparison: Mapping[str, Any]) -> str:
 
     by_seed = ", ".join(f"{seed}: {difference:+.1f}" for seed, difference in comparison["accuracy"]["by_seed"].items())
     notes = [comparison[metric]["verdict"] for metric in METRICS]
+    found = comparison["differences"]
+    notes.append(f"They differ in {against(found)}." if found else "Their settings are the same.")
     notes.append(f"Test split of {comparison['data']['name']}: {_counted(len(comparison['seeds']), 'seed')}, "
                  f"{_counted(comparison['locations'], 'location')}, {comparison['paired_predictions']:,} paired "
                  f"predictions. Difference of accuracy by seed: {by_seed}.")
@@ -116,26 +135,38 @@ def format_markdown(comparison: Mapping[str, Any]) -> str:
     return f"{overall}\n{devices}"
 
 
-def _pairs(first: Path, second: Path) -> tuple[list[str], list[tuple[Result, Result]]]:
-    """Names of the two systems, and the pairs of runs to compare."""
+def _pairs(first: Path, second: Path) -> list[tuple[Result, Result]]:
+    """The pairs of runs to compare."""
     folders = (first, second)
     single = [folder for folder in folders if Run(folder).evaluation.is_file()]
     if len(single) == 2:
-        one, other = read_result(Run(first)), read_result(Run(second))
-        return [str(one), str(other)] if str(one) != str(other) else [str(first), str(second)], [(one, other)]
+        return [(read_result(Run(first)), read_result(Run(second)))]
     if single:
         raise InputError(f"{single[0]} is a single run and the other a system; give two runs or two systems")
-    by_seed = []
-    for folder in folders:
-        finished, _ = read_results(folder.parent, folder.name)
-        by_seed.append({run.seed: run for run in finished})
+    by_seed = [{run.seed: run for run in read_folder(folder)[0]} for folder in folders]
     seeds = sorted(by_seed[0].keys() & by_seed[1].keys())
     if not seeds:
         have = [f"{folder.name} has {', '.join(map(str, runs)) or 'none'}"
                 for folder, runs in zip(folders, by_seed, strict=True)]
         raise InputError(f"{first} and {second}: no seed that both systems have finished: {'; '.join(have)}")
-    names = [first.name, second.name] if first.name != second.name else [str(first), str(second)]
-    return names, [(by_seed[0][seed], by_seed[1][seed]) for seed in seeds]
+    for runs in by_seed:
+        alike = groups([runs[seed] for seed in seeds])
+        if len(alike) > 1:
+            one, other = alike[0][0], alike[1][0]
+            raise InputError(f"{one} and {other} cannot be averaged: {against(differences(one, other))}; compare "
+                             "single runs, or run one of the two again")
+    return [(by_seed[0][seed], by_seed[1][seed]) for seed in seeds]
+
+
+def _names(first: Path, second: Path, pair: tuple[Result, Result], found: Mapping[str, tuple[Any, Any]]) -> list[str]:
+    """Names of both sides: of their folders or, if these are the same, with a few settings that differ, or as paths."""
+    names = [str(run) if Run(folder).evaluation.is_file() else run.name
+             for folder, run in zip((first, second), pair, strict=True)]
+    if names[0] != names[1]:
+        return names
+    if 0 < len(found) <= _NAMED_SETTINGS:
+        return [f"{names[0]}, {values_of(found, side)}" for side in (0, 1)]
+    return [str(first), str(second)]
 
 
 def _paired_clips(one: Result, other: Result, data_root: str | None) -> "pd.DataFrame":

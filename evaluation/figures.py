@@ -2,15 +2,20 @@
 
 Every figure is drawn for a width of 400 pixels, so that it is legible on a telephone. Colours are those of Okabe and
 Ito (*Color Universal Design*, 2008), which people with any colour vision can tell apart; several runs differ in their
-marker, too.
+marker, too. Names of scenes, devices, files and the like may be any text: they are drawn as text
+(:func:`task1a.errors.printable`), never as mathematics or markup.
 """
+import html
 import io
 import re
-from collections.abc import Iterator, Mapping, Sequence
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from task1a.errors import printable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -24,64 +29,78 @@ _STYLE = {
     "svg.fonttype": "none", "svg.hashsalt": "report", "font.size": 8, "font.family": "sans-serif",
     "text.color": _INK, "axes.edgecolor": _INK, "axes.labelcolor": _INK, "xtick.color": _INK, "ytick.color": _INK,
     "axes.spines.top": False, "axes.spines.right": False, "axes.linewidth": 0.6, "legend.frameon": False,
+    "text.parse_math": False,
 }
 
-Interval = tuple[float, float] | None
+_LONGEST = 24  # characters of a name in a drawing; the tables of numbers have the whole name
+_MAX_NUMBERS = 1600  # cells of a heat map with a number each
+
+Interval = Sequence[float] | None
 
 
-def intervals(groups: Mapping[str, Sequence[str]], series: Mapping[str, Mapping[str, tuple[float, Interval]]],
+def _names(texts: Iterable[str]) -> list[str]:
+    names = map(printable, texts)
+    return [f"{name[:_LONGEST - 1]}…" if len(name) > _LONGEST else name for name in names]
+
+
+def intervals(groups: Sequence[Sequence[str]], series: Mapping[str, Sequence[tuple[float, Interval] | None]],
               label: str, reference: Mapping[str, float]) -> str:
     """Bars with 95 % intervals, one row per device; several runs as markers in the same row.
 
     Args:
-        groups: names of the rows by the name of their group, from top to bottom.
-        series: value and interval of every row, by run.
+        groups: names of the rows of each group, from top to bottom.
+        series: value and interval of every row, or None, by run.
         label: label of the axis, with its unit.
         reference: values drawn as vertical lines, by name.
     """
-    rows = [name for names in groups.values() for name in names]
+    rows = [name for names in groups for name in names]
     with _figure(0.9 + len(rows) * (0.2 + 0.1 * len(series))) as (figure, axes):
-        starts = np.cumsum([0, *map(len, groups.values())])
-        for row in starts[1:-1]:
+        for row in np.cumsum([len(names) for names in groups])[:-1]:
             axes.axhline(row - 0.5, color=_INK, linewidth=0.6, linestyle=":")
+        legend: dict[str, Any] = {}
         for number, (run, values) in enumerate(series.items()):
-            colour = COLOURS[number % len(COLOURS)]
+            colour, marker = COLOURS[number % len(COLOURS)], MARKERS[number % len(MARKERS)]
             offset = (number - (len(series) - 1) / 2) * 0.7 / len(series)
-            for row, name in enumerate(rows):
-                if name not in values:
+            for row, found in enumerate(values):
+                if found is None:
                     continue
-                value, interval = values[name]
+                value, interval = found
                 if len(series) == 1:
                     axes.barh(row, value, height=0.7, color=COLOURS[5], alpha=0.7)
                 if interval:
                     axes.plot(interval, [row + offset] * 2, color=colour, linewidth=1.4)
-                axes.plot(value, row + offset, MARKERS[number % len(MARKERS)], color=colour, markersize=4,
-                          label=run if row == 0 and len(series) > 1 else None)
+                drawn, = axes.plot(value, row + offset, marker, color=colour, markersize=4)
+                if len(series) > 1:
+                    legend.setdefault(run, drawn)
         for number, (name, value) in enumerate(reference.items()):
-            axes.axvline(value, color=_INK, linewidth=0.8, linestyle=("--", ":", "-.")[number % 3], label=name)
-        axes.set_yticks(range(len(rows)), rows)
+            legend[name] = axes.axvline(value, color=_INK, linewidth=0.8, linestyle=("--", ":", "-.")[number % 3])
+        axes.set_yticks(range(len(rows)), _names(rows))
         axes.set_ylim(len(rows) - 0.5, -0.5)
         axes.set_xlim(left=0)
         axes.set_xlabel(label)
-        if len(series) > 1 or reference:
-            figure.legend(loc="outside lower center")
+        if legend:
+            figure.legend(list(legend.values()), _names(legend), loc="outside lower center")
         return _svg(figure, f"{label} by device, with 95 % intervals")
 
 
 def heat_map(values: np.ndarray, rows: Sequence[str], columns: Sequence[str], label: str, decimals: int) -> str:
     """A table of numbers as colours, with the number in every cell; NaN is left empty.
 
+    Above 1,600 cells, the colours alone.
+
     Shape: values [rows, columns].
     """
-    with _figure(1.0 + 0.26 * len(rows)) as (figure, axes):
+    rows, columns = _names(rows), _names(columns)
+    longest = max(map(len, columns))
+    with _figure(0.5 + 0.26 * len(rows) + 0.055 * longest) as (figure, axes):
         largest = np.nanmax(values) if np.isfinite(values).any() else 1.0
         axes.imshow(values, cmap="cividis_r", aspect="auto", vmin=0, vmax=largest)
-        for row, column in np.argwhere(np.isfinite(values)):
+        for row, column in np.argwhere(np.isfinite(values)) if values.size <= _MAX_NUMBERS else ():
             dark = values[row, column] > 0.55 * largest
             axes.text(column, row, f"{values[row, column]:.{decimals}f}", ha="center", va="center", fontsize=7,
                       color="#ffffff" if dark else "#000000")
-        axes.set_xticks(range(len(columns)), columns, rotation=45 if max(map(len, columns)) > 4 else 0,
-                        ha="right" if max(map(len, columns)) > 4 else "center", rotation_mode="anchor")
+        axes.set_xticks(range(len(columns)), columns, rotation=45 if longest > 4 else 0,
+                        ha="right" if longest > 4 else "center", rotation_mode="anchor")
         axes.set_yticks(range(len(rows)), rows)
         axes.spines[:].set_visible(False)
         axes.tick_params(length=0)
@@ -103,7 +122,7 @@ def reliability(bins: Mapping[str, Sequence[Mapping[str, float]]]) -> str:
             axes.plot(confidence, accuracy, color=COLOURS[number], linewidth=1)
             axes.scatter(confidence, accuracy, [8 + 250 * point["clips"] / total for point in used],
                          color=COLOURS[number], alpha=0.7, marker=MARKERS[number], label=name)
-        axes.set_xlabel("confidence of the decided scene (%)")
+        axes.set_xlabel("confidence of the predicted scene (%)")
         axes.set_ylabel("accuracy (%)")
         axes.set_xlim(0, 100)
         axes.set_ylim(0, 100)
@@ -148,7 +167,7 @@ def stacks(parts: Mapping[str, Mapping[str, float]], label: str) -> str:
             axes.barh(range(len(parts)), values, left=left, height=0.75, label=name,
                       color=COLOURS[number % len(COLOURS)])
             left += values
-        axes.set_yticks(range(len(parts)), list(parts))
+        axes.set_yticks(range(len(parts)), _names(parts))
         axes.set_ylim(len(parts) - 0.5, -0.5)
         axes.set_xlabel(label)
         if len(names) > 1:
@@ -162,7 +181,8 @@ def spectrogram(samples: np.ndarray, rate: int, title: str) -> str:
     Shape: samples [n].
     """
     with _figure(1.7) as (figure, axes):
-        axes.specgram(samples + 1e-12, NFFT=1024, noverlap=512, Fs=rate / 1000, cmap="cividis", rasterized=True)
+        with np.errstate(divide="ignore"):  # of digital silence, which is left blank
+            axes.specgram(samples + 1e-12, NFFT=1024, noverlap=512, Fs=rate / 1000, cmap="cividis", rasterized=True)
         seconds = len(samples) / rate
         axes.set_xticks(np.linspace(0, seconds * 1000, 6), [f"{value:.0f}" for value in np.linspace(0, seconds, 6)])
         axes.set_xlabel("s")
@@ -184,12 +204,15 @@ def _figure(height: float) -> "Iterator[tuple[Figure, Axes]]":
 def _svg(figure: "Figure", title: str) -> str:
     """The figure as an SVG element with ``title`` as its alternative text, scaled to the width of the page."""
     text = io.StringIO()
-    figure.savefig(text, format="svg", transparent=True, dpi=72, metadata={"Date": None, "Creator": None})
+    with warnings.catch_warnings():  # of signs that matplotlib's font lacks: the browser draws them with its own
+        warnings.simplefilter("ignore", UserWarning)
+        figure.savefig(text, format="svg", transparent=True, dpi=72, metadata={"Date": None, "Creator": None})
     drawing = text.getvalue()
     drawing = drawing[drawing.index("<svg"):].replace(_INK, "currentColor")
     drawing = re.sub(r'<g id="[^"]*">', "<g>", drawing)  # ids that all figures of the page would share
     drawing = re.sub(r"<metadata>.*?</metadata>", "", drawing, flags=re.DOTALL)
     box = re.search(r'viewBox="[^"]*"', drawing).group()
     _, body = drawing.split(">", 1)
+    title = html.escape(printable(title))
     return f'<svg role="img" aria-label="{title}" {box} xmlns="http://www.w3.org/2000/svg" ' \
            f'xmlns:xlink="http://www.w3.org/1999/xlink"><title>{title}</title>{body}'

@@ -17,8 +17,9 @@ Metrics
 * :func:`accuracy`: mean of the class-wise accuracies (macro average) [baseline], from the counts of sed_eval
   [sed_eval]. It judges the decided label, which need not be the most probable one. For a device, it is the macro
   average over the clips of that device.
-* Device groups: *real* are the devices not named ``s<number>``, which are simulated; *seen* are those with training
-  clips, *unseen* the others [task]. A group is scored like a device, over the clips of all its devices together.
+* Device groups: *real* are the devices that are not simulated, as the reference tells in a column ``simulated`` or,
+  without it, as in the TAU sets; *seen* are those with training clips, *unseen* the others [task]. A group is scored
+  like a device, over the clips of all its devices together.
 * Intervals: 95 % over locations, for every score (:func:`evaluation.intervals.score_interval`).
 * Calibration: reliability and expected calibration error (:mod:`evaluation.calibration`).
 
@@ -30,7 +31,6 @@ Sources
 .. [task] I. Martin-Morato, T. Heittola, A. Mesaros, T. Virtanen, "Low-complexity acoustic scene classification for
    multi-device audio: analysis of DCASE 2021 Challenge systems", DCASE 2021 Workshop
 """
-import re
 import warnings
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
@@ -40,7 +40,7 @@ import pandas as pd
 
 from evaluation.calibration import reliability
 from evaluation.intervals import class_weights, score_interval
-from task1a.challenge import KEY_COLUMNS, clip_key
+from task1a.challenge import KEY_COLUMNS, SIMULATED_DEVICES, clip_key
 from task1a.errors import InputError
 from task1a.predictions import check_probabilities, label_columns, scaled
 
@@ -191,7 +191,8 @@ def evaluate(reference: pd.DataFrame, predictions: pd.DataFrame,
         return {"logloss": of_loss and (max(0.0, of_loss[0]), of_loss[1]),
                 "accuracy": of_accuracy and (max(0.0, of_accuracy[0]), min(100.0, of_accuracy[1]))}
 
-    groups = {"real": [name for name in devices if not re.fullmatch(r"s\d+", name)], "seen": [], "unseen": []}
+    simulated = set(reference.device[reference.simulated] if "simulated" in reference else SIMULATED_DEVICES)
+    groups = {"real": [name for name in devices if name not in simulated], "seen": [], "unseen": []}
     if seen_devices is not None:
         groups["seen"] = [name for name in devices if name in seen_devices]
         groups["unseen"] = [name for name in devices if name not in seen_devices]

@@ -3,23 +3,36 @@
 ``python -m evaluation.report RUN... --out FILE``
 
 Everything in it comes from the records of the runs; the recordings are only needed for the spectrograms and the players
-of the clips with the highest loss. Intervals are those of ``evaluation.json``: 95 %, over locations.
+of the clips with the highest loss. Intervals are those of ``evaluation.json``: 95 %, over locations. Published figures
+are shown only beside results on the same test split. Names in the records may be any text, and are shown as text: the
+page allows no script, and asks for nothing outside of it.
 """
 import base64
 import io
 import sys
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 import numpy as np
 
-from evaluation import figures, table_file
+from evaluation import figures, records, table_file
 from evaluation.per_device import DEMO_NOTE, interval_text
-from evaluation.results import METRICS
+from evaluation.results import (
+    METRICS,
+    PUBLISHED_ON,
+    against,
+    changes,
+    differences,
+    groups,
+    is_published_split,
+    read_result,
+    settings,
+    shipped_settings,
+)
 from task1a.challenge import size_verdict
-from task1a.errors import CommandParser, InputError, run_command
+from task1a.errors import CommandParser, InputError, printable, run_command
 from task1a.files import write_text
 from task1a.run import Run
 
@@ -60,6 +73,7 @@ class Clip:
     """drawing as an SVG element"""
     audio: str = ""
     """data URL of the recording"""
+    note: str = ""
 
 
 @dataclass
@@ -85,51 +99,65 @@ def write(runs: Sequence[Run], path: Path) -> None:
     names = list(map(str, runs))
     if len(set(names)) < len(names):
         names = [run.folder.as_posix() for run in runs]
-    results = {name: run.read("evaluation") for name, run in zip(names, runs, strict=True)}
+    results = {name: records.read(run, "evaluation") for name, run in zip(names, runs, strict=True)}
     first = results[names[0]]
     for name, record in results.items():
-        if "calibration" not in record:
-            raise InputError(f"{name}: was evaluated by an earlier version; evaluate it again with --stage evaluate "
-                             "--force")
         if record["data"] != first["data"] or record["devices"] != first["devices"]:
             raise InputError(f"{name}: was tested on {record['data']['name']} and {names[0]} on "
                              f"{first['data']['name']}; a report compares runs on the same data")
-    sections = [_scores(results, runs[0].read("data")["by_device"]["train"])]
+    sizes = [records.read(run, "complexity") if run.complexity.is_file() else None for run in runs]
+    sections = [_scores(results, records.read(runs[0], "data")["by_device"]["train"])]
     players = _PLAYERS if len(runs) == 1 else _PLAYERS_SIDE_BY_SIDE
-    sections[0].text += _over_seeds(runs, results)
-    for run, (name, record) in zip(runs, results.items(), strict=True):
-        for section in (_matrices(record), _calibration(record), _training(run), _size(run),
+    if len(runs) > 1:
+        sections[0].text += _groups(runs, names)
+    for run, size, (name, record) in zip(runs, sizes, results.items(), strict=True):
+        for section in (_matrices(record), _calibration(record), _training(run), _size(size),
                         _clips(run, record, players), _settings(run)):
             if section.figures or section.clips or section.text or section.listing:
                 section.title += f": {name}" if len(runs) > 1 else ""
                 sections.append(section)
 
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True,
-                                     lstrip_blocks=True)
+                                     lstrip_blocks=True, finalize=_shown)
     title = " and ".join(results) if len(results) < 3 else f"{len(results)} runs"
     text = environment.from_string(_TEMPLATE.read_text(encoding="utf-8")).render(
         title=f"{title} on {first['data']['name']}" + (" (demo data)" if first["data"]["demo"] else ""),
         demo=DEMO_NOTE if first["data"]["demo"] else "", clips=first["data"]["clips"],
-        headlines=[_headline(run, *named) for run, named in zip(runs, results.items(), strict=True)], sections=sections)
+        headlines=[_headline(*each) for each in zip(runs, names, results.values(), sizes, strict=True)],
+        sections=sections)
     write_text(path, text)
 
 
-def _headline(run: Run, name: str, record: Mapping[str, Any]) -> dict[str, Any]:
-    """The most important figures of a run, and those that were published of its system."""
-    published = table_file.published(run.config.system)
+def _shown(value: Any) -> Any:
+    """Escape what a page cannot show in a text that is not markup of this module; its line ends stay."""
+    import markupsafe
+
+    if not isinstance(value, str) or isinstance(value, markupsafe.Markup):
+        return value
+    return "\n".join(map(printable, value.split("\n")))
+
+
+def _headline(run: Run, name: str, record: Mapping[str, Any], counted: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The summary cards of a run, with the published figures of its system."""
+    data, published = record["data"], None
+    on_published = is_published_split(data["demo"], record["labels"], record["devices"],
+                                      data["clips"] + len(record.get("left_out", ())))
+    if on_published:
+        published = table_file.published(run.config.system)
     cards = []
     for metric, (title, decimals) in METRICS.items():
         unit = " %" if metric == "accuracy" else ""
-        beside = [f"baseline of the challenge {BASELINE[metric]}{unit}"]
+        beside = [f"baseline of the challenge {BASELINE[metric]}{unit}"] if on_published else []
         if metric == "accuracy" and published and published.overall is not None:
-            beside.append(f"paper {published.overall}{unit}")
+            changed = changes(shipped_settings(run.config.system) or {}, settings(run.config))
+            beside.append(f"paper {published.overall}{unit}"
+                          + (f" with another {', '.join(changed)}" if changed else ""))
         cards.append({"title": title, "value": f"{record['overall'][metric]:.{decimals}f}{unit}",
                       "interval": interval_text((record["intervals"]["overall"] or {}).get(metric), decimals),
-                      "beside": "; ".join(beside) + " (TAU Urban Acoustic Scenes 2020 Mobile)"})
+                      "beside": f"{'; '.join(beside)} ({PUBLISHED_ON})" if beside else ""})
     cards.append({"title": "Expected calibration error", "interval": "", "beside": "15 bins of confidence",
                   "value": f"{record['calibration']['expected_calibration_error']:.1f} %"})
-    if run.complexity.is_file():
-        counted = run.read("complexity")
+    if counted:
         size = counted["policies"][counted["limit_policy"]]
         cards.append({"title": "Size", "value": f"{size['KiB']:.2f} KiB", "interval": "",
                       "beside": size_verdict(counted)})
@@ -139,55 +167,60 @@ def _headline(run: Run, name: str, record: Mapping[str, Any]) -> dict[str, Any]:
 def _scores(results: Mapping[str, Mapping[str, Any]], training_devices: Collection[str]) -> Section:
     """Accuracy and log loss by device and device group, of all runs."""
     first = next(iter(results.values()))
-    groups = {"": ["overall"], "seen": [], "unseen": []}
-    for device in first["devices"]:
-        groups["seen" if device in training_devices else "unseen"].append(device)
+    blocks = [[("overall", ("overall",))]]  # name of each row, and the keys to its score
     for group in ("seen", "unseen"):
-        if groups[group]:
-            groups[group].append(f"all {group}")
+        devices = [name for name in first["devices"] if (name in training_devices) == (group == "seen")]
+        if devices:
+            blocks.append([*((name, ("device_wise", name)) for name in devices),
+                           (f"all {group}", ("device_groups", group))])
     section = Section("Scores by device")
-    if groups["unseen"]:
-        section.text = "The devices below the second line have no clips in the training split."
+    if not set(first["devices"]) <= set(training_devices):
+        section.text = "The devices below the last line have no clips in the training split."
     for metric, (title, decimals) in METRICS.items():
         label = _AXES[metric]
-        series: dict[str, dict[str, Any]] = {}
+        series: dict[str, list[Any]] = {}
         rows = []
         for run, record in results.items():
-            scores, intervals = _by_device(record), _by_device(record["intervals"])
-            series[run] = {}
-            for names in groups.values():
-                for name in names:
-                    value, interval = scores[name][metric], (intervals[name] or {}).get(metric)
-                    series[run][name] = value, interval
-                    rows.append([run, name, f"{value:.{decimals}f}", interval_text(interval, decimals)])
+            series[run] = []
+            for name, keys in (row for block in blocks for row in block):
+                score, interval = _at(record, keys), (_at(record["intervals"], keys) or {}).get(metric)
+                series[run].append((score[metric], interval) if score else None)
+                rows.append([run, name, f"{score[metric]:.{decimals}f}" if score else "-",
+                             interval_text(interval, decimals)])
         chance = {"uniform guess": np.log(len(first["labels"])) if metric == "logloss" else 100 / len(first["labels"])}
-        section.figures.append(Figure(f"{title} by device", figures.intervals(groups, series, label, chance),
-                                      ("run", "device", label, "95 % interval"), rows))
+        drawing = figures.intervals([[name for name, _ in block] for block in blocks], series, label, chance)
+        section.figures.append(Figure(f"{title} by device", drawing, ("run", "device", label, "95 % interval"), rows))
     return section
 
 
-def _over_seeds(runs: Sequence[Run], results: Mapping[str, Mapping[str, Any]]) -> str:
-    """Mean and standard deviation of the overall scores of each system with several runs."""
+def _at(record: Any, keys: Sequence[str]) -> Any:
+    for key in keys:
+        record = record[key]
+    return record
+
+
+def _groups(runs: Sequence[Run], names: Sequence[str]) -> str:
+    """Means and standard deviations of runs that differ in the seed alone, and what the others differ in."""
     from evaluation.intervals import spread
 
-    scores: dict[str, list[Mapping[str, float]]] = {}
-    for run, record in zip(runs, results.values(), strict=True):
-        scores.setdefault(run.config.system, []).append(record["overall"])
+    found = groups([read_result(run) for run in runs])
+    names_of = dict(zip(runs, names, strict=True))
     text = ""
-    for system, of_runs in scores.items():
-        if len(of_runs) > 1:
+    for of_group in found:
+        if len(of_group) > 1:
             parts = []
             for metric, (title, decimals) in METRICS.items():
-                mean, deviation = spread([score[metric] for score in of_runs])
+                mean, deviation = spread([result.scores["overall"][metric] for result in of_group])
                 parts.append(f"{title.lower()} {mean:.{decimals}f} ± {deviation:.{decimals}f}")
-            text += f" {system}, mean ± standard deviation of {len(of_runs)} runs: {', '.join(parts)}."
+            folders = " and ".join(dict.fromkeys(result.name for result in of_group))
+            seeds = ", ".join(str(result.seed) for result in of_group)
+            text += (f" {folders}, mean ± standard deviation of {len(of_group)} runs (seeds {seeds}): "
+                     f"{', '.join(parts)}.")
+    for first, *_ in found[1:]:
+        other = found[0][0]
+        pair, changed = f"{names_of[other.run]} and {names_of[first.run]}", differences(other, first)
+        text += f" {pair} differ in {against(changed)}." if changed else f" {pair} have the same settings and seed."
     return text
-
-
-def _by_device(scores: Mapping[str, Any]) -> dict[str, Any]:
-    groups = scores["device_groups"]
-    return {"overall": scores["overall"], **scores["device_wise"], "all seen": groups["seen"],
-            "all unseen": groups["unseen"]}
 
 
 def _matrices(record: Mapping[str, Any]) -> Section:
@@ -239,19 +272,19 @@ def _calibration(record: Mapping[str, Any]) -> Section:
 
 def _training(run: Run) -> Section:
     """Learning curves of training and compression."""
-    import pandas as pd
-
     section = Section("Learning curves")
     for stage, path in (("training", run.history), ("compression", run.compress_history)):
         if not path.is_file():
             continue
-        history = pd.read_csv(path)
-        losses = {"training loss": history.train_loss.to_numpy(float),
-                  "validation log loss": history.validation_log_loss.to_numpy(float)}
-        rows = [[str(row.epoch), f"{row.learning_rate:.4g}", f"{row.train_loss:.3f}",
-                 "-" if np.isnan(row.validation_log_loss) else f"{row.validation_log_loss:.3f}",
-                 "-" if np.isnan(row.validation_accuracy) else f"{row.validation_accuracy:.1f}"]
-                for row in history.itertuples()]
+        try:
+            history = records.history(path)
+        except InputError as error:
+            section.text += f"Not shown: {error}. "
+            continue
+        losses = {"training loss": history["train_loss"], "validation log loss": history["validation_log_loss"]}
+        rows = [[f"{epoch:.0f}", f"{rate:.4g}", f"{loss:.3f}", "-" if np.isnan(validation) else f"{validation:.3f}",
+                 "-" if np.isnan(accuracy) else f"{accuracy:.1f}"]
+                for epoch, rate, loss, validation, accuracy in zip(*history.values(), strict=True)]
         section.figures.append(Figure(
             f"Loss during {stage}", figures.curves(losses, "loss (nats)"),
             ("epoch", "learning rate", "training loss", "validation log loss", "validation accuracy (%)"), rows,
@@ -259,12 +292,11 @@ def _training(run: Run) -> Section:
     return section
 
 
-def _size(run: Run) -> Section:
+def _size(counted: Mapping[str, Any] | None) -> Section:
     """Bytes by layer and bit width, and what was pruned."""
     section = Section("Size")
-    if not run.complexity.is_file():
+    if counted is None:
         return section
-    counted = run.read("complexity")
     sizes: dict[str, dict[str, float]] = {}
     weights: dict[str, dict[str, float]] = {}
     for tensor in counted["tensors"]:
@@ -299,35 +331,44 @@ def _clips(run: Run, record: Mapping[str, Any], players: int) -> Section:
         f"Probabilities are clipped to [{EPS:.2g}, 1 - {EPS:.2g}] in the log loss. Clips with probability 0 for their "
         f"true scene: {', '.join(zeros) or 'none'}."))
     for number, clip in enumerate(record["highest_losses"]):
-        media = _media(run.data_root / clip["filename"]) if number < players else ("", "")
+        media = _media(run, clip["filename"]) if number < players else ()
         section.clips.append(Clip(clip["filename"], clip["device"], clip["scene_label"], clip["decided"],
                                   f"{clip['probability']:.3g}", f"{clip['logloss']:.2f}", *media))
     return section
 
 
-def _media(path: Path) -> tuple[str, str]:
-    """Spectrogram and data URL of a recording; empty if it cannot be read."""
+def _media(run: Run, filename: str) -> tuple[str, str, str]:
+    """Spectrogram and data URL of what the network heard of a recording; or a note why they are left out."""
     import soundfile
     import soxr
 
+    if PurePosixPath(filename).is_absolute() or PureWindowsPath(filename).anchor or ".." in Path(filename).parts:
+        return "", "", "The recording is left out: its name leaves the folder of the data set."
+    path = run.data_root / filename
     try:
-        samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
-    except (OSError, soundfile.LibsndfileError):
-        return "", ""
-    mono = samples.mean(axis=1)
-    drawing = figures.spectrogram(mono, rate, path.name)
-    kind = "MP3" if "MP3" in soundfile.available_formats() else "OGG"
-    content = io.BytesIO()
-    soundfile.write(content, soxr.resample(mono, rate, _PLAYER_RATE), _PLAYER_RATE, format=kind)
+        if not path.is_file():  # a pipe would be waited for
+            return "", "", "The recording is left out: it is not there."
+        with soundfile.SoundFile(path) as recording:
+            rate = recording.samplerate
+            samples = recording.read(round(run.config.features.clip_seconds * rate), dtype="float32", always_2d=True)
+        if not len(samples) or not np.isfinite(samples).all():
+            return "", "", "The recording is left out: it is empty, or not all of its samples are numbers."
+        mono = np.clip(samples, -1, 1).mean(axis=1)
+        drawing = figures.spectrogram(mono, rate, path.name)
+        kind = "MP3" if "MP3" in soundfile.available_formats() else "OGG"
+        content = io.BytesIO()
+        soundfile.write(content, soxr.resample(mono, rate, _PLAYER_RATE), _PLAYER_RATE, format=kind)
+    except (OSError, ValueError, RuntimeError) as error:  # the errors of soundfile are RuntimeErrors
+        return "", "", f"The recording is left out: {' '.join(str(error).split())[:200]}"
     mime = "audio/mpeg" if kind == "MP3" else "audio/ogg"
-    return drawing, f"data:{mime};base64,{base64.b64encode(content.getvalue()).decode()}"
+    return drawing, f"data:{mime};base64,{base64.b64encode(content.getvalue()).decode()}", ""
 
 
 def _settings(run: Run) -> Section:
     """Configuration and environment."""
-    text = run.config_file.read_text(encoding="utf-8") if run.config_file.is_file() else ""
+    text = run.config_file.read_text(encoding="utf-8", errors="replace") if run.config_file.is_file() else ""
     if run.environment.is_file():
-        text += f"\n# environment.json\n{run.environment.read_text(encoding='utf-8')}"
+        text += f"\n# environment.json\n{run.environment.read_text(encoding='utf-8', errors='replace')}"
     return Section("Configuration and environment", listing=text)
 
 

@@ -1,20 +1,26 @@
-"""Results of the finished runs of a system, as tables and comparisons use them.
+"""Results of finished runs, as tables and comparisons use them, and what two runs differ in.
 
-A run is ``DIR/<system>/seed<N>/`` with ``evaluation.json`` and, if they exist, ``complexity.json``, ``config.yaml`` and
-``predictions/test.csv``. Seeds may have test splits of their own (folds of the data set), the same for all systems.
+A run is ``DIR/<name>/seed<N>/`` with ``config.yaml``, ``evaluation.json`` and, if they exist, ``complexity.json`` and
+``predictions/test.csv``. The name is that of the system, or another one for a trial with other settings.
+
+Runs are averaged if, and only if, they differ in the seed alone (:func:`groups`); everything else is compared, and
+named by the keys in which it differs (:func:`differences`). Seeds may have test splits of their own, the folds of a
+data set, whose paths differ in the seed alone.
 
 Scores are those of :mod:`evaluation.metrics`. *Parameters* are trainable values, pruned ones included, without running
 statistics and scales. *KiB* are non-zero values times the bytes of their type.
 """
-import math
+import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from task1a.challenge import clip_key
-from task1a.config import Config
+from evaluation import records
+from evaluation.table_file import SYSTEMS
+from task1a.challenge import DEVICES, LABELS, clip_key
+from task1a.config import Config, load
 from task1a.errors import InputError
 from task1a.run import Run
 
@@ -24,7 +30,15 @@ METRICS = {"accuracy": ("Accuracy", 1), "logloss": ("Log loss", 3)}
 POLICIES = ("dcase2021", "paper")
 """ways to count the size: with running statistics, for the limit, and without, for the published sizes"""
 
-_NO_EFFECT = ("training.precision", "training.channels_last")  # on what is trained
+PUBLISHED_ON = "TAU Urban Acoustic Scenes 2020 Mobile"
+"""the data set that the results of the papers and of the challenge's baseline are of"""
+PUBLISHED_CLIPS = 2968
+"""number of its test clips"""
+
+_OF_ITSELF = ("system", "description", "seed", "submission")
+# the data set is known by its name and clips, wherever it lies
+_WITHOUT_EFFECT = ("data.source", "data.root", "data.evaluation_root", "data.cache_dir", "data.workers",
+                   "evaluation.batch_size")
 
 
 @dataclass(frozen=True)
@@ -32,6 +46,8 @@ class Result:
     """Results of one run."""
 
     run: Run
+    name: str
+    """name of the folder of its seeds"""
     system: str
     seed: int
     data: str
@@ -49,133 +65,230 @@ class Result:
     parameters: int | None
     kib: Mapping[str, float]
     """size by policy; empty without ``complexity.json``"""
-    recipe: Mapping[str, Any]
-    """settings that it was trained with, by ``section.key``; empty without ``config.yaml``"""
+    settings: Mapping[str, Any]
+    """:func:`settings` of the run and of the members of an ensemble"""
 
     def __str__(self) -> str:
-        return str(self.run)
+        return "/".join(self.run.folder.resolve().parts[-2:])
 
     @property
     def data_name(self) -> str:
         """Name of the data set, marked if it is demo data."""
         return f"{self.data} (demo data)" if self.demo else self.data
 
+    @property
+    def comparable(self) -> bool:
+        """Whether published results are of the same test split (:func:`is_published_split`)."""
+        return is_published_split(self.demo, self.labels, self.scores.keys() - {"overall"}, self.clips)
 
-def read_results(runs: Path, system: str) -> tuple[list[Result], list[str]]:
-    """Finished runs of a system below ``runs``, and the names of the unfinished ones, both in the order of the seeds.
+
+def is_published_split(demo: bool, labels: Collection[str], devices: Collection[str], clips: int) -> bool:
+    """Whether a test split is that of ``PUBLISHED_ON``, in a folder of any name.
+
+    Args:
+        demo: whether the recordings are synthesised.
+        labels: scene labels of the test split.
+        devices: its recording devices.
+        clips: its number of clips, damaged ones included.
+    """
+    return not demo and clips == PUBLISHED_CLIPS and set(labels) == set(LABELS) and set(devices) == set(DEVICES)
+
+
+def settings(config: Config) -> dict[str, Any]:
+    """Settings that can change the results of a run, apart from the seed and the place of its data; by their key."""
+    found: dict[str, Any] = {}
+    for section, value in json.loads(json.dumps(asdict(config))).items():
+        if section not in _OF_ITSELF:
+            found |= {f"{section}.{key}": part for key, part in value.items()} if isinstance(value, dict) \
+                else {section: value}
+    if not config.compression.enabled:
+        found = {key: value for key, value in found.items() if not key.startswith("compression.")}
+        found["compression.enabled"] = False
+    if config.data.source != "demo":
+        del found["data.demo_clip_seconds"]
+    return {key: value for key, value in found.items() if key not in _WITHOUT_EFFECT}
+
+
+def shipped_settings(system: str, folder: Path = SYSTEMS) -> dict[str, Any] | None:
+    """Settings of a system's configuration in ``folder``, or else in ``system_configs``; None if there is none."""
+    for path in (folder / f"{system}.yaml", SYSTEMS / f"{system}.yaml"):
+        if path.is_file():
+            return settings(load(path))
+    return None
+
+
+def changes(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """Both values of the settings that differ.
+
+    A setting of only one of them does not count: that of another network, of which ``model.name`` tells.
+    """
+    return {key: (value, other[key]) for key, value in one.items() if key in other and value != other[key]}
+
+
+def differences(one: Result, other: Result) -> dict[str, tuple[Any, Any]]:
+    """What two runs differ in apart from their seed: both values, by the key of the setting or of the data set."""
+    found = changes(one.settings, other.settings)
+    for key, value, others in (("data.name", one.data, other.data), ("data.demo", one.demo, other.demo)):
+        if value != others:
+            found[key] = value, others
+    if not _same_clips(one, other) and not (one.seed != other.seed and _are_folds(one, other)):
+        found["test clips"] = one.clips, other.clips if one.clips != other.clips else f"{other.clips} others"
+    elif one.left_out != other.left_out and _same_clips(one, other):
+        found["damaged test clips"] = len(one.left_out), len(other.left_out)
+    return found
+
+
+def against(found: Mapping[str, tuple[Any, Any]]) -> str:
+    """Differences in words: ``training.epochs=30 against training.epochs=100``; empty without."""
+    return " against ".join(values_of(found, side) for side in (0, 1)) if found else ""
+
+
+def values_of(found: Mapping[str, tuple[Any, Any]], side: int) -> str:
+    """The values of one side of differences, as they are written on the command line."""
+    parts = []
+    for key, values in found.items():
+        value = values[side]
+        parts.append(f"{key}={value if isinstance(value, str) else json.dumps(value)}")
+    return ", ".join(parts)
+
+
+def groups(runs: Sequence[Result]) -> list[list[Result]]:
+    """Runs that differ in the seed alone, and so can be averaged, in one list each.
+
+    A run with the seed and the settings of an earlier one, such as its copy, begins a list of its own.
+    """
+    found: list[list[Result]] = []
+    for run in runs:
+        for group in found:
+            if run.seed not in [other.seed for other in group] and not differences(group[0], run):
+                group.append(run)
+                break
+        else:
+            found.append([run])
+    return found
+
+
+def read_folder(folder: Path) -> tuple[list[Result], list[str]]:
+    """Finished runs ``<folder>/seed<N>``, and the names of the unfinished ones, both in the order of the seeds.
 
     Raises:
         InputError: a record of a run is damaged or incomplete.
     """
-    seeds = {}
-    for folder in (runs / system).glob("seed*"):
-        if folder.is_dir() and re.fullmatch(r"seed(0|[1-9]\d*)", folder.name, re.ASCII):
-            seeds[int(folder.name.removeprefix("seed"))] = Run(folder)
-    finished, unfinished = [], []
-    for _, run in sorted(seeds.items()):
-        if run.evaluation.is_file():
-            finished.append(read_result(run))
-        else:
-            unfinished.append(str(run))
-    return finished, unfinished
+    return _read_all(_seeds(folder))
+
+
+def read_systems(runs: Path, systems: Collection[str]) -> dict[str, tuple[list[Result], list[str]]]:
+    """Finished runs of each system below ``runs``, under any name, and the names of the unfinished ones.
+
+    Those in the folder with the system's name come first, in the order of the seeds.
+
+    Raises:
+        InputError: a record of one of these runs is damaged or incomplete.
+    """
+    found: dict[str, list[Run]] = {system: [] for system in systems}
+    for folder in sorted(runs.iterdir()):
+        for run in _seeds(folder):
+            try:
+                system = run.config.system
+            except InputError:  # matters only if the folder has the name of one of the systems
+                system = folder.name
+            if system in found:
+                found[system].append(run)
+    for system, of_system in found.items():
+        of_system.sort(key=lambda run: run.folder.parent.name != system)
+    return {system: _read_all(of_system) for system, of_system in found.items()}
 
 
 def validate(runs: Sequence[Result]) -> None:
     """Check that runs can be put into one table.
 
     Raises:
-        InputError: they are on different data sets, runs with the same seed were tested on different clips, or runs of
-            the same system were trained with different settings.
+        InputError: they are on different data sets, or runs with the same seed were tested on different clips.
     """
     first = runs[0]
-    by_seed: dict[int, tuple[Result, Any]] = {}
-    by_system: dict[str, Result] = {}
-    for run, split in zip(runs, test_splits(runs), strict=True):
+    by_seed: dict[int, Result] = {}
+    for run in runs:
         if (run.data, run.demo) != (first.data, first.demo):
             raise InputError(f"runs on different data sets cannot share a table: {first} is on {first.data_name}, "
                              f"{run} on {run.data_name}; keep the runs of each data set in a folder of their own")
-        other, other_split = by_seed.setdefault(run.seed, (run, split))
-        if split != other_split:
+        other = by_seed.setdefault(run.seed, run)
+        if not _same_clips(run, other):
             raise InputError(f"{other} and {run} were tested on different clips; all systems must have the same test "
                              "clips for a seed: run one of the two again")
-        other = by_system.setdefault(run.system, run)
-        for key, value in changes(other.recipe, run.recipe).items():
-            if key not in _NO_EFFECT:
-                raise InputError(f"{other} and {run} were trained differently ({key}: {other.recipe[key]} and {value}) "
-                                 "and cannot be averaged; run one of the two again")
 
 
-def test_splits(runs: Sequence[Result]) -> list[Any]:
-    """Test split of each run, for comparison: names of its clips if all runs have them, otherwise their number."""
-    named = all(run.names is not None for run in runs)
-    return [run.names if named else run.clips for run in runs]
-
-
-def recipe(config: Config) -> dict[str, Any]:
-    """Settings that determine the trained model, by ``section.key``."""
-    settings = {}
-    for section in ("features", "model", "training", "compression"):
-        if section == "compression" and not config.compression.enabled:
-            settings["compression.enabled"] = False  # the others have no effect
-            continue
-        for key, value in asdict(getattr(config, section)).items():
-            settings[f"{section}.{key}"] = list(value) if isinstance(value, tuple) else value
-    for key in ("ensemble", "device_models"):
-        if getattr(config, key):
-            settings[key] = list(getattr(config, key))
-    return settings
-
-
-def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
-    """New values of the settings that differ between two recipes; settings of only one of them do not count."""
-    return {key: value for key, value in new.items() if key in old and old[key] != value}
+def have_folds(runs: Sequence[Result]) -> bool:
+    """Whether runs were tested on different clips."""
+    return not all(_same_clips(run, runs[0]) for run in runs)
 
 
 def read_result(run: Run) -> Result:
     """The results of a finished run.
 
     Raises:
-        InputError: a record of the run is damaged or incomplete, or its folder is not ``<system>/seed<N>``.
+        InputError: a record of the run is damaged or incomplete.
     """
-    folder = run.folder.resolve()
-    if not re.fullmatch(r"seed(0|[1-9]\d*)", folder.name, re.ASCII):
-        raise InputError(f"{run.folder}: is not the folder of a run, <system>/seed<N>")
-    system, seed = folder.parent.name, int(folder.name.removeprefix("seed"))
-    record = run.read("evaluation")
-    try:
-        scores = {name: score for name, score in record["device_wise"].items() if score is not None}
-        scores["overall"] = record["overall"]
-        for name, score in scores.items():
-            scores[name] = {metric: _number(f"{run.evaluation}: {name}: {metric}", score[metric]) for metric in METRICS}
-        left_out = frozenset(map(clip_key, record.get("left_out", ())))
-        data, labels = record["data"], tuple(record["labels"])
-        data_name, demo, clips = str(data["name"]), bool(data["demo"]), int(data["clips"])
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise InputError(f"{run.evaluation}: not the results of a run ({error!r}); run the stage again: --stage "
-                         "evaluate --force") from None
+    config = run.config
+    evaluated = records.read(run, "summary")
+    scores = {name: score for name, score in evaluated["device_wise"].items() if score is not None}
+    scores["overall"] = evaluated["overall"]
+    left_out = frozenset(map(clip_key, evaluated.get("left_out", ())))
+    data = evaluated["data"]
 
     parameters, kib = None, {}
     if run.complexity.is_file():
-        record = run.read("complexity")
-        try:
-            parameters = int(record["trainable_parameters"])
-            for policy in POLICIES:
-                kib[policy] = _number(f"{run.complexity}: {policy}", record["policies"][policy]["KiB"])
-        except (KeyError, TypeError, AttributeError, ValueError) as error:
-            raise InputError(f"{run.complexity}: not the size of a run ({error!r}); run the stage again: --stage "
-                             "complexity --force") from None
+        counted = records.read(run, "complexity")
+        parameters = counted["trainable_parameters"]
+        kib = {policy: counted["policies"][policy]["KiB"] for policy in POLICIES}
 
     names = None
     if run.test_predictions.is_file():
         from task1a import predictions
 
         names = left_out | set(predictions.read(run.test_predictions).filename.map(clip_key))
-    settings = recipe(run.config) if run.config_file.is_file() else {}
-    return Result(run, system, seed, data_name, demo, labels, scores, left_out, clips + len(left_out), names,
-                  parameters, kib, settings)
+    found = settings(config)
+    for member in run.members:
+        if member.config_file.is_file():
+            found |= {f"{member.folder.parent.name}: {key}": value for key, value in settings(member.config).items()}
+    return Result(run, run.folder.resolve().parent.name, config.system, config.seed, data["name"], data["demo"],
+                  tuple(evaluated["labels"]), scores, left_out, data["clips"] + len(left_out), names, parameters, kib,
+                  found)
 
 
-def _number(where: str, value: Any) -> float:
-    if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
-        raise InputError(f"{where}: must be a number (given {value!r})")
-    return float(value)
+def _seeds(folder: Path) -> list[Run]:
+    seeds = {}
+    for run in folder.glob("seed*"):
+        if run.is_dir() and re.fullmatch(r"seed(0|[1-9]\d*)", run.name, re.ASCII):
+            seeds[int(run.name.removeprefix("seed"))] = Run(run)
+    return [run for _, run in sorted(seeds.items())]
+
+
+def _read_all(runs: Sequence[Run]) -> tuple[list[Result], list[str]]:
+    finished, unfinished = [], []
+    for run in runs:
+        if not run.evaluation.is_file():
+            unfinished.append(str(run))
+            continue
+        finished.append(read_result(run))
+        if run.folder.name != f"seed{run.config.seed}":
+            raise InputError(f"{run.folder}: is a run with seed {run.config.seed}, by its config.yaml; rename the "
+                             "folder, or remove it if it is a copy")
+    return finished, unfinished
+
+
+def _same_clips(one: Result, other: Result) -> bool:
+    if one.names is None or other.names is None:
+        return one.clips == other.clips
+    return one.names == other.names
+
+
+def _are_folds(one: Result, other: Result) -> bool:
+    """Whether the paths of two data sets differ in a number alone, by as much as the seeds do."""
+    parts, others = (re.findall(r"[0-9]+|[^0-9]+", str(run.run.data_root)) for run in (one, other))
+    if parts == others or len(parts) != len(others):
+        return False
+    for part, another in zip(parts, others, strict=True):
+        numbers = part[0].isdigit() and another[0].isdigit()
+        if part != another and not (numbers and int(another) - int(part) == other.seed - one.seed):
+            return False
+    return True

@@ -5,8 +5,10 @@
 * Scores are those of :mod:`evaluation.results`; ± is the sample standard deviation (n - 1) over seeds, if there are
   several.
 * Rows without runs are empty, and so are values that a run lacks.
-* All runs of a table are on one data set, and those of a row share their settings. Notes say if the settings are not
-  those of the shipped configuration, and if the data is demo data or not that of the published results.
+* All runs of a table are on one data set. A row is the mean of runs that differ in the seed alone: of those with the
+  settings of the system's configuration or, if there are none, of those in the folder with the system's name. Notes say
+  what differs from the configuration, and which other runs of the system there are.
+* Published results are shown only if ours are of the same test split.
 
 Published results: B. Kim, S. Yang, J. Kim, S. Chang, arXiv 2206.13909.
 """
@@ -18,15 +20,24 @@ from typing import Any
 
 from evaluation import compare, markdown
 from evaluation.per_device import DEMO_NOTE
-from evaluation.results import POLICIES, Result, changes, read_results, recipe, test_splits, validate
-from evaluation.table_file import SYSTEMS, Table, read_table
-from task1a import config
-from task1a.challenge import LABELS
+from evaluation.results import (
+    POLICIES,
+    PUBLISHED_CLIPS,
+    PUBLISHED_ON,
+    Result,
+    against,
+    changes,
+    differences,
+    groups,
+    have_folds,
+    read_systems,
+    shipped_settings,
+    validate,
+    values_of,
+)
+from evaluation.table_file import Published, Table, read_table
 from task1a.errors import CommandParser, InputError, run_command
 from task1a.files import write_json, write_text
-
-PUBLISHED_ON = "TAU Urban Acoustic Scenes 2020 Mobile"
-_TAU_FOLDER, _TAU_TEST_CLIPS = "tau-urban-acoustic-scenes-2020-mobile-development", 2968
 
 
 @dataclass(frozen=True)
@@ -57,18 +68,20 @@ def evaluate(table: Table, runs: Path) -> Results:
     if not runs.is_dir():
         raise InputError(f"{runs}: no such folder; give the folder of the runs with --runs")
     by_system: dict[str, list[Result]] = {}
-    unfinished = []
-    for row in table.rows:
-        by_system[row.system], left = read_results(runs, row.system)
+    unfinished, notes = [], []
+    for system, (of_system, left) in read_systems(runs, [row.system for row in table.rows]).items():
+        by_system[system], noted = _of_row(system, of_system, shipped_settings(system, table.systems))
         unfinished += left
-    finished = [run for of_system in by_system.values() for run in of_system]
+        notes += noted
+    finished = [run for of_row in by_system.values() for run in of_row]
     if not finished:
         raise InputError(f"{runs}: no finished run (<system>/seed<N>/evaluation.json) of any row of {table.name}: "
-                         f"{', '.join(by_system)}")
+                         f"{', '.join(by_system)}{''.join(f'; {note}' for note in notes)}")
     validate(finished)
+    comparable = all(run.comparable for run in finished)
 
     # the published devices come first, in their order
-    devices = [device for row in table.rows for device in row.published.devices]
+    devices = [device for row in table.rows if comparable for device in row.published.devices]
     devices += sorted({device for run in finished for device in run.scores} - {"overall"})
     devices = list(dict.fromkeys(devices))
 
@@ -86,12 +99,10 @@ def evaluate(table: Table, runs: Path) -> Results:
         line["logloss"], line["deviation_logloss"] = spread([run.scores["overall"]["logloss"] for run in of_row])
         ours.append(line)
 
-    comparable = all(not run.demo and run.data.lower() == _TAU_FOLDER and run.clips == _TAU_TEST_CLIPS
-                     and set(run.labels) == set(LABELS) for run in finished)
     first = finished[0]
     title = f"{table.title} (ours: demo data)" if first.demo else table.title
     return Results(table, title, ours, devices, first.data, first.demo, comparable,
-                   _notes(by_system, comparable, unfinished))
+                   _notes(table, by_system, comparable, unfinished) + notes)
 
 
 def format_markdown(results: Results) -> str:
@@ -123,10 +134,11 @@ def format_csv(results: Results) -> str:
             if isinstance(value, list):
                 value = " ".join(map(str, value))
             line[name] = round(value, 6) if isinstance(value, float) else value
+        published = row.published if results.comparable else Published()
         for device in results.devices:
-            line[f"published_{device}"] = row.published.devices.get(device)
+            line[f"published_{device}"] = published.devices.get(device)
         for name in ("overall", "deviation", "seeds", "parameters", "bits", "size"):
-            line[f"published_{name}"] = getattr(row.published, name)
+            line[f"published_{name}"] = getattr(published, name)
         lines.append({**line, "notes": " ".join(results.notes)})
     return pd.DataFrame(lines, dtype=object).to_csv(index=False, lineterminator="\n")
 
@@ -174,7 +186,35 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _notes(by_system: Mapping[str, Sequence[Result]], comparable: bool, unfinished: Sequence[str]) -> list[str]:
+def _of_row(system: str, runs: Sequence[Result],
+            shipped: Mapping[str, Any] | None) -> tuple[list[Result], list[str]]:
+    """The runs of a row, which differ in the seed alone, and notes on the other runs of its system.
+
+    Raises:
+        InputError: there are several such groups of runs, none of which comes before the others.
+    """
+    def place(group: Sequence[Result]) -> int:
+        if shipped is not None and not changes(shipped, group[0].settings):
+            return 0
+        return 1 if any(run.name == system for run in group) else 2
+
+    alike = sorted(groups(runs), key=place)
+    row = alike.pop(0) if alike and place(alike[0]) < 2 else []
+    notes = []
+    for group in alike:
+        found = differences(row[0], group[0]) if row else changes(shipped or {}, group[0].settings)
+        if row and found and place(group) == place(row):
+            raise InputError(f"{row[0]} and {group[0]} cannot be averaged: {against(found)}; run one of the two again, "
+                             "or keep them in folders of their own")
+        reason = "a run with this seed is in the row" if row else "their folder does not have the system's name"
+        if found:
+            reason = f"{values_of(found, 1)} instead of {values_of(found, 0)}"
+        notes.append(f"Not in the row of {system}: {', '.join(map(str, group))}: {reason}.")
+    return row, notes
+
+
+def _notes(table: Table, by_system: Mapping[str, Sequence[Result]], comparable: bool,
+           unfinished: Sequence[str]) -> list[str]:
     """Notes that belong under the table."""
     runs = [run for of_system in by_system.values() for run in of_system]
     clips = [run.clips - len(run.left_out) for run in runs]
@@ -186,10 +226,10 @@ def _notes(by_system: Mapping[str, Sequence[Result]], comparable: bool, unfinish
     if comparable:
         notes.append(f"Published: {PUBLISHED_ON}, the same test split.")
     else:
-        notes.append(f"Not comparable with the published figures: those are of the test split of {PUBLISHED_ON} "
-                     f"({_TAU_TEST_CLIPS:,} clips), ours are not.")
+        notes.append(f"Published figures are of the test split of {PUBLISHED_ON} ({PUBLISHED_CLIPS:,} clips), and are "
+                     "left out.")
 
-    if len(set(test_splits(runs))) > 1:
+    if have_folds(runs):
         notes.append("Folds: the seeds were tested on different clips, so that ± is over folds, too.")
         seeds = {tuple(run.seed for run in of_system) for of_system in by_system.values() if of_system}
         if len(seeds) > 1:
@@ -198,15 +238,12 @@ def _notes(by_system: Mapping[str, Sequence[Result]], comparable: bool, unfinish
     # systems with the same changes share a note
     changed_systems: dict[str, list[str]] = {}
     for system, of_system in by_system.items():
-        path = SYSTEMS / f"{system}.yaml"
-        if path.is_file() and of_system:
-            shipped = recipe(config.load(path))
-            changed = changes(shipped, of_system[0].recipe)
-            if changed:
-                settings = ", ".join(f"{key}={value} ({shipped[key]})" for key, value in changed.items())
-                changed_systems.setdefault(settings, []).append(system)
-    for settings, systems in changed_systems.items():
-        notes.append(f"Not the recipe of system_configs (in parentheses): {settings}: {', '.join(systems)}.")
+        shipped = shipped_settings(system, table.systems)
+        if shipped and of_system and (found := changes(shipped, of_system[0].settings)):
+            words = f"{values_of(found, 1)} instead of {values_of(found, 0)}"
+            changed_systems.setdefault(words, []).append(system)
+    for words, systems in changed_systems.items():
+        notes.append(f"Not the recipe of system_configs: {words}: {', '.join(systems)}.")
 
     damaged = [f"{run} ({len(run.left_out)})" for run in runs if run.left_out]
     if damaged:
@@ -217,7 +254,7 @@ def _notes(by_system: Mapping[str, Sequence[Result]], comparable: bool, unfinish
 
 
 def _cells(results: Results) -> list[list[str]]:
-    """The heading, then two rows of text for each row of the table: our results and the published ones."""
+    """The heading, then for each row of the table our results and, if comparable, the published ones."""
     cells = [["System", "", "Seeds", "Parameters", *(f"KiB, {policy}" for policy in POLICIES),
               *(device.upper() for device in results.devices), "Overall", "Log loss"]]
     for row, line in zip(results.table.rows, results.ours, strict=True):
@@ -227,7 +264,8 @@ def _cells(results: Results) -> list[list[str]]:
         for name in (*results.devices, "overall"):
             ours.append(_fixed(line[f"accuracy_{name}"], line[f"deviation_{name}"], 1))
         cells.append([*ours, _fixed(line["logloss"], line["deviation_logloss"], 3)])
-
+        if not results.comparable:
+            continue
         published = row.published
         theirs = ["", "published", str(published.seeds or ""), published.parameters or "", "",
                   ", ".join(filter(None, (published.bits, published.size)))]

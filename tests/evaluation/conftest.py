@@ -17,6 +17,20 @@ CLIPS = [
     ("tram-oslo-3-0-s4", "tram", "s4", "tram", 0.25, 0.25, 0.5),
 ]
 
+COMPLEXITY = {
+    "policies": {"dcase2021": {"bytes": 39540, "kB": 39.54, "KiB": 38.61328125},
+                 "paper": {"bytes": 32220, "kB": 32.22, "KiB": 31.46484375}},
+    "limit_policy": "dcase2021", "limit_bytes": 131072, "warning_bytes": 128000, "within_limit": True,
+    "trainable_parameters": 8055,
+    "tensors": [{"name": "stem.0.weight", "bits": 8, "values": 100, "non_zero": 40, "bytes": 40},
+                {"name": "head.bias", "bits": 16, "values": 10, "non_zero": 10, "bytes": 20}]}
+
+
+def write_config(folder, **config):
+    """Write ``config.yaml`` of a run ``<system>/seed<N>``."""
+    given = {"system": folder.parent.name, "seed": int(folder.name.removeprefix("seed")), **config}
+    (folder / "config.yaml").write_text(yaml.safe_dump(given), encoding="utf-8")
+
 
 @pytest.fixture
 def reference():
@@ -43,11 +57,8 @@ def write_run():
                   "left_out": [], **more}
         (folder / "evaluation.json").write_text(json.dumps(record), encoding="utf-8")
         if complexity:
-            counted = {"trainable_parameters": 8055,
-                       "policies": {"dcase2021": {"KiB": 38.61328125}, "paper": {"KiB": 31.46484375}}}
-            (folder / "complexity.json").write_text(json.dumps(counted), encoding="utf-8")
-        if config:
-            (folder / "config.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
+            (folder / "complexity.json").write_text(json.dumps(COMPLEXITY), encoding="utf-8")
+        write_config(folder, **(config or {}))
         return folder
     return write
 

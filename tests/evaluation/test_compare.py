@@ -5,6 +5,7 @@ import shutil
 import numpy as np
 import pandas as pd
 import pytest
+import sklearn.metrics
 import yaml
 
 from evaluation import metrics, tables
@@ -32,7 +33,7 @@ def write_data(root, locations=LOCATIONS, clips=4):
     return test.rename(columns={"source_label": "device"})
 
 
-def write_predicted_run(runs, system, seed, reference, right, name="tiny-development"):
+def write_predicted_run(runs, system, seed, reference, right, name="tiny-development", **config):
     """A run that is right, with p = 1/2, about ``right`` of the clips of each location, and gives the others 1/4.
 
     Its predictions are in random order, so that clips must be paired by name.
@@ -48,6 +49,7 @@ def write_predicted_run(runs, system, seed, reference, right, name="tiny-develop
     table.sample(frac=1, random_state=len(system)).to_csv(folder / "predictions" / "test.csv", sep="\t", index=False)
     record = {"data": {"name": name, "demo": False, "clips": len(reference)}, **results, "left_out": []}
     (folder / "evaluation.json").write_text(json.dumps(record), encoding="utf-8")
+    (folder / "config.yaml").write_text(yaml.safe_dump({"system": system, "seed": seed, **config}), encoding="utf-8")
 
 
 @pytest.fixture
@@ -102,7 +104,8 @@ def test_folds_have_a_data_set_each(tmp_path):
     for seed, prefix in enumerate(("oslo", "bonn")):
         reference = write_data(tmp_path / f"fold{seed}" / "set", [f"{prefix}-{n}" for n in range(6)])
         for system, right in (("plain", 3), ("small", 2)):
-            write_predicted_run(tmp_path / "runs", system, seed, reference, dict.fromkeys(reference.identifier, right))
+            write_predicted_run(tmp_path / "runs", system, seed, reference, dict.fromkeys(reference.identifier, right),
+                                data={"root": str(tmp_path / f"fold{seed}" / "set")})
     write_predicted_run(tmp_path / "runs", "plain", 5, reference, dict.fromkeys(reference.identifier, 0))
     comparison = compare(tmp_path / "runs" / "plain", tmp_path / "runs" / "small", str(tmp_path / "fold{seed}" / "set"))
     test = comparison["accuracy"]
@@ -125,6 +128,40 @@ def test_results_that_are_not_of_the_predictions_are_refused(compared):
         compare(compared / "runs" / "plain", compared / "runs" / "small", str(compared / "data"))
 
 
+def test_settings_of_one_system_are_compared_and_named(tmp_path):
+    """Folders of one name; then a folder of two settings, whose runs are compared one by one but not averaged."""
+    reference = write_data(tmp_path / "data")
+    for folder, right, epochs in (("long", 3, 100), ("short", 2, 30)):
+        for seed in (0, 1):
+            write_predicted_run(tmp_path / folder, "plain", seed, reference, dict.fromkeys(LOCATIONS, right),
+                                training={"epochs": epochs})
+    short, long = tmp_path / "short" / "plain", tmp_path / "long" / "plain"
+    comparison = compare(short, long, str(tmp_path / "data"))
+    assert comparison["differences"] == {"training.epochs": (30, 100)} and comparison["seeds"] == [0, 1]
+    assert comparison["accuracy"]["difference"] == pytest.approx(-25)
+    text = format_markdown(comparison)
+    assert text.startswith("## plain, training.epochs=30 less plain, training.epochs=100\n")
+    assert "\n- They differ in training.epochs=30 against training.epochs=100.\n" in text
+    shutil.rmtree(short / "seed1")
+    shutil.copytree(long / "seed1", short / "seed1")
+    with pytest.raises(InputError, match="plain/seed0 and plain/seed1 cannot be averaged: training.epochs=30 against "
+                                         "training.epochs=100; compare single runs"):
+        compare(short, long, str(tmp_path / "data"))
+    single = compare(short / "seed0", short / "seed1", str(tmp_path / "data"))
+    assert single["differences"] == {"training.epochs": (30, 100), "seed": (0, 1)} and single["first"] == "plain/seed0"
+
+
+def test_seeds_are_paired_by_their_number(tmp_path):
+    """Seeds 1 and 2 are common; the others of the first have other scores."""
+    reference = write_data(tmp_path / "data")
+    for system, by_seed in (("plain", {0: 4, 1: 3, 2: 1}), ("small", {1: 2, 2: 2, 3: 0})):
+        for seed, right in by_seed.items():
+            write_predicted_run(tmp_path / "runs", system, seed, reference, dict.fromkeys(LOCATIONS, right))
+    comparison = compare(tmp_path / "runs" / "plain", tmp_path / "runs" / "small", str(tmp_path / "data"))
+    assert comparison["accuracy"]["by_seed"] == pytest.approx({"1": 25, "2": -25})
+    assert (comparison["accuracy"]["first"], comparison["accuracy"]["second"]) == pytest.approx((50, 50))
+
+
 @pytest.mark.parametrize(("systems", "message"), [
     (("plain", "plain"), "cannot be compared with itself"),
     (("plain", "none"), "plain has 0; none has none"),
@@ -135,9 +172,9 @@ def test_what_cannot_be_compared_is_named(compared, systems, message):
 
 
 def test_single_runs_are_compared_on_the_data_that_they_were_made_with(compared, capsys):
-    for system in ("plain", "small"):
-        (compared / "runs" / system / "seed0" / "config.yaml").write_text(
-            yaml.safe_dump({"system": system, "data": {"root": str(compared / "data")}}), encoding="utf-8")
+    for config in (compared / "runs").rglob("config.yaml"):
+        with open(config, "a", encoding="utf-8") as file:
+            file.write(f"data: {{root: {compared / 'data'}}}\n")
     runs = [compared / "runs" / "plain" / "seed0", compared / "runs" / "small" / "seed0"]
     assert main([*map(str, runs), "--json", str(compared / "out.json")]) == 0
     written = json.loads((compared / "out.json").read_text(encoding="utf-8"))
@@ -159,6 +196,25 @@ def test_devices_are_compared_on_their_own_clips(tmp_path):
     assert devices["a"]["accuracy"]["difference"] == 0 and devices["a"]["accuracy"]["p_locations"] == 1
     assert devices["b"]["accuracy"]["difference"] == pytest.approx(50)
     assert devices["b"]["accuracy"]["p_locations"] == 2 / 512
+
+
+def test_differences_by_device_weigh_its_scenes_alike(tmp_path):
+    """Device b has four clips of each location of the bus and one of each other; of the buses alone it is better."""
+    reference = write_data(tmp_path / "data")
+    table = pd.read_csv(tmp_path / "data" / "meta.csv", sep="\t")
+    table.loc[(table.scene_label == "bus") | table.filename.str.endswith("-0-a.wav"), "source_label"] = "b"
+    table.to_csv(tmp_path / "data" / "meta.csv", sep="\t", index=False)
+    reference["device"] = table.set_index("filename").source_label.loc[reference.filename].to_numpy()
+    for system, right in (("plain", (3, 0, 0)), ("small", (1, 1, 0))):  # of bus, park and tram
+        write_predicted_run(tmp_path / "runs", system, 0, reference, dict(zip(LOCATIONS, right * 3, strict=True)))
+    comparison = compare(tmp_path / "runs" / "plain", tmp_path / "runs" / "small", str(tmp_path / "data"))
+    scores = []
+    for system in ("plain", "small"):
+        found = pd.read_csv(tmp_path / "runs" / system / "seed0" / "predictions" / "test.csv", sep="\t")
+        both = reference.merge(found, on="filename")[lambda clips: clips.device == "b"]
+        scores.append(100 * sklearn.metrics.balanced_accuracy_score(both.scene_label_x, both.scene_label_y))
+    assert scores == pytest.approx([25, 125 / 3])  # 75, 0, 0 and 25, 100, 0 %; over clips the first would be better
+    assert comparison["device_wise"]["b"]["accuracy"]["difference"] == pytest.approx(scores[0] - scores[1])
 
 
 def test_demo_data_is_marked(compared):

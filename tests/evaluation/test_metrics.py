@@ -108,6 +108,41 @@ def test_accuracy_takes_the_decided_label_not_the_most_probable(reference, predi
     assert results["class_wise"]["bus"] == score(LN2, 50)
 
 
+def test_confidence_is_the_probability_of_the_predicted_label(reference, predictions):
+    """The tram has 1/4 in the first clip, the bus 1/2; its bin moves from (7 of 15) to (3 of 15), and it is wrong."""
+    before = {point["from"]: point for point in evaluate(reference, predictions)["calibration"]["bins"]}
+    predictions.loc[0, "scene_label"] = "tram"
+    calibration = evaluate(reference, predictions)["calibration"]
+    after = {point["from"]: point for point in calibration["bins"]}
+    assert (after[20]["clips"], after[20]["confidence"], after[20]["accuracy"]) == (1, 25, 0)
+    assert after[100 * 7 / 15]["clips"] == before[100 * 7 / 15]["clips"] - 1
+    # 1 clip: |0 - 25|; 5 clips with 1/2, 3 of them right: |60 - 50|; 2 clips with 1, one of them right: |50 - 100|
+    assert calibration["expected_calibration_error"] == pytest.approx((25 + 5 * 10 + 2 * 50) / 8)
+
+
+@pytest.mark.parametrize(("seen", "loss_of_seen", "loss_of_unseen"), [
+    ({"s4"}, LN2 / 2, (7 * LN2 + CERTAIN_MISS) / 6),
+    ({"a", "s4", "s6"}, 5 * LN2 / 5, (3 * LN2 + CERTAIN_MISS) / 3),
+])
+def test_devices_are_seen_if_they_are_in_the_training_split(reference, predictions, seen, loss_of_seen, loss_of_unseen):
+    """Whatever their names."""
+    groups = evaluate(reference, predictions, seen_devices=seen)["device_groups"]
+    assert (groups["seen"]["logloss"], groups["unseen"]["logloss"]) == pytest.approx((loss_of_seen, loss_of_unseen))
+
+
+@pytest.mark.parametrize(("rename", "simulated", "loss_of_real"), [
+    ({}, None, (4 * LN2 + CERTAIN_MISS) / 4),  # a and b
+    ({"s1": "s21"}, None, (7 * LN2 + CERTAIN_MISS) / 6),  # a telephone
+    ({}, [False] * 8, (8 * LN2 + CERTAIN_MISS) / 8),
+    ({}, [True, True, True, False, False, False, True, True], (3 * LN2 + CERTAIN_MISS) / 3),  # b and s1
+])
+def test_devices_are_real_unless_the_reference_says_otherwise(reference, predictions, rename, simulated, loss_of_real):
+    reference = reference.replace({"device": rename})
+    if simulated:
+        reference["simulated"] = simulated
+    assert evaluate(reference, predictions)["device_groups"]["real"]["logloss"] == pytest.approx(loss_of_real)
+
+
 def test_empty_groups_and_labels_without_clips_have_no_score(reference, predictions):
     predictions.insert(2, "airport", 0.0)
     results = evaluate(reference, predictions)

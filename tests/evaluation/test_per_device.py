@@ -50,7 +50,9 @@ def data_root(tmp_path, reference):
     root = tmp_path / "tiny-development"
     setup = root / "evaluation_setup"
     setup.mkdir(parents=True)
-    test = reference.assign(identifier="oslo-1", source_label=reference.device).drop(columns="device")
+    simulated = reference.device.isin(["s1", "s4"]).map({True: "yes", False: "no"})
+    test = reference.assign(identifier="oslo-1", source_label=reference.device, simulated=simulated)
+    test = test.drop(columns="device")
     train = test.loc[[0, 3, 4]].assign(filename=["audio/t0.wav", "audio/t1.wav", "audio/t2.wav"], identifier="rome-9")
     write(root / "meta.csv", train, mode="w")
     write(root / "meta.csv", test, mode="a")
