@@ -21,7 +21,7 @@ from threading import Event
 from tqdm import tqdm
 
 from task1a.data.fetch import Archive, fetch, part_of, say
-from task1a.data.unpack import RESERVED, bytes_missing, has_size, unpack
+from task1a.data.unpack import has_size, unpack
 from task1a.errors import CommandParser, InputError, run_command
 from task1a.files import exclusive, read_json, write_json
 
@@ -32,6 +32,9 @@ SETS = {
     "tau2022-evaluation": "TAUUrbanAcousticScenes_2022_Mobile_EvaluationSet",
 }
 """Names of the sets on the command line, and the classes of dcase_util that describe them."""
+
+RESERVED = ".download"
+"""Folder of the records of a download."""
 
 JOBS = 3
 """Archives that are fetched and unpacked at a time."""
@@ -183,17 +186,12 @@ def _check_room(missing: Sequence[tuple[Path, Release, Archive]], keep_archives:
         by_disk.setdefault(work[0].stat().st_dev, []).append(work)
 
     for works in by_disk.values():
-        content, present = 0.0, 0
+        content, left = 0.0, []
         for folder, _, archive in works:
-            present += _on_disk(folder, archive)
-            try:
-                content += bytes_missing(folder / archive.name, folder)
-            except (InputError, OSError):  # it is not there yet, or will be fetched again
+            left.append(archive.size - _on_disk(folder, archive))
+            if left[-1]:  # a complete archive may have been unpacked in part, which checks the room for the rest itself
                 content += _CONTENT_RATIO * archive.size
-        sizes = sorted(archive.size for _, _, archive in works)
-        at_a_time = sizes if keep_archives else sizes[-jobs:]
-
-        needed = content + max(0, sum(at_a_time) - present)
+        needed = content + sum(left if keep_archives else sorted(left)[-jobs:])
         free = shutil.disk_usage(works[0][0]).free
         if needed > free:
             raise InputError(f"{works[0][0]}: the archives and their content need about {_gigabytes(needed)}, and "

@@ -43,6 +43,8 @@ class ArchiveServer:
         self.bytes_per_second: float | None = None
         self.requests: list[tuple[str, str | None]] = []
         """name and ``Range`` of each request"""
+        self.agents: list[str] = []
+        """``User-Agent`` of each request"""
         self.times: list[float] = []
         """when each request came, in seconds"""
         self.sent: Counter[str] = Counter()
@@ -72,6 +74,7 @@ class ArchiveServer:
                 name, asked = self.path.rpartition("/")[2], self.headers.get("Range")
                 server.requests.append((name, asked))
                 server.times.append(time.monotonic())
+                server.agents.append(self.headers["User-Agent"])
                 if server.refusals.get(name):
                     status, headers = server.refusals[name].pop(0)
                     return self.refuse(status, headers)
@@ -121,7 +124,9 @@ class ArchiveServer:
                 self.send_response(status)
                 for key, value in headers.items():
                     self.send_header(key, value)
-                self.send_header("Content-Length", "0")
+                if "Content-Length" not in headers:
+                    self.send_header("Content-Length", "0")
                 self.end_headers()
+                self.close_connection = True
 
         return Handler
