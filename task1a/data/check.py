@@ -29,7 +29,7 @@ from task1a.workers import mapper
 NAMED = 10
 """Number of cases that a problem or a note names; all are counted."""
 
-_FEW, _CHUNK = 20_000, 500  # headers read in the time that worker processes need to start; sent to a worker at a time
+_FEW, _CHUNK = 50_000, 500  # headers read in the time that worker processes need to start; sent to a worker at a time
 _OFFICIAL_SPLITS = ((13_962, 2_968), (139_620, 29_680))
 """clips for training and test in the TAU sets of 2020 and 2022, which leave out 6,105 and 61,050"""
 

@@ -34,7 +34,6 @@ MAX_CHUNKS = 1000
 _OPEN_LENGTH = 0x7FFFE000
 _UNKNOWN_FRAMES = (1 << 63) - 1  # libsndfile's count for a recording that does not declare its length
 _CHUNK = struct.Struct("<4sI")  # name and size
-_DS64 = struct.Struct("<4s4x4s4sIQQQ4x4sI")
 _CHUNK_NAMES = {b"data", b"fmt ", b"fact", b"LIST", b"bext", b"iXML", b"JUNK", b"junk", b"id3 ", b"cue ", b"smpl"}
 _ENCODINGS = {"PCM_U8": "8 bit", "PCM_S8": "8 bit", "PCM_16": "16 bit", "PCM_24": "24 bit", "PCM_32": "32 bit",
               "FLOAT": "32 bit float", "DOUBLE": "64 bit float"}
@@ -170,71 +169,94 @@ def _descriptor(file: BinaryIO) -> int | None:
     return descriptor
 
 
-def _check_wav(file: BinaryIO, size: int) -> tuple["_Rewritten | None", tuple[str, ...]]:
-    """Find the audio of a WAV file, and compare its declared length with what is there.
+class _Wav(NamedTuple):
+    """Where the audio of a WAV file is."""
 
-    Returns:
-        The same audio under a header that libsndfile reads right, or None if it does so with the file as it is, and
-        what is odd about the file. Other containers are left to libsndfile.
+    plain: bool
+    """whether libsndfile finds it"""
+    form: bytes
+    head: bytes
+    """chunks that describe the samples"""
+    start: int
+    declared: int
+    notes: list[str]
 
-    Raises:
-        InputError: the file is truncated.
-    """
-    def read(position: int, count: int) -> bytes:
-        file.seek(position)
-        return file.read(count)
 
-    head, notes, origin = read(0, 12), [], 0
+def _find_audio(file: BinaryIO) -> _Wav | None:
+    """Find the audio of a WAV file; None in other containers."""
+    head, notes, origin = _read(file, 0, 12), [], 0
     if head[:3] == b"ID3":  # a tag, whose size has 7 bits a byte
         origin = 10 + (head[6] << 21 | head[7] << 14 | head[8] << 7 | head[9])
-        head = read(origin, 12)
+        head = _read(file, origin, 12)
         notes.append("tag")
-    form = head[:4]
-    if form not in (b"RIFF", b"RF64", b"BW64") or head[8:] != b"WAVE":
-        return None, ()
+    form, kind = head[:4], head[8:]
+    if form not in (b"RIFF", b"RF64", b"BW64") or kind != b"WAVE":
+        return None
 
     position, long_length, kept = origin + 12, 0, b""
     for _ in range(MAX_CHUNKS):
-        chunk = read(position, _CHUNK.size)
+        chunk = _read(file, position, _CHUNK.size)
         if len(chunk) < _CHUNK.size:
             raise InputError("truncated: ends before its audio")
         name, declared = _CHUNK.unpack(chunk)
         if name == b"data":
-            break
+            if form != b"RIFF" and declared == 0xFFFFFFFF:
+                declared = long_length
+            return _Wav(form != b"BW64" and not notes, form, kept, position + _CHUNK.size, declared, notes)
         if name == b"ds64":
             long_length = int.from_bytes(file.read(16)[8:], "little")
         elif name in (b"fmt ", b"fact") and declared < 1000:
             kept += chunk + file.read(declared + declared % 2)
         position += _CHUNK.size + declared + declared % 2
         if declared % 2:  # some programs leave out the byte that makes the number even
-            around = read(position - 1, 5)
+            around = _read(file, position - 1, 5)
             if around[1:] not in _CHUNK_NAMES and around[:4] in _CHUNK_NAMES:
                 position -= 1
                 notes.append("unpadded")
-    else:
-        raise InputError(f"no audio in its first {MAX_CHUNKS:,} chunks")
+    raise InputError(f"no audio in its first {MAX_CHUNKS:,} chunks")
 
-    start = position + _CHUNK.size
-    present, length = size - start, declared
-    if form != b"RIFF" and declared == 0xFFFFFFFF:
-        length = declared = long_length if long_length < 1 << 63 else 0
-    behind = read(start + declared + declared % 2, _CHUNK.size) if declared < present else b""
-    no_chunk = len(behind) == _CHUNK.size and not re.match(rb"[ -~]{4}", behind)
-    if form == b"RIFF" and present - declared >= 1 << 32:
-        length = declared + (present - declared >> 32 << 32)
+
+def _check_wav(file: BinaryIO, size: int) -> tuple["_Rewritten | None", tuple[str, ...]]:
+    """Compare the declared length of a WAV file with what is there; other containers are left to libsndfile.
+
+    Returns:
+        The same audio under a header that libsndfile reads right, or None if it does so with the file as it is, and
+        what is odd about the file.
+
+    Raises:
+        InputError: the file is truncated.
+    """
+    wav = _find_audio(file)
+    if wav is None:
+        return None, ()
+    present, declared, notes = size - wav.start, wav.declared, wav.notes
+    short = wav.form == b"RIFF"  # with a length of 32 bits
+    unknown = declared == 0 or (declared >= 0xFFFFFF00 if short else declared >= 1 << 63)
+    rest = _read(file, wav.start + declared + declared % 2, _CHUNK.size) if declared < present else b""
+    no_chunk = len(rest) == _CHUNK.size and not re.match(rb"[ -~]{4}", rest)
+
+    length = declared
+    if short and present - declared >= 1 << 32:
+        length += present - declared >> 32 << 32
         notes.append("wrapped")
-    elif (declared == 0 and no_chunk) or (form == b"RIFF" and (_OPEN_LENGTH <= declared > present or
-                                                               declared >= 0xFFFFFF00 and no_chunk)):
+    elif (unknown and no_chunk) or declared > present and (unknown or short and declared >= _OPEN_LENGTH):
         length = present
         notes.append("open_length")
     elif no_chunk and present > 1.1 * declared:
         notes.append("more_behind")
     if length > present:
         raise InputError(f"truncated: {max(0, present):,} of {length:,} bytes of audio")
-    if not origin and form != b"BW64" and length == declared and "unpadded" not in notes:
+    if wav.plain and length == declared:
         return None, tuple(notes)
-    ds64 = _DS64.pack(b"RF64", b"WAVE", b"ds64", 28, 0, length, 0, b"data", 0xFFFFFFFF)
-    return _Rewritten(ds64[:-_CHUNK.size] + kept + ds64[-_CHUNK.size:], file, start, length), tuple(notes)
+    ds64 = struct.pack("<4s4x8sIQQQI", b"RF64", b"WAVEds64", 28, 0, length, 0, 0)
+    return _Rewritten(ds64 + wav.head + _CHUNK.pack(b"data", 0xFFFFFFFF), file, wav.start, length), tuple(notes)
+
+
+def _read(file: BinaryIO, position: int, count: int) -> bytes:
+    if position >= 1 << 63:  # larger than any file
+        return b""
+    file.seek(position)
+    return file.read(count)
 
 
 class _Rewritten:
