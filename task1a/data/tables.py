@@ -92,7 +92,7 @@ def _unquoted(field: str) -> str:
 
 
 def _read_text(path: Path, expected: str) -> str:
-    """Read a text file with its line ends as LF, without empty lines at its end."""
+    """Read a text file with its line ends as LF, without blank lines at its end."""
     try:
         with open_regular(path) as file:
             content = file.read(MAX_BYTES + 1)
@@ -106,7 +106,8 @@ def _read_text(path: Path, expected: str) -> str:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: not UTF-8 text (byte {error.start + 1:,}); save it as UTF-8") from None
-    text = text.replace("\r\n", "\n").replace("\r", "\n").rstrip("\n")
-    if not text:
+    text = text.replace("\r\n", "\n").replace("\r", "\n")
+    filled = len(text.rstrip(" \t\n"))
+    if not filled:
         raise InputError(f"{path}: the file is empty; it must be {expected}")
-    return text
+    return text[:filled] + text[filled:].partition("\n")[0]  # the last line may end with empty fields

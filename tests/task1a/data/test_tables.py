@@ -17,6 +17,7 @@ def read(path):
 
 @pytest.mark.parametrize("content", [
     GOOD, GOOD.replace(b"\n", b"\r\n"), GOOD.replace(b"\n", b"\r"), b"\xef\xbb\xbf" + GOOD, GOOD + b"\n\n\n",
+    GOOD + b"\t\t\n", GOOD + b"   ", GOOD + b"\t\n\n \t \n", GOOD.replace(b"\n", b"\r\n") + b"\t\t\r\n",
     GOOD.removesuffix(b"\n"), GOOD.replace(b"bus", b'"bus"').replace(b"filename", b'"filename"'),
     b"\n".join(b"\t".join(b'"%s"' % field for field in line.split(b"\t")) for line in GOOD.splitlines())])
 def test_the_same_table_in_other_writing(tmp_path, content):
@@ -54,6 +55,8 @@ def test_plain_text(text):
     (b"1.wav\t", b"1.wav\t\t", "line 3: 4 fields where the header has 3"),
     (b"1.wav", b"1.wav" + b"\tx" * 100_000, "line 3: 100,003 fields"),
     (b"\n1.wav", b"\n\n1.wav", "line 3: 1 fields where the header has 3"),
+    (b"\n1.wav", b"\n\t\t\n1.wav", "line 3: filename '' is blank"),
+    (b"\n0.wav\tbus\t\n1.wav\tpark\tx", b"\n\t\t", "lists no clip"),
     (b"bus", b"", "line 2: scene_label '' is blank"),
     (b"bus", b"   ", "line 2: scene_label '   ' is blank"),
     (b"bus", "\xa0".encode(), "line 2: scene_label '\\xa0' is blank"),
