@@ -1,11 +1,15 @@
-"""A ``map`` over worker processes."""
+"""A ``map`` over worker processes, and its progress."""
+import io
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
+
+from tqdm import tqdm
 
 from task1a.machine import cores
 
@@ -42,6 +46,26 @@ def mapper(count: int, few: int, chunk: int, workers: int | None = None) -> Iter
         yield parallel_map
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+class _Log(io.TextIOBase):
+    """Standard error with a line for every state of a progress bar, which returns to the start of its line for each."""
+
+    def write(self, text: str) -> int:
+        if line := text.strip():
+            sys.stderr.write(f"{line}\n")
+        return len(text)
+
+    def flush(self) -> None:
+        sys.stderr.flush()
+
+
+def progress(results: Iterable, what: str, count: int, unit: str) -> tqdm:
+    """Yield results, with a progress bar on a terminal; in a log, with a line every half a minute and at the end."""
+    if sys.stderr.isatty():
+        return tqdm(results, what, count, unit=unit, dynamic_ncols=True, disable=not count)
+    return tqdm(results, what, count, unit=unit, file=_Log(), mininterval=30, disable=not count,
+                bar_format="{desc}: {n_fmt} of {total_fmt}{unit}, {elapsed} passed, {remaining} left")
 
 
 def _start_worker() -> None:

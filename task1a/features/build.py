@@ -27,7 +27,6 @@ import numpy as np
 import soundfile
 import yaml
 from filelock import FileLock, Timeout
-from tqdm import tqdm
 
 from task1a.config import FeatureConfig
 from task1a.data.recording import FileIdentity, open_regular
@@ -37,7 +36,7 @@ from task1a.features import cache
 from task1a.features.audio import read_clip
 from task1a.features.cache import Clip, FeatureCache
 from task1a.files import read_yaml, write_text
-from task1a.workers import mapper
+from task1a.workers import mapper, progress
 
 _SAVE_SECONDS = 5.0  # a killed build loses no more than this
 _FEW_CLIPS = 128  # computed in the time that worker processes need to start
@@ -168,7 +167,7 @@ def _outdated(root: Path, names: Sequence[str], clips: dict[str, Clip], workers:
             touched.append(name)
 
     with (mapper(len(touched), _FEW_CLIPS, _CHUNK, workers) as mapped,
-          _progress(mapped(functools.partial(_identify, root), touched), touched, "compare") as results):
+          progress(mapped(functools.partial(_identify, root), touched), "compare", len(touched), " clips") as results):
         for name, found in zip(touched, results, strict=True):
             if isinstance(found, str):
                 damaged[name] = found
@@ -199,7 +198,7 @@ def _compute(root: Path, names: Sequence[str], features: FeatureConfig, folder: 
     torch.set_num_threads(1)
     try:
         with (mapper(len(names), _FEW_CLIPS, _CHUNK, workers) as mapped,
-              _progress(mapped(extract, tasks), names, "log-mel") as results):
+              progress(mapped(extract, tasks), "log-mel", len(names), " clips") as results):
             for name, clip in zip(names, results, strict=True):
                 if isinstance(clip, str):
                     damaged[name] = clip
@@ -297,9 +296,3 @@ def _writing(folder: Path) -> Iterator[None]:
                          "with data.cache_dir, and run the same command again to resume") from None
     finally:
         lock.release()
-
-
-def _progress(results: Iterable, names: Sequence[str], what: str) -> tqdm:
-    """A progress bar over the results of clips; where it goes to a file it is renewed less often."""
-    seconds = 0.1 if sys.stderr.isatty() else 10.0
-    return tqdm(results, what, len(names), unit=" clips", dynamic_ncols=True, mininterval=seconds, disable=not names)
