@@ -518,7 +518,7 @@ def from_tree(tree: Mapping[str, Any], source: str, overridden: Sequence[str] = 
     if first["type"] == "unexpected_keyword_argument":
         if network and steps[1] in KEYS["model"]:
             settings = ", ".join(NETWORKS[network]().settings)
-            raise InputError(f"{source}: {key}: {network} has no such setting, only {settings}; set it to null")
+            raise InputError(f"{source}: {key}: {network} has no such setting, only {settings}")
         raise InputError(f"{source}: unknown key {shown(key)}{_suggestion(key)}")
     if first["type"] in ("dataclass_type", "model_attributes_type"):
         raise InputError(f"{source}: {key}: must hold keys ({', '.join(KEYS[key])}), not {value}")
@@ -585,10 +585,10 @@ def _layer(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
         if isinstance(epochs, bool) or not isinstance(epochs, int):
             continue
         warmup = merged[section].get("warmup_epochs", defaults.warmup_epochs)
-        if "warmup_epochs" not in above[section] and isinstance(warmup, int | float) and warmup > epochs:
+        if "warmup_epochs" not in above[section] and isinstance(warmup, int | float) and 0 < epochs < warmup:
             merged[section]["warmup_epochs"] = epochs / 2
         spread = merged[section].get("pruning_epochs")
-        if "pruning_epochs" not in above[section] and isinstance(spread, int) and spread > epochs:
+        if "pruning_epochs" not in above[section] and isinstance(spread, int) and 0 < epochs < spread:
             merged[section]["pruning_epochs"] = None
     return merged
 

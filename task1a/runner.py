@@ -19,7 +19,18 @@ from task1a.errors import CommandParser, FallsShort, InputError, during, shown
 from task1a.files import Busy, digest, exclusive, read_yaml, write_json, write_text
 from task1a.machine import keep_freed_memory, processes, rank
 from task1a.run import Run
-from task1a.stages import CALIBRATION, STAGES, Inputs, Session, Stage, changed_inputs, check_training, settings
+from task1a.stages import (
+    CALIBRATION,
+    STAGES,
+    Inputs,
+    Session,
+    Stage,
+    changed_inputs,
+    check_authors,
+    check_devices,
+    check_training,
+    settings,
+)
 
 DEFAULT_SYSTEM = Path(__file__).resolve().parent.parent / "system_configs" / "demo.yaml"
 
@@ -43,8 +54,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     keep_freed_memory()
     plan = _plan(session, wanted)
     for part, stages in plan:
-        with _only_one(part.run):
-            part.run.finish_publishing()
+        if rank() == 0:
+            with _only_one(part.run):
+                part.run.finish_publishing()
         for stage in STAGES:
             if stage.name in stages and stage.sections and not session.force and not stage.left_out(part):
                 known = {"seed": part.run.config.seed, **settings(part, *stage.sections)}
@@ -244,24 +256,14 @@ def _check_plan(plan: Sequence[tuple[Session, Collection[str]]]) -> None:
         InputError: a model or a data set does not fit the training, or the authors' file is missing or invalid.
     """
     session, wanted = plan[-1]
-    config = session.run.config
-    if "package" in wanted and config.submission.authors:
-        from submission import authors
-        from submission.rules import TASK1A_2021
-
-        authors.read(Path(config.submission.authors), TASK1A_2021)
+    if "package" in wanted:
+        check_authors(session)
     trained = [part.run.home for part, stages in plan if "train" in stages]
     for part, stages in plan:
-        if {"train", "compress"} & set(stages) and not part.members:
+        if {"train", "compress"} & set(stages):
             check_training(part, trained)
-    if config.device_models:
-        if "train" in wanted and session.run.general.home not in trained and not session.run.general.vanilla.is_file():
-            raise InputError(f"training.init_from: {session.run.general.vanilla}: no such model, and no "
-                             f"{config.training.init_from}.yaml beside the system's file to train it from")
-        if "predict" in wanted and "evaluation" in session.dataset.roots:
-            if "device" not in session.dataset.evaluation_clips:
-                raise InputError(f"{session.dataset.evaluation}: device_models needs the recording devices of the "
-                                 "evaluation set, the column device_id of evaluation_setup/fold1_test.csv")
+    if session.run.config.device_models and "predict" in wanted:
+        check_devices(session)
 
 
 def _run_stages(session: Session, wanted: Sequence[str]) -> None:
@@ -417,11 +419,12 @@ def _outdated(session: Session, stage: Stage, with_cache: bool = True) -> tuple[
         return f"{record.relative_to(run.folder)} is damaged" if record.exists() else "not done yet", None
     if changed_output := run.changed_output(made):
         return changed_output, None
-    if with_cache and not stage.cache_is_whole(session):
-        return "its cache is gone or was changed", None
     inputs: Inputs = json.loads(json.dumps(stage.inputs(session)))
-    changed = changed_inputs(made["inputs"], inputs)
-    return f"{', '.join(changed)} changed" if changed else None, inputs
+    if changed := changed_inputs(made["inputs"], inputs):
+        return f"{', '.join(changed)} changed", inputs
+    if with_cache and not stage.cache_is_whole(session):
+        return "its cache is gone or was changed", inputs
+    return None, inputs
 
 
 def _restore_config(run: Run) -> None:

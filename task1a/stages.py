@@ -592,12 +592,13 @@ def check_training(session: Session, will_be_trained: Collection[Path]) -> None:
 
     run, training = session.run, session.run.config.training
     needed = [(f"{training.init_from}/{run.folder.name}", "training.init_from")] if training.init_from else []
-    if run.config.compression.enabled:
+    if run.config.compression.enabled and not session.members:
         needed += [(name, "compression.teachers") for name in run.config.compression.teachers if name != "vanilla"]
     for name, key in needed:
         if run.beside(name).folder not in will_be_trained:
             _trained(run.beside(name), key)
-
+    if session.members:
+        return
     # the check of the data set has better words for what is wrong with its splits
     clips = session.dataset.clips[session.dataset.clips.split == "train"]
     absent = sorted(set(training.devices) - set(clips.device))
@@ -605,6 +606,23 @@ def check_training(session: Session, will_be_trained: Collection[Path]) -> None:
         raise InputError(f"training.devices: there are no training clips of {', '.join(absent)}; the devices are "
                          f"{', '.join(sorted(set(clips.device)))}")
     check_validation(clips, training.validation_fraction)
+
+
+def check_devices(session: Session) -> None:
+    """Check that the evaluation set names the recording devices, which device-specific models are chosen by."""
+    dataset = session.dataset
+    if "evaluation" in dataset.roots and "device" not in dataset.evaluation_clips:
+        raise InputError(f"{dataset.evaluation}: device_models needs the recording devices of the evaluation set, the "
+                         "column device_id of evaluation_setup/fold1_test.csv")
+
+
+def check_authors(session: Session) -> None:
+    """Check the authors' file, which is read at the end."""
+    from submission import authors
+    from submission.rules import TASK1A_2021
+
+    if session.run.config.submission.authors:
+        authors.read(Path(session.run.config.submission.authors), TASK1A_2021)
 
 
 STAGES = (

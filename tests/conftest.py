@@ -1,5 +1,7 @@
-"""A data set and a system that are small enough to run the whole chain in seconds."""
+"""A data set and a system that are small enough to run the whole chain in seconds, and a folder for every test."""
 import os
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -9,6 +11,50 @@ import yaml
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from task1a.data import demo  # noqa: E402
+
+CHECKOUT = Path(__file__).resolve().parents[1]
+USERS_FOLDERS = ("cache", "runs", "data")
+"""folders of the checkout that hold a user's work, which no test reads or writes"""
+
+
+def _stay_out_of_users_folders(event: str, arguments: tuple) -> None:
+    if event in ("open", "os.listdir", "os.scandir", "os.mkdir", "os.rename", "os.remove") and arguments:
+        if isinstance(arguments[0], str | bytes | os.PathLike):
+            path = os.fsdecode(arguments[0])  # a relative one is below the test's own folder
+            for name in USERS_FOLDERS:
+                if f"{path}{os.sep}".startswith(f"{CHECKOUT / name}{os.sep}"):
+                    raise AssertionError(f"a test uses {path}; tests work in a folder of their own")
+
+
+sys.addaudithook(_stay_out_of_users_folders)
+
+
+def _users_files() -> dict[str, tuple[int, int]]:
+    """Sizes and times of everything in the checkout but the caches of the tools."""
+    files = {}
+    for folder, folders, names in os.walk(CHECKOUT):
+        folders[:] = [name for name in folders if not name.startswith(".") and not name.endswith(".egg-info")
+                      and name not in ("__pycache__", *USERS_FOLDERS)]
+        for name in names:
+            status = os.stat(os.path.join(folder, name))
+            files[os.path.join(folder, name)] = status.st_size, status.st_mtime_ns
+    return files
+
+
+@pytest.fixture(scope="session", autouse=True)
+def checkout_is_left_alone(tmp_path_factory) -> Iterator[None]:
+    """Fixtures work in a folder apart, and the tests leave the checkout as it was."""
+    before = _users_files()
+    os.chdir(tmp_path_factory.mktemp("fixtures"))
+    yield
+    assert _users_files() == before
+
+
+@pytest.fixture(autouse=True)
+def own_folder(tmp_path, monkeypatch) -> None:
+    """Every test works in a folder of its own."""
+    monkeypatch.chdir(tmp_path)
+
 
 TOY = {
     "description": "toy",

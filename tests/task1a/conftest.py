@@ -1,9 +1,17 @@
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
+import yaml
 from torch import nn
 
 from task1a import models
 from task1a.config import NETWORKS
+
+TASK1A = Path(__file__).resolve().parents[2] / "task1a.py"
 
 
 @pytest.fixture(scope="session")
@@ -34,3 +42,40 @@ def as_trained():
         return model.eval()
 
     return draw
+
+
+@pytest.fixture(scope="session")
+def arguments(toy_data, toy_system) -> list[str]:
+    development, evaluation = map(str, toy_data)
+    return ["--system", str(toy_system), "--data-root", development, "--eval-root", evaluation, "--device", "cpu"]
+
+
+@pytest.fixture(scope="session")
+def undisturbed(arguments, tmp_path_factory) -> Path:
+    """A folder in which the whole chain has run once, in a process of its own."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    finished = subprocess.run([sys.executable, str(TASK1A), *arguments], cwd=folder, capture_output=True, text=True,
+                              timeout=300)
+    assert finished.returncode == 0, finished.stderr
+    (folder / "said.txt").write_text(finished.stdout, encoding="utf-8")
+    return folder
+
+
+@pytest.fixture
+def again(undisturbed, tmp_path, monkeypatch):
+    """A copy of the finished run, as the present folder."""
+    shutil.copytree(undisturbed, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def system(again, toy_system):
+    """Writes a system that differs from the toy one in some settings, beside a copy of it."""
+    shutil.copy(toy_system, again / "toy.yaml")
+
+    def write(name: str, **settings) -> str:
+        (again / f"{name}.yaml").write_text(yaml.safe_dump({"base": "toy.yaml", **settings}), encoding="utf-8")
+        return str(again / f"{name}.yaml")
+
+    return write

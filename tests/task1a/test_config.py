@@ -91,18 +91,69 @@ def test_every_architecture_has_its_own_settings_and_no_others(kind):
     settings = kind().settings
     others = {"tau": 1, "sub_bands": 4, "dropout": 0.1, "residual_norm": "all", "width": 64, "rho": 5}
     for key in others.keys() - settings.keys():
-        message = f"model.{key}: {kind.name} has no such setting, only {', '.join(settings)}; set it to null"
+        message = f"model.{key}: {kind.name} has no such setting, only {', '.join(settings)}"
         with pytest.raises(InputError, match=message):
             config.from_tree({"system": "x", "model": {"name": kind.name, key: others[key]}}, "x")
 
 
-def test_a_null_takes_back_what_a_base_says(tmp_path):
-    write(tmp_path, "base.yaml", "model: {tau: 2, dropout: 0.3}\n")
-    path = write(tmp_path, "child.yaml", "base: base.yaml\nmodel: {name: cp_resnet, tau: null}\n")
-    with pytest.raises(InputError, match="child.yaml: model.dropout: cp_resnet has no such setting"):
-        config.load(path)
-    assert config.load(path, ["model.dropout=null"]).model.settings == {"width": 64, "rho": 5}
-    assert config.load(path, ["model.name=bcresnet"]).model.tau == 8
+def test_another_architecture_drops_the_settings_of_the_base(tmp_path):
+    write(tmp_path, "base.yaml", "model: {tau: 2, dropout: 0.3, front_end: pcen}\n")
+    path = write(tmp_path, "child.yaml", "base: base.yaml\nmodel: {name: cp_resnet, rho: 4}\n")
+    child = config.load(path)
+    assert child.model.settings == {"width": 64, "rho": 4} and child.model.front_end == "pcen"
+    given = config.load(path.with_name("base.yaml"), ["model.width=32", "model.name=cp_resnet"])
+    assert given.model.settings == {"width": 32, "rho": 5}
+    kept = config.load(path.with_name("base.yaml"), ["model.name=bcresnet"])  # shared settings stay
+    assert (kept.model.tau, kept.model.dropout, kept.model.sub_bands) == (2, 0.3, 4)
+    with pytest.raises(InputError, match="command line: model.tau: cp_resnet has no such setting, only width, rho"):
+        config.load(path.with_name("base.yaml"), ["model.tau=3", "model.name=cp_resnet"])
+
+
+@pytest.mark.parametrize("file, overrides, warmup", [
+    ("", ["training.epochs=2"], 1), ("", ["training.epochs=1"], 0.5), ("", ["training.epochs=5"], 5),
+    ("training: {warmup_epochs: 8}", ["training.epochs=4"], 2), ("training: {epochs: 3}", [], 1.5),
+    ("training: {epochs: 3}", ["training.epochs=20"], 1.5), ("", ["training.epochs=4", "training.warmup_epochs=3"], 3),
+])
+def test_warmup_is_cut_to_a_shorter_training(tmp_path, file, overrides, warmup):
+    write(tmp_path, "base.yaml", "training: {epochs: 50}\ncompression: {epochs: 30, pruning_epochs: 20}\n")
+    child = config.load(write(tmp_path, "child.yaml", f"base: base.yaml\n{file}\n"), [*overrides,
+                                                                                    "compression.epochs=10"])
+    assert child.training.warmup_epochs == warmup
+    assert child.compression.warmup_epochs == 1 and child.compression.pruning_spread == 5
+
+
+BASE = """description: of the base
+submission: {name: Name of the base, abbreviation: Base, source_code: "https://example.org"}
+data: {source: demo}
+"""
+
+
+@pytest.mark.parametrize("overrides, options, description, name, abbreviation", [
+    ([], {}, "of the base", "Name of the base", "Base"),
+    (["seed=3", "data.workers=1", "evaluation.batch_size=8"], {}, "of the base", "Name of the base", "Base"),
+    ([], {"data.source": "tau_layout", "data.root": "own"}, "BC-ResNet-ASC-1 with Residual Normalization",
+     "Name of the base", "Base"),
+    (["training.epochs=9"], {}, "BC-ResNet-ASC-1 with Residual Normalization", "Name of the base", "Base"),
+    (["model.residual_norm=none", "model.tau=2"], {}, "BC-ResNet-ASC-2", "BC-ResNet-ASC-2", "BCRes2"),
+    (["model.tau=2.5", "model.residual_norm=input", "compression.enabled=true"], {},
+     *["BC-ResNet-ASC-2.5 with Residual Normalization at the input, compressed with knowledge distillation"] * 2,
+     "BCRes2.5"),
+    (["model.name=cp_resnet", "model.front_end=pcen"], {}, *["CP-ResNet-64 with PCEN"] * 2, "CPRes64"),
+    (["model.tau=2", "description=mine", "submission.name=Mine"], {}, "mine", "Mine", "BCRes2"),
+])
+def test_names_are_those_of_the_system(tmp_path, overrides, options, description, name, abbreviation):
+    loaded = config.load(write(tmp_path, "base.yaml", BASE), overrides, options)
+    assert (loaded.description, loaded.submission.name, loaded.submission.abbreviation) == (
+        description, name, abbreviation)
+    assert loaded.submission.source_code == "https://example.org"
+    assert config.load(write(tmp_path, "config.yaml", config.to_yaml(loaded))) == loaded
+
+
+def test_names_are_not_inherited(tmp_path):
+    write(tmp_path, "base.yaml", BASE)
+    child = config.load(write(tmp_path, "child.yaml", "base: base.yaml\nmodel: {residual_norm_shortcut: 0}\n"))
+    assert child.description == child.submission.name == "BC-ResNet-ASC-1 with frequency-wise instance normalization"
+    assert child.submission.source_code == "https://example.org" and child.data.source == "demo"
 
 
 def test_a_base_gives_what_is_not_said(tmp_path):
@@ -120,11 +171,10 @@ def test_a_base_gives_what_is_not_said(tmp_path):
     ("training.epochs=abc", "training.epochs: Input should be a valid integer (given 'abc')"),
     ("training.epochs=true", "training.epochs: Input should be a valid integer (given True)"),
     ("training.epochs=2.5", "training.epochs: "),
-    ("training.epochs=1", "training.warmup_epochs=5 exceeds training.epochs=1"),
+    ("training.warmup_epochs=101", "training.warmup_epochs=101 exceeds training.epochs=100"),
     ("model.residual_norm=some", "model.residual_norm: Input should be 'all', 'input' or 'none' (given 'some')"),
     ("model.tau=-1", "model.tau: Input should be greater than or equal to 0.1"),
     ("model.rho=5", "model.rho: bcresnet_asc has no such setting, only tau, sub_bands, dropout, residual_norm"),
-    ("model.name=cp_resnet", "model.tau: cp_resnet has no such setting, only width, rho; set it to null"),
     ("model.name=cpresnet", "model.name: must be one of bcresnet_asc, bcresnet, cp_resnet, not 'cpres"),
     ("model.front_end=mfcc", "model.front_end: Input should be 'log_mel', 'freqnorm' or 'pcen' (given 'mfcc')"),
     ("training.mixup_alpha=2020-01-01", "training.mixup_alpha: "),
@@ -201,10 +251,10 @@ def test_a_wrong_file_is_named(tmp_path, text, message):
 
 
 def test_too_many_bases_are_named(tmp_path):
-    write(tmp_path, "0.yaml", "description: the last")
+    write(tmp_path, "0.yaml", "seed: 7")
     for number in range(1, 1500):
         write(tmp_path, f"{number}.yaml", f"base: {number - 1}.yaml")
-    assert config.load(tmp_path / "10.yaml").description == "the last"
+    assert config.load(tmp_path / "10.yaml").seed == 7
     with pytest.raises(InputError, match="1499.yaml: is based on a chain of more than 10 configurations"):
         config.load(tmp_path / "1499.yaml")
 

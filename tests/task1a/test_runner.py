@@ -15,17 +15,16 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-import yaml
 from safetensors.torch import load_file
 
 from submission.validate import validate
 from task1a import model_file, predict, predictions, runner
+from task1a.data.splits import split_validation
 from task1a.errors import FallsShort, InputError
 from task1a.features.audio import read_clip
 from task1a.features.log_mel import log_mel
 from task1a.files import read_json
 from task1a.training.calibrate import temperature
-from task1a.training.train import split_validation
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 RUN = Path("runs/toy/seed0")
@@ -46,22 +45,6 @@ AFTER_TRAINING = {"config.yaml", "environment.json", "data.json", "features.json
                   "compress/history.csv", *(name for name in FILES if name.startswith(("train/", "stages/")))}
 
 
-@pytest.fixture(scope="module")
-def arguments(toy_data, toy_system) -> list[str]:
-    development, evaluation = map(str, toy_data)
-    return ["--system", str(toy_system), "--data-root", development, "--eval-root", evaluation, "--device", "cpu"]
-
-
-@pytest.fixture(scope="module")
-def undisturbed(arguments, tmp_path_factory) -> Path:
-    """A folder in which the whole chain has run once, in a process of its own."""
-    folder = tmp_path_factory.mktemp("undisturbed")
-    finished = subprocess.run(command(*arguments), cwd=folder, capture_output=True, text=True, timeout=300)
-    assert finished.returncode == 0, finished.stderr
-    (folder / "said.txt").write_text(finished.stdout, encoding="utf-8")
-    return folder
-
-
 def command(*arguments: str) -> list[str]:
     return [sys.executable, str(REPOSITORY / "task1a.py"), *arguments]
 
@@ -71,30 +54,10 @@ def files(folder: Path) -> set[str]:
             if path.is_file() and path.name != ".lock"}
 
 
-@pytest.fixture
-def again(undisturbed, tmp_path, monkeypatch):
-    """A copy of the finished run, as the present folder."""
-    shutil.copytree(undisturbed, tmp_path, dirs_exist_ok=True)
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
-@pytest.fixture
-def system(again, toy_system):
-    """Writes a system that differs from the toy one in some settings, beside a copy of it."""
-    shutil.copy(toy_system, again / "toy.yaml")
-
-    def write(name: str, **settings) -> str:
-        (again / f"{name}.yaml").write_text(yaml.safe_dump({"base": "toy.yaml", **settings}), encoding="utf-8")
-        return str(again / f"{name}.yaml")
-
-    return write
-
-
 def said_by(capsys, *arguments: str) -> dict[str, str]:
     """What the runner says of each stage."""
     runner.main(arguments)
-    return dict(re.findall(r"^\[(\w+)\] (.*)$", capsys.readouterr().out, re.MULTILINE))
+    return dict(re.findall(r"^\[(\w+)\] (?:running: )?(.*)$", capsys.readouterr().out, re.MULTILINE))
 
 
 def test_exactly_these_files_are_written(undisturbed):
@@ -173,7 +136,7 @@ def test_a_run_that_is_up_to_date_imports_nothing_heavy(again, arguments):
 
 
 @pytest.mark.parametrize("change, outdated", [
-    ("training.epochs=3", {"train": "training.epochs changed"}),
+    ("evaluation.time_rolls=2", {"complexity": "passes changed", "predict": "passes changed"}),
     ("submission.name=New", {"package": "submission.name changed"}),
     ("evaluation.batch_size=7", {}),
     ("data.workers=1", {}),
@@ -193,7 +156,7 @@ def test_a_setting_that_did_not_exist_when_a_run_was_made_had_its_default(again,
     path.write_text(json.dumps(record), encoding="utf-8")
     assert said_by(capsys, *arguments)["train"] == "up to date"
     with pytest.raises(InputError, match="stage train comes first: training.averaging_epochs changed"):
-        runner.main([*arguments, "--stage", "compress", "training.averaging_epochs=2"])
+        runner.main([*arguments, "--stage", "predict", "training.averaging_epochs=2"])
 
 
 def test_a_finished_model_is_calibrated_without_training(again, arguments, capsys):
@@ -235,8 +198,8 @@ def test_a_pilot_calibrates_a_system_that_learns_from_all_clips(system, argument
     given = ["--system", system("final", training=PILOT), *arguments[2:], "--stage", "data,features,train,compress"]
     runner.main(given)
     said = capsys.readouterr().out
-    assert re.findall(r"\n(pilot \w+|\[train\]|\[compress\])", "\n" + said) == [
-        "pilot final_pilot", "[train]", "[compress]", "[train]", "[compress]"]
+    assert re.findall(r"\n(hold-out model \w+|\[train\]|\[compress\])", "\n" + said) == [
+        "hold-out model final_pilot", "[train]", "[compress]", "[train]", "[compress]"]
     learnt = [(int(train), int(held_out)) for train, held_out in re.findall(
         r"^(\d+) training clips, (\d+) validation clips", said, re.MULTILINE)]
     assert learnt[0][1] > 0 and learnt[1:] == [(sum(learnt[0]), 0)] * 2  # the pilot before compression is that of toy
@@ -249,7 +212,7 @@ def test_a_pilot_calibrates_a_system_that_learns_from_all_clips(system, argument
     packed = again / "runs/final/seed0/compress/packed.safetensors"
     scaled = load_file(packed)["head.weight_scale"]
     runner.main([*given, "training.calibrate=false"])
-    assert not re.search(r"^(epoch|pilot) ", capsys.readouterr().out, re.MULTILINE)
+    assert not re.search(r"^(epoch|hold-out model) ", capsys.readouterr().out, re.MULTILINE)
     plain = load_file(packed)["head.weight_scale"]
     torch.testing.assert_close(plain, scaled * record["temperature"], rtol=1e-5, atol=0)
 
@@ -277,7 +240,7 @@ def test_pilots_calibrate_an_ensemble_as_a_whole(system, arguments, again, of_pi
         assert (both[labels].idxmax(axis=1) == both.scene_label).all()
     assert read_json(runs["both"] / "evaluation.json")["before_scaling"]["temperature"] == record["temperature"]
     said = said_by(capsys, *given)
-    assert {reason for reason in said.values() if not reason.startswith("left out")} == {"up to date"}
+    assert {reason for reason in said.values() if not reason.startswith("skipped")} == {"up to date"}
     said = said_by(capsys, *given, "training.calibrate=false")
     assert said["predict"] == "pilots changed" and not (runs["both"] / "compress/calibration.json").exists()
 
@@ -314,7 +277,7 @@ def test_a_lost_cache_is_computed_again_and_nothing_is_trained(again, arguments,
 def test_force_does_a_stage_again_with_the_same_result(again, arguments, capsys):
     model = again / RUN / "train" / "model.safetensors"
     before, when = model.read_bytes(), model.stat().st_mtime_ns
-    assert said_by(capsys, *arguments, "--stage", "train", "--force") == {"train": "forced"}
+    assert said_by(capsys, *arguments, "--stage", "train", "--force") == {"train": "running"}
     assert model.read_bytes() == before and model.stat().st_mtime_ns > when
     assert files(again / RUN) == AFTER_TRAINING
 
@@ -334,7 +297,7 @@ def test_a_stage_does_not_use_results_of_another_configuration(again, arguments)
 def test_without_an_evaluation_set_there_is_a_result_but_no_package(again, arguments, capsys):
     without = [*arguments[:4], *arguments[6:], "--runs", "others", "training.epochs=1"]
     said = said_by(capsys, *without)
-    assert said["package"].startswith("left out: there is no evaluation set")
+    assert said["package"].startswith("skipped: there is no evaluation set")
     assert (again / "others/toy/seed0/evaluation.json").is_file()
     assert not (again / "others/toy/seed0/submission").exists()
     with pytest.raises(InputError, match="there is no evaluation set to submit"):
@@ -358,7 +321,7 @@ def test_a_system_without_compression_is_its_vanilla_model(again, system, argume
     """Its training was done before, under another name, and is not done again."""
     plain = system("plain", compression={"enabled": False}, training={"calibrate": False})
     said = said_by(capsys, "--system", plain, *arguments[2:])
-    assert said["compress"] == "left out: compression.enabled is false"
+    assert said["compress"] == "skipped: compression.enabled is false"
     own, other = again / "runs/plain/seed0", again / RUN
     assert not (own / "compress").exists()
     for name in ("model.safetensors", "history.csv", "checkpoint.pt"):
@@ -370,7 +333,7 @@ def test_a_system_without_compression_is_its_vanilla_model(again, system, argume
 
 def test_the_same_training_is_taken_and_another_seed_is_trained(system, arguments, capsys):
     runner.main(["--system", system("twin"), *arguments[2:], "--stage", "data,features,train"])
-    assert f"{RUN} has the same training; its model is copied" in capsys.readouterr().out.replace("\\", "/")
+    assert "\ntoy/seed0 has the same training; its model is copied" in capsys.readouterr().out
     runner.main([*arguments, "--stage", "data,features,train", "--seed", "1"])
     said = capsys.readouterr().out
     assert "epoch 6/6" in said and "the same training" not in said
@@ -389,7 +352,7 @@ def test_an_ensemble_runs_its_members_averages_them_and_adds_their_sizes(again, 
     system("other", model={"residual_norm": "input"})
     both = system("both", ensemble=["toy", "other"])
     said = said_by(capsys, "--system", both, *arguments[2:])
-    assert said["train"] == "left out: its models are trained as runs of their own (toy, other)"
+    assert said["train"] == "skipped: its models are trained as runs of their own (toy, other)"
     runs = {name: again / "runs" / name / "seed0" for name in ("toy", "other", "both")}
     tables = {name: pd.read_csv(run / "predictions" / "evaluation.csv", sep="\t") for name, run in runs.items()}
     numbers = {name: table.iloc[:, 2:].to_numpy() for name, table in tables.items()}
@@ -399,7 +362,7 @@ def test_an_ensemble_runs_its_members_averages_them_and_adds_their_sizes(again, 
     text = (runs["both"] / "submission" / LABEL / f"{LABEL}.meta.yaml").read_text(encoding="utf-8")
     assert "ensemble_method_subsystem_count: 2\n" in text and "decision_making: average\n" in text
     said = said_by(capsys, "--system", both, *arguments[2:])
-    assert {reason for reason in said.values() if not reason.startswith("left out")} == {"up to date"}
+    assert {reason for reason in said.values() if not reason.startswith("skipped")} == {"up to date"}
 
 
 def test_an_ensemble_of_ensembles_is_refused(system, arguments):
@@ -425,7 +388,7 @@ def test_each_clip_is_predicted_by_the_model_of_its_device(again, system, argume
         runner.main(given)
     table.write_text("filename\tdevice_id\n" + "".join(
         f"{name}\t{device}\n" for name, device in zip(names, devices, strict=True)))
-    assert said_by(capsys, *given)["train"] == ("left out: its models are trained as runs of their own "
+    assert said_by(capsys, *given)["train"] == ("skipped: its models are trained as runs of their own "
                                                 "(tuned_b, tuned_s1)")
     runs = {name: again / "runs" / name / "seed0" for name in ("toy", "tuned_b", "tuned_s1", "tuned")}
     clips = pd.read_csv(toy_data[0] / "meta.csv", sep="\t").set_index("filename").source_label
@@ -445,9 +408,9 @@ def test_each_clip_is_predicted_by_the_model_of_its_device(again, system, argume
     assert sizes["tuned"] == sizes["tuned_b"] > sizes["toy"]  # the largest; half of the general model is pruned
 
     said = said_by(capsys, *given)
-    assert {reason for reason in said.values() if not reason.startswith("left out")} == {"up to date"}
+    assert {reason for reason in said.values() if not reason.startswith("skipped")} == {"up to date"}
     # another general model makes everything that came from it outdated
-    runner.main([*arguments, "training.learning_rate=0.01", "--stage", "train,compress"])
+    runner.main([*arguments, "training.learning_rate=0.01", "--stage", "train,compress", "--force"])
     with pytest.raises(InputError, match="stage train comes first: initial model changed"):
         runner.main([*given, "--stage", "evaluate"])
 
@@ -479,7 +442,7 @@ def test_a_data_root_is_used_also_by_the_demo_system(toy_data, tmp_path, monkeyp
     runner.main(["--data-root", str(toy_data[0]), "--stage", "data"])
     said = capsys.readouterr().out
     assert said.startswith("note: this is the small demo system on your data set")
-    assert read_json(Path("runs/demo/seed0/data.json"))["clips"]["test"] == 90
+    assert read_json(Path("runs/demo-demo-development/seed0/data.json"))["clips"]["test"] == 90
     with pytest.raises(InputError, match="no data set: give its folder with --data-root DIR"):
         runner.main(["--eval-root", str(toy_data[1]), "--stage", "data"])
     assert not Path("cache").exists()  # the demo set was not synthesised
@@ -487,7 +450,7 @@ def test_a_data_root_is_used_also_by_the_demo_system(toy_data, tmp_path, monkeyp
 
 def test_what_would_fail_at_the_end_is_told_at_the_beginning(arguments, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    for override, message in (("submission.authors=nobody.yaml", "submission.authors: nobody.yaml: no such file"),
+    for override, message in (("submission.authors=nobody.yaml", "nobody.yaml: no such file with authors"),
                               ("training.batch_size=100000", r"a training step of this network takes at least [\d.]+")):
         with pytest.raises(InputError, match=message):
             runner.main([*arguments, override, "features.clip_seconds=300.0", "features.hop=16"])
@@ -496,7 +459,7 @@ def test_what_would_fail_at_the_end_is_told_at_the_beginning(arguments, tmp_path
 
 def test_evaluation_needs_no_cache(again, arguments, capsys):
     shutil.rmtree("cache")
-    assert said_by(capsys, *arguments, "--stage", "evaluate", "--force") == {"evaluate": "forced"}
+    assert said_by(capsys, *arguments, "--stage", "evaluate", "--force") == {"evaluate": "running"}
     assert not Path("cache").exists()
     with pytest.raises(InputError, match="stage features comes first: its cache is gone"):
         runner.main([*arguments, "--stage", "predict", "--force"])
@@ -625,7 +588,7 @@ def test_ctrl_c_ends_with_one_line(arguments, tmp_path):
 def test_two_processes_train_one_model(undisturbed, arguments, tmp_path):
     shutil.copytree(undisturbed, tmp_path, dirs_exist_ok=True)
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    finished = subprocess.run([*torchrun, *command(*arguments, "--stage", "train", "training.epochs=2")[1:]],
+    finished = subprocess.run([*torchrun, *command(*arguments, "--stage", "train", "training.epochs=2", "--force")[1:]],
                               cwd=tmp_path, capture_output=True, text=True, timeout=300)
     assert finished.returncode == 0, finished.stderr
     assert "2 processes" in finished.stdout and finished.stdout.count("epoch 2/2") == 1

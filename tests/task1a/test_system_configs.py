@@ -197,7 +197,7 @@ def test_every_system_goes_through_the_whole_chain(name, runs, toy_data, capsys)
     system, folder = SYSTEMS[name], runs / name / "seed0"
     status = run_command(lambda: runner.main([
         "--system", str(FOLDER / f"{name}.yaml"), "--data-root", str(toy_data[0]), "--eval-root", str(toy_data[1]),
-        "--runs", str(runs), "--device", "cpu", f"data.cache_dir={runs.parent / 'cache'}", *TOY,
+        "--runs", str(runs), "--name", name, "--device", "cpu", f"data.cache_dir={runs.parent / 'cache'}", *TOY,
         f"features.n_mels={MEL_BINS[system.model.name]}"]))
 
     parts = {member: SYSTEMS[member] for member in system.ensemble} or {name: system}

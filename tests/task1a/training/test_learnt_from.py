@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from task1a import model_file, runner
+from task1a.data.splits import split_validation
 from task1a.features.audio import read_clip
 from task1a.features.log_mel import log_mel
 from task1a.training import compress as compressing
@@ -61,7 +62,7 @@ def test_both_trainings_learn_from_and_validate_on_the_split_by_location(chain, 
         assert sorted(np.concatenate(parts)) == list(range(len(table)))
         places = [set(table.identifier[part]) for part in parts]
         assert all(places) and not places[0] & places[1]
-        held_out = training.split_validation(table, 0.25, seed=0)  # whatever the seed of the run
+        held_out = split_validation(table, 0.25, seed=0)  # whatever the seed of the run
         assert sorted(parts[1]) == np.flatnonzero(held_out).tolist()
         for part, examples in zip(parts, (job.train, job.validation), strict=True):
             assert [job.spec.labels[target] for target in examples.targets] == table.scene_label[part].tolist()
