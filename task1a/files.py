@@ -8,6 +8,7 @@ import hashlib
 import io
 import json
 import os
+import secrets
 import shutil
 import sys
 import time
@@ -30,6 +31,7 @@ MAX_CONTENTS_BYTES = 1 << 20
 _MAX_DEPTH = 50
 # errors of a lock that is held: of POSIX, and of Windows, where EACCES has no other cause for an open file
 _HELD = (errno.EACCES, errno.EDEADLK) if os.name == "nt" else (errno.EAGAIN, errno.EWOULDBLOCK)
+_PART_SECONDS = 3600.0
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 # line ends in YAML 1.1, ordinary characters in YAML 1.2, editors and other programs
 _OTHER_LINE_ENDS = ("\x85", "\u2028", "\u2029")
@@ -37,10 +39,11 @@ _OTHER_LINE_ENDS = ("\x85", "\u2028", "\u2029")
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yield a temporary path that replaces ``path`` when the block succeeds and is removed otherwise.
+    """Yield a temporary file that replaces ``path`` when the block succeeds and is removed otherwise.
 
-    A reader of ``path`` sees the old file or the new one, never a part, even after a power failure. The temporary name
-    is always the same, so the remains of a killed process are overwritten by the next one.
+    A reader of ``path`` sees the old file or the new one, never a part, even after a power failure, and whatever other
+    processes write there. Nobody can plant a link under the temporary name, which is made anew, from random digits;
+    remains of killed processes are removed after an hour.
 
     Raises:
         InputError: ``path`` is a folder, or the disk is full or read-only.
@@ -49,8 +52,14 @@ def replacing(path: Path) -> Iterator[Path]:
     if path.is_dir():
         raise InputError(f"{path}: is a folder where a file belongs; remove it")
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.part")
+    part = path.with_name(f".task1a-{secrets.token_hex(8)}.part")
     try:
+        with open(part, "xb") as created:
+            now = os.fstat(created.fileno()).st_mtime
+        for old in path.parent.glob(".task1a-*.part"):
+            with suppress(OSError):  # another process may remove it as well
+                if now - old.lstat().st_mtime > _PART_SECONDS:
+                    old.unlink()
         yield part
         with open(part, "rb+") as written:
             os.fsync(written.fileno())

@@ -3,6 +3,7 @@ import datetime
 import errno
 import hashlib
 import os
+import re
 import resource
 import subprocess
 import sys
@@ -81,6 +82,36 @@ def test_a_file_appears_whole_or_not_at_all(tmp_path):
         raise ZeroDivisionError
     assert path.read_bytes() == b"first\n" and [other.name for other in path.parent.iterdir()] == ["a.txt"]
     assert files.digest(path) == hashlib.sha256(b"first\n").hexdigest()
+
+
+def test_parts_are_made_anew(tmp_path):
+    """Of two writers at a time, each has a file of its own, and a planted link has no name that is used."""
+    with files.replacing(tmp_path / "a") as first, files.replacing(tmp_path / "a") as second:
+        assert first != second and first.parent == second.parent == tmp_path
+        first.write_text("first")
+        second.write_text("second")
+        with files.replacing(tmp_path / "b") as third:
+            names = {re.sub("[0-9a-f]{16}", "*", part.name) for part in (first, second, third)}
+            assert names == {".task1a-*.part"}
+            third.write_text("x")
+    assert (tmp_path / "a").read_text() == "first"
+    for age, name in ((3500, ".task1a-1.part"), (3700, ".task1a-2.part"), (9999, ".other.part")):
+        (tmp_path / name).touch()
+        os.utime(tmp_path / name, (time.time() - age, time.time() - age))
+    files.write_text(tmp_path / "a", "")
+    assert {path.name for path in tmp_path.iterdir()} == {"a", "b", ".task1a-1.part", ".other.part"}
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links of POSIX")
+def test_a_planted_link_is_not_followed(tmp_path, monkeypatch):
+    (tmp_path / "outside").write_text("mine")
+    monkeypatch.setattr(files.secrets, "token_hex", lambda _: "0" * 16)
+    os.symlink("outside", tmp_path / f".task1a-{'0' * 16}.part")
+    with pytest.raises(FileExistsError):
+        files.write_text(tmp_path / "a", "x")
+    os.symlink("outside", tmp_path / "a")
+    files.write_text(tmp_path / "a", "x")
+    assert (tmp_path / "outside").read_text() == "mine" and not (tmp_path / "a").is_symlink()
 
 
 @pytest.mark.parametrize("write", [lambda path: files.write_text(path, "x"), files.remove])
