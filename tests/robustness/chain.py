@@ -126,7 +126,8 @@ def finish(process: subprocess.Popen) -> Finished:
 def files(folder: Path) -> set[str]:
     """Names of all files of the runs and caches in a folder."""
     paths = [*(folder / "runs").rglob("*"), *(folder / "cache").rglob("*")]
-    return {path.relative_to(folder).as_posix() for path in paths if path.is_file() and path.name != ".lock"}
+    return {path.relative_to(folder).as_posix() for path in paths
+            if path.is_file() and not re.fullmatch(r"\.lock|\.task1a-.*\.part", path.name)}
 
 
 def differences(folder: Path, expected: Path, incomplete: bool = False) -> list[str]:
