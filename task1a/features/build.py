@@ -26,7 +26,6 @@ from typing import Any, BinaryIO
 import numpy as np
 import soundfile
 import yaml
-from filelock import FileLock, Timeout
 
 from task1a.config import FeatureConfig
 from task1a.data.recording import FileIdentity, open_regular
@@ -35,7 +34,7 @@ from task1a.errors import InputError
 from task1a.features import cache
 from task1a.features.audio import read_clip
 from task1a.features.cache import Clip, FeatureCache
-from task1a.files import read_yaml, write_text
+from task1a.files import exclusive, read_yaml, write_text
 from task1a.workers import mapper, progress
 
 _SAVE_SECONDS = 5.0  # a killed build loses no more than this
@@ -101,12 +100,16 @@ def _check_versions(folder: Path, root: Path, features: FeatureConfig, clips: di
     probe = stored.get("probe")
     if not probe or stored != _describe(root, features, probe):
         new = _probe(features)
-        if clips and (np.shape(probe) != (len(new),) or not np.allclose(probe, new, 0, _PROBE_TOLERANCE)):
+        same = isinstance(probe, list) and len(probe) == len(new) and all(
+            isinstance(value, float) and abs(value - now) <= _PROBE_TOLERANCE
+            for value, now in zip(probe, new, strict=True))
+        if clips and not same:
             print("features: the installed libraries compute other features than those that are stored; all are "
                   "computed again", file=sys.stderr, flush=True)
             clips = {}
             cache.write_index(folder, clips)
-        text = yaml.safe_dump(_describe(root, features, new), sort_keys=False, allow_unicode=True,
+        # the old one stays, or small changes of many versions would add up unnoticed
+        text = yaml.safe_dump(_describe(root, features, probe if same else new), sort_keys=False, allow_unicode=True,
                               default_flow_style=None)
         write_text(folder / cache.DESCRIPTION, text)
     return clips
@@ -275,24 +278,16 @@ def _make_room(array: Path, size: int, clips: int) -> None:
 @contextmanager
 def _writing(folder: Path) -> Iterator[None]:
     """Lock a folder, remove what a killed build left there, and report errors of writing in one line."""
-    lock = FileLock(folder / ".lock")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
+    with exclusive(folder / ".lock", f"features: waiting for another run that writes {folder}"):
         try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            print(f"features: waiting for another run that writes {folder}", file=sys.stderr, flush=True)
-            lock.acquire()
-        for part in folder.glob(".*.part"):
-            part.unlink()
-        yield
-    except BrokenProcessPool:
-        raise InputError("a worker process was killed, perhaps for lack of memory; run the same command again to "
-                         "resume, with data.workers=1 for fewer processes") from None
-    except IsADirectoryError as error:
-        raise InputError(f"{error.filename}: is a folder where a file belongs; remove it") from None
-    except OSError as error:
-        raise InputError(f"{folder}: cannot be written ({error.strerror or error}); make room or choose another folder "
-                         "with data.cache_dir, and run the same command again to resume") from None
-    finally:
-        lock.release()
+            for part in folder.glob(".*.part"):
+                part.unlink()
+            yield
+        except BrokenProcessPool:
+            raise InputError("a worker process was killed, perhaps for lack of memory; run the same command again to "
+                             "resume, with data.workers=1 for fewer processes") from None
+        except IsADirectoryError as error:
+            raise InputError(f"{error.filename}: is a folder where a file belongs; remove it") from None
+        except OSError as error:
+            raise InputError(f"{folder}: cannot be written ({error.strerror or error}); make room or choose another "
+                             "folder with data.cache_dir, and run the same command again to resume") from None

@@ -14,7 +14,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from filelock import FileLock
 
 from task1a.config import FeatureConfig
 from task1a.errors import InputError
@@ -25,6 +24,7 @@ from task1a.features.audio import read_clip
 from task1a.features.build import build, is_whole
 from task1a.features.cache import FeatureCache
 from task1a.features.log_mel import log_mel
+from task1a.files import exclusive
 
 TINY = FeatureConfig(sample_rate=8000, n_mels=8, window=200, hop=80, n_fft=256, clip_seconds=0.2)
 ROW_BYTES = 2 * 8 * 21
@@ -195,6 +195,17 @@ def test_a_version_that_changes_features(root, cache_dir, computed, monkeypatch,
     computed.clear()
     build(root, names(root), TINY, cache_dir)
     assert computed == [] and is_whole(root, TINY, cache_dir)
+
+
+@pytest.mark.parametrize("probe", ["1", "[x]", "[1.0]"])
+def test_a_version_and_a_damaged_probe(root, cache_dir, computed, monkeypatch, probe):
+    description = build(root, names(root), TINY, cache_dir).folder / "features.yaml"
+    text = description.read_text(encoding="utf-8")
+    description.write_text(text[:text.index("probe: ")] + f"probe: {probe}\n", encoding="utf-8")
+    computed.clear()
+    with_version(monkeypatch, "9.9")
+    build(root, names(root), TINY, cache_dir)
+    assert computed == names(root) and is_whole(root, TINY, cache_dir)
 
 
 def write_samples(path, samples):
@@ -474,7 +485,7 @@ def test_second_build_waits_for_the_first(root, cache_dir, capfd):
     folder = cache.cache_folder(root, TINY, cache_dir)
     folder.mkdir(parents=True)
     second = threading.Thread(target=build, args=(root, names(root), TINY, cache_dir))
-    with FileLock(folder / ".lock"):
+    with exclusive(folder / ".lock"):
         second.start()
         wait_until(lambda: "waiting for another run" in capfd.readouterr().err)
         assert second.is_alive() and not (folder / "index.csv").exists()
@@ -495,7 +506,7 @@ def test_write_error_is_one_line(root, cache_dir, monkeypatch):
     with pytest.raises(InputError, match=r"cannot be written \(No space left on device\).*data.cache_dir"):
         build(root, names(root), TINY, cache_dir)
     (cache_dir.parent / "a file").write_text("")
-    with pytest.raises(InputError, match="cannot be written"):
+    with pytest.raises(InputError, match="cannot be opened for writing"):
         build(root, names(root), TINY, cache_dir.parent / "a file")
 
 
