@@ -73,43 +73,55 @@ def replacing(path: Path) -> Iterator[Path]:
         part.unlink(missing_ok=True)
 
 
+def remove_parts(folder: Path) -> None:
+    """Remove what killed processes have left of :func:`replacing` below a folder in which no other process writes."""
+    for part in folder.rglob(".task1a-*.part"):
+        part.unlink(missing_ok=True)
+
+
 class Busy(InputError):
     """Another process holds a lock."""
 
 
 @contextmanager
 def exclusive(path: Path, waiting: str | None = None) -> Iterator[None]:
-    """Hold a lock file, which stays, and whose lock the system releases however the process ends.
+    """Hold a lock file, whose lock the system releases however the process ends.
 
     The package filelock is not used: depending on its version, it takes a file system without locks for one on which
     another process holds the lock, or turns to files that a killed process leaves locked.
 
     Args:
-        path: the lock file.
+        path: the lock file, which may be removed by the process that holds it.
         waiting: printed once if another process holds the lock, until which has ended it is waited; None raises.
 
     Raises:
         Busy: another process holds the lock.
         InputError: the file cannot be opened, or its file system has no locks.
     """
+    while True:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
+        except OSError as error:
+            raise InputError(f"{path}: cannot be opened for writing ({error.strerror}); choose a folder that you may "
+                             "write in, or ask its owner for the permission") from None
+        problem = _lock(descriptor)
+        if problem is None and os.fstat(descriptor).st_nlink:
+            break
+        os.close(descriptor)
+        if problem is None:
+            continue  # the file was removed meanwhile, so the next process would make and lock another one
+        if problem.errno not in _HELD:
+            raise InputError(f"{path.parent}: its file system offers no locks ({problem.strerror}), so nothing would "
+                             "keep two processes apart; choose a folder on a local disk, or have it mounted with locks "
+                             "(Lustre: -o flock; NFS: with its lock service)")
+        if waiting is None:
+            raise Busy(f"{path.parent}: another process is working there; wait until it ends")
+        if waiting:
+            print(waiting, file=sys.stderr, flush=True)
+            waiting = ""
+        time.sleep(0.2)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be opened for writing ({error.strerror}); choose a folder that you may write "
-                         "in, or ask its owner for the permission") from None
-    try:
-        while problem := _lock(descriptor):
-            if problem.errno not in _HELD:
-                raise InputError(f"{path.parent}: its file system offers no locks ({problem.strerror}), so nothing "
-                                 "would keep two processes apart; choose a folder on a local disk, or have it mounted "
-                                 "with locks (Lustre: -o flock; NFS: with its lock service)")
-            if waiting is None:
-                raise Busy(f"{path.parent}: another process is working there; wait until it ends")
-            if waiting:
-                print(waiting, file=sys.stderr, flush=True)
-                waiting = ""
-            time.sleep(0.2)
         yield
     finally:
         os.close(descriptor)

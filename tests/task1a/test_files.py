@@ -100,6 +100,8 @@ def test_parts_are_made_anew(tmp_path):
         os.utime(tmp_path / name, (time.time() - age, time.time() - age))
     files.write_text(tmp_path / "a", "")
     assert {path.name for path in tmp_path.iterdir()} == {"a", "b", ".task1a-1.part", ".other.part"}
+    files.remove_parts(tmp_path.parent)
+    assert {path.name for path in tmp_path.iterdir()} == {"a", "b", ".other.part"}
 
 
 @pytest.mark.skipif(os.name == "nt", reason="links of POSIX")
@@ -174,8 +176,9 @@ def test_a_lock_ends_with_its_process(tmp_path, capsys):
             pass
         threading.Timer(0.5, other.kill).start()
         with exclusive(tmp_path / "below" / "lock", "waiting for it"):
+            (tmp_path / "below" / "lock").unlink()
             assert other.wait(10) and capsys.readouterr().err == "waiting for it\n"
-            with pytest.raises(Busy), exclusive(tmp_path / "below" / "lock"):
+            with exclusive(tmp_path / "below" / "lock"), pytest.raises(Busy), exclusive(tmp_path / "below" / "lock"):
                 pass
     with exclusive(tmp_path / "below" / "lock"):
         pass
