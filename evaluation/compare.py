@@ -29,7 +29,7 @@ from evaluation.results import (
 )
 from task1a.challenge import clip_key
 from task1a.errors import CommandParser, InputError, run_command
-from task1a.files import write_json
+from task1a.files import check_outputs, to_json, write_output
 from task1a.run import Run
 
 if TYPE_CHECKING:
@@ -283,9 +283,10 @@ def main(argv: Sequence[str] | None = None) -> int:
                         "made with); if every seed has a fold of its own, with {seed} for the seed")
     parser.add_argument("--json", metavar="FILE", type=Path, help="also write the results to FILE")
     arguments = parser.parse_args(argv)
+    check_outputs({"--json": arguments.json}, [*arguments.first.rglob("*"), *arguments.second.rglob("*")])
     comparison = compare(arguments.first, arguments.second, arguments.data_root)
     if arguments.json:
-        write_json(arguments.json, comparison)
+        write_output(arguments.json, to_json(comparison))
     print(format_markdown(comparison), end="")
     return 0
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from evaluation import markdown
 from task1a.errors import CommandParser, run_command
-from task1a.files import write_json
+from task1a.files import check_outputs, to_json, write_output
 
 DEMO_NOTE = "demo data: figures say nothing about real recordings"
 
@@ -126,8 +126,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     from evaluation.metrics import evaluate
     from task1a import predictions
-    from task1a.data.tau_layout import is_demo, read_development
+    from task1a.data.tau_layout import META, SETUP, is_demo, read_development
 
+    tables = [arguments.data_root / META, *(arguments.data_root / SETUP).glob("*.csv")]
+    check_outputs({"--json": arguments.json}, [arguments.predictions, *tables])
     clips = read_development(arguments.data_root)
     reference = clips[clips.split == "test"]
     results = evaluate(reference, predictions.read(arguments.predictions),
@@ -147,7 +149,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("\n".join([format_table(results), *notes(results)]))
     if arguments.json:
         data = {"name": arguments.data_root.resolve().name, "demo": demo, "clips": len(reference)}
-        write_json(arguments.json, {"data": data, **results, "left_out": []})
+        write_output(arguments.json, to_json({"data": data, **results, "left_out": []}))
     return 0
 
 

@@ -33,7 +33,7 @@ from evaluation.results import (
 )
 from task1a.challenge import size_verdict
 from task1a.errors import CommandParser, InputError, printable, run_command
-from task1a.files import write_text
+from task1a.files import check_outputs, write_output, write_text
 from task1a.run import Run
 
 BASELINE = {"accuracy": 47.7, "logloss": 1.473}
@@ -89,7 +89,12 @@ class Section:
 
 
 def write(runs: Sequence[Run], path: Path) -> None:
-    """Write the report of runs.
+    """Write the report of runs (:func:`page`) to a file, atomically."""
+    write_text(path, page(runs))
+
+
+def page(runs: Sequence[Run]) -> str:
+    """The report of runs, as HTML.
 
     Raises:
         InputError: a run has not been evaluated, or runs were tested on different data sets.
@@ -120,12 +125,11 @@ def write(runs: Sequence[Run], path: Path) -> None:
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True,
                                      lstrip_blocks=True, finalize=_shown)
     title = " and ".join(results) if len(results) < 3 else f"{len(results)} runs"
-    text = environment.from_string(_TEMPLATE.read_text(encoding="utf-8")).render(
+    return environment.from_string(_TEMPLATE.read_text(encoding="utf-8")).render(
         title=f"{title} on {first['data']['name']}" + (" (demo data)" if first["data"]["demo"] else ""),
         demo=DEMO_NOTE if first["data"]["demo"] else "", clips=first["data"]["clips"],
         headlines=[_headline(*each) for each in zip(runs, names, results.values(), sizes, strict=True)],
         sections=sections)
-    write_text(path, text)
 
 
 def _shown(value: Any) -> Any:
@@ -382,7 +386,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("runs", metavar="RUN", type=Path, nargs="+", help="run folder, <runs>/<system>/seed<N>")
     parser.add_argument("--out", metavar="FILE", type=Path, required=True, help="HTML file to write")
     arguments = parser.parse_args(argv)
-    write([Run(folder) for folder in arguments.runs], arguments.out)
+    runs, inputs = [Run(folder) for folder in arguments.runs], []
+    for run in runs:
+        inputs += [path for path in run.folder.rglob("*") if path != run.report]
+        inputs += [run.data_root / clip["filename"] for clip in records.read(run, "evaluation")["highest_losses"]]
+    check_outputs({"--out": arguments.out}, inputs)
+    write_output(arguments.out, page(runs))
     print(arguments.out)
     return 0
 

@@ -225,7 +225,7 @@ def _notes(table: Table, by_system: Mapping[str, Sequence[Result]], comparable: 
         notes.append(f"{DEMO_NOTE.capitalize()}.")
     if comparable:
         notes.append(f"Published: {PUBLISHED_ON}, the same test split.")
-    else:
+    elif any(row.published != Published() for row in table.rows):
         notes.append(f"Published figures are of the test split of {PUBLISHED_ON} ({PUBLISHED_CLIPS:,} clips), and are "
                      "left out.")
 

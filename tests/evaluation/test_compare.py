@@ -183,6 +183,8 @@ def test_single_runs_are_compared_on_the_data_that_they_were_made_with(compared,
     assert format_markdown(written) == capsys.readouterr().out
     with pytest.raises(InputError, match="give two runs or two systems"):
         compare(runs[0], compared / "runs" / "small")
+    with pytest.raises(InputError, match="^--json .*evaluation.json: is also an input"):
+        main([*map(str, runs), "--json", str(runs[1] / "evaluation.json")])
 
 
 def test_devices_are_compared_on_their_own_clips(tmp_path):

@@ -132,6 +132,17 @@ def test_command_refuses_partial_and_unlabelled_predictions(tmp_path, data_root,
     assert not scores.exists()
 
 
+@pytest.mark.parametrize("name", ["test.csv", "link.csv", "tiny-development/meta.csv", "tiny-development"])
+def test_scores_never_replace_an_input(tmp_path, data_root, predictions, capsys, name):
+    path = write(tmp_path / "test.csv", predictions)
+    (tmp_path / "link.csv").symlink_to("test.csv")
+    before = {file: file.read_bytes() for file in tmp_path.rglob("*.csv")}
+    command = [path, "--data-root", str(data_root), "--json", str(tmp_path / name)]
+    assert run_command(lambda: main(command)) == 2
+    assert capsys.readouterr().err.startswith(f"error: --json {tmp_path / name}: is ")
+    assert before == {file: file.read_bytes() for file in tmp_path.rglob("*.csv")}
+
+
 def test_module_runs_as_a_command(tmp_path, data_root, predictions):
     command = [sys.executable, "-m", "evaluation.per_device", "--data-root", str(data_root)]
     good = subprocess.run([*command, write(tmp_path / "test.csv", predictions)], capture_output=True, text=True)

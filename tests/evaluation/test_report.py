@@ -304,6 +304,16 @@ def test_temperature_scaling_and_demo_data_are_told(tmp_path, write_evaluated, r
     assert "<title>plain/seed0 on tiny (demo data)</title>" in text
 
 
+@pytest.mark.parametrize("name", ["runs/plain/seed0/evaluation.json", "runs/plain/seed0/train/history.csv",
+                                  f"data/{RECORDING}", "runs"])
+def test_a_report_never_replaces_an_input(tmp_path, write_evaluated, name):
+    folder = write_evaluated("plain")
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    with pytest.raises(InputError, match="^--out .*: is "):
+        report.main([str(folder), "--out", str(tmp_path / name)])
+    assert before == {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+
+
 def test_runs_on_different_data_are_refused(tmp_path, write_evaluated):
     plain = write_evaluated("plain")
     other = write_evaluated("other", data={"name": "another", "demo": False, "clips": 8})
