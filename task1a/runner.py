@@ -59,8 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 part.run.finish_publishing()
         for stage in STAGES:
             if stage.name in stages and stage.sections and not session.force and not stage.left_out(part):
-                known = {"seed": part.run.config.seed, **settings(part, *stage.sections)}
-                _refuse_to_replace(part, stage, known)
+                _refuse_to_replace(part, stage)
     _check_plan(plan)
     for part, stages in plan:
         if part is not session:
@@ -191,7 +190,7 @@ def _session(arguments: argparse.Namespace) -> Session:
 
 def _name(arguments: argparse.Namespace, config: Config) -> str:
     """Name of the run: the one given, or that of the system; the demo system on other data has a name of its own."""
-    given = getattr(arguments, "name", None)  # a sweep has no such option
+    given = arguments.name
     if given is not None:
         if not _NAME.fullmatch(given):
             raise InputError(f"--name {shown(given)}: may have letters, digits, '_', '-' and '.' only, at most 100")
@@ -346,13 +345,13 @@ def _check_memory(session: Session, wanted: Collection[str]) -> None:
         fit.check_memory(ModelSpec(config.model, config.features, LABELS), config.training, session.device)
 
 
-def _refuse_to_replace(session: Session, stage: Stage, inputs: Inputs) -> None:
+def _refuse_to_replace(session: Session, stage: Stage, inputs: Inputs | None = None) -> None:
     """Refuse to replace a finished or interrupted training whose inputs were others.
 
     Args:
         session: the run.
         stage: a stage that trains.
-        inputs: the present inputs, or some of them.
+        inputs: the present inputs; default: those that are known beforehand, which are the seed and the settings.
 
     Raises:
         InputError: the training would be replaced; the message names what differs, and the ways out.
@@ -368,11 +367,15 @@ def _refuse_to_replace(session: Session, stage: Stage, inputs: Inputs) -> None:
     else:
         if not (model if made["outputs"] else checkpoint).is_file():
             return
-        recorded = {key: value for key, value in made["inputs"].items() if key in inputs}
+        recorded = made["inputs"]
+        if inputs is None:
+            inputs = {"seed": run.config.seed, **settings(session, *stage.sections)}
+            inputs = {key: value for key, value in inputs.items() if key not in CALIBRATION}
+            recorded = {key: value for key, value in recorded.items() if key in inputs}
         changed = set(changed_inputs(recorded, inputs))
-        if changed <= CALIBRATION and checkpoint.is_file():
+        if not changed or changed <= CALIBRATION and checkpoint.is_file():
             return
-        names = sorted(changed - CALIBRATION) or sorted(changed)
+        names = sorted(changed - CALIBRATION or changed)
         differing = "; ".join(_difference(run, key, recorded.get(key), inputs.get(key)) for key in names[:4])
         differing += f"; and {len(names) - 4} more" if len(names) > 4 else ""
     noun = "finished model" if model.is_file() else "interrupted training"

@@ -69,6 +69,16 @@ def test_a_model_without_its_record_is_refused(again, arguments, stage, damage):
     assert contents(again / "runs") == before
 
 
+def test_a_finished_run_without_its_checkpoints_is_left_alone(again, arguments):
+    for stage in ("train", "compress"):
+        (RUN / stage / "checkpoint.pt").unlink()
+    before = contents(RUN)
+    assert runner.main(arguments) == 0 and contents(RUN) == before
+    with pytest.raises(InputError, match="training.calibrate was True, now False. Nothing was changed"):
+        runner.main([*arguments, "training.calibrate=false"])  # it would have to be trained again
+    assert contents(RUN) == before
+
+
 def test_a_name_gives_a_folder_of_its_own(again, arguments, capsys):
     before = contents(RUN)
     given = [*arguments, "--name", "toy_input", "model.residual_norm=input", "training.epochs=2"]

@@ -261,3 +261,8 @@ def test_real_runs_whose_driver_is_killed_and_a_sweep_that_starts_none(toys, toy
     assert "has the same training" in Path("runs/plain/seed0/log.txt").read_text(encoding="utf-8")
     monkeypatch.setattr(sweep, "RUNNER", ("-c", "raise SystemExit(9)"))
     assert run(*arguments) == 1 and capsys.readouterr().out == first
+    monkeypatch.setattr(sweep, "RUNNER", RUNNER)
+    assert run(*arguments, "--systems", "toy", "training.momentum=0.5") == 2  # its finished model stays
+    assert "training.momentum was 0.9, now 0.5. Nothing was changed." in capsys.readouterr().out
+    monkeypatch.setattr(sweep, "RUNNER", ("-c", "raise SystemExit(9)"))
+    assert run(*arguments, "--systems", "toy") == 0
