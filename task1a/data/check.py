@@ -85,7 +85,7 @@ def check(dataset: Dataset, skip_damaged: bool = False, sample_rate: int = 0,
     damaged = [name for name, header in needed.items() if header.fault and not header.missing]
     _check_splits(parts["train"], parts["test"], damaged if skip_damaged else [], report)
     _note_identical_files(clips, needed, report)
-    _check_files("", needed, report, skip_damaged)
+    _check_files("", root, needed, report, skip_damaged)
     _note_sound("", needed, sample_rate, clip_seconds, report)
     if unused:
         official = (len(parts["train"]), len(parts["test"])) in _OFFICIAL_SPLITS
@@ -210,8 +210,11 @@ def _note_identical_files(clips: pd.DataFrame, headers: dict[str, Header], repor
     _add(report.notes, "recordings that one split lists under several names: {}", within)
 
 
-def _check_files(which: str, headers: dict[str, Header], report: DataReport, skip_damaged: bool) -> None:
+def _check_files(which: str, root: Path, headers: dict[str, Header], report: DataReport, skip_damaged: bool) -> None:
     missing = [name for name, header in headers.items() if header.missing]
+    for number, name in enumerate(missing[:NAMED]):
+        if similar := tau_layout.similar_file(root, name):  # the two may look the same, so it is shown in ASCII
+            missing[number] = f"{name} (there is {similar!a}; rename it, or correct the tables)"
     damaged = {name: header.fault for name, header in headers.items() if header.fault and not header.missing}
     _add(report.problems, f"missing {which}audio files: {{}}; unpack all audio archives of the data set", missing)
     cases = [f"{name} ({fault})" for name, fault in damaged.items()]
@@ -252,7 +255,7 @@ def _check_evaluation(dataset: Dataset, report: DataReport, skip_damaged: bool, 
     headers = _read_headers(dataset.evaluation, clips.filename.tolist())
     report.facts["clips"]["evaluation"] = len(clips)
     report.facts["formats"]["evaluation"] = _count_formats(headers.values())
-    _check_files("evaluation ", headers, report, skip_damaged)
+    _check_files("evaluation ", dataset.evaluation, headers, report, skip_damaged)
     _note_sound("evaluation set: ", headers, sample_rate, clip_seconds, report)
     if all(header.fault for header in headers.values()):
         report.problems.append(f"of {_count(len(clips), 'evaluation clip')}, none can be read: there is nothing to "

@@ -48,6 +48,18 @@ def test_without_an_evaluation_set(development):
     assert any("nothing to submit" in note for note in report.notes)
 
 
+@pytest.mark.parametrize(("listed", "there", "shown"), [
+    ("7.wav", "audio/7.wav", "'audio/7.wav'"),
+    ("audio/Z\u00fcrich.wav", "audio/Zu\u0308rich.wav", r"'audio/Zu\u0308rich.wav'"),
+    ("audio/X.wav", "audio/x.WAV", "'audio/x.WAV'")])
+def test_missing_file_of_similar_name(development, listed, there, shown):
+    (development / A_CLIP).rename(development / there)
+    for table in (development / "meta.csv", *(development / "evaluation_setup").iterdir()):
+        table.write_text(table.read_text(encoding="utf-8").replace(A_CLIP, listed), encoding="utf-8")
+    [problem] = check.check(Dataset(development)).problems
+    assert problem.endswith(f"\n    {listed} (there is {shown}; rename it, or correct the tables)")
+
+
 def test_every_missing_file_is_counted_and_ten_are_named(development, evaluation, edit):
     (development / A_CLIP).unlink()
     names = [f"audio/{n}.wav" for n in range(2, 14)]
