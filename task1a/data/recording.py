@@ -150,8 +150,8 @@ def open_recording(source: Path | bytes | BinaryIO) -> Iterator[Recording]:
             recording.notes = notes
             yield recording
     except (soundfile.SoundFileError, TypeError, ValueError) as error:
-        reason = str(getattr(error, "error_string", error)).strip().rstrip(".")
-        raise InputError(f"not readable as audio ({reason}); convert it to WAV") from None
+        reason = str(getattr(error, "error_string", error)).strip().rstrip(".").removeprefix("Error : ")
+        raise InputError(f"not readable as audio ({reason}); restore it, or convert it to WAV") from None
 
 
 def _descriptor(file: BinaryIO) -> int | None:

@@ -37,7 +37,7 @@ from task1a.features.cache import Clip, FeatureCache
 from task1a.files import exclusive, read_yaml, write_text
 from task1a.workers import mapper, progress
 
-_SAVE_SECONDS = 5.0  # a killed build loses no more than this
+_SAVE_SECONDS, _SAVE_TIMES = 5.0, 20  # a killed build loses about 5 s, or 20 times as much as saving takes
 _FEW_CLIPS = 128  # computed in the time that worker processes need to start
 _CHUNK = 8  # clips sent to a worker at a time
 _LIBRARIES = ("torch", "torchaudio", "soxr", "soundfile", "numpy", "scipy")
@@ -197,7 +197,7 @@ def _compute(root: Path, names: Sequence[str], features: FeatureConfig, folder: 
     _make_room(folder / cache.ARRAY, rows * cache.row_bytes(features), len(names))
 
     extract = functools.partial(_extract, root, features, folder / cache.ARRAY)
-    threads, saved_at = torch.get_num_threads(), time.monotonic()
+    threads, next_save = torch.get_num_threads(), time.monotonic() + _SAVE_SECONDS
     torch.set_num_threads(1)
     try:
         with (mapper(len(names), _FEW_CLIPS, _CHUNK, workers) as mapped,
@@ -207,9 +207,10 @@ def _compute(root: Path, names: Sequence[str], features: FeatureConfig, folder: 
                     damaged[name] = clip
                 else:
                     clips[name] = clip
-                if time.monotonic() - saved_at > _SAVE_SECONDS:
+                if (started := time.monotonic()) > next_save:
                     cache.write_index(folder, clips)
-                    saved_at = time.monotonic()
+                    saved = time.monotonic()
+                    next_save = saved + max(_SAVE_SECONDS, _SAVE_TIMES * (saved - started))
     finally:
         torch.set_num_threads(threads)
         cache.write_index(folder, clips)

@@ -181,7 +181,7 @@ RATES = "1,000 to 1,000,000 Hz are possible"
 @pytest.mark.parametrize(("content", "reason"), [
     (b"", "empty file"),
     (b"R", "not readable as audio"),
-    (b"version https://git-lfs.github.com/spec/v1\n", "not readable as audio (Format not recognised); convert it"),
+    (b"version https://git-lfs.github.com/spec/v1\n", "not readable as audio (Format not recognised); restore it"),
     (bytes(5000), "not readable as audio"),
     (random.Random(0).randbytes(5000), "not readable as audio"),
     (b"RIFF" + bytes(4) + b"AVI LIST", "not readable as audio"),

@@ -443,7 +443,7 @@ def wait_and_extract(root, features, array, task):
 
 if __name__ == "__main__":
     build_module._extract = wait_and_extract
-    build_module._FEW_CLIPS, build_module._SAVE_SECONDS, build_module._CHUNK = 2, 0.0, 3
+    build_module._FEW_CLIPS, build_module._SAVE_SECONDS, build_module._SAVE_TIMES, build_module._CHUNK = 2, 0, 0, 3
     root = Path(sys.argv[1])
     clips = [f"audio/{{path.name}}" for path in (root / "audio").iterdir()]
     build_module.build(root, clips, {TINY!r}, Path(sys.argv[2]), workers=2)
