@@ -33,7 +33,7 @@ _STYLE = {
 }
 
 _LONGEST = 24  # characters of a name in a drawing; the tables of numbers have the whole name
-_MAX_NUMBERS = 1600  # cells of a heat map with a number each
+_MOST = 40  # rows or columns of a heat map with a number in each cell; of more, some are named
 
 Interval = Sequence[float] | None
 
@@ -84,24 +84,23 @@ def intervals(groups: Sequence[Sequence[str]], series: Mapping[str, Sequence[tup
 
 
 def heat_map(values: np.ndarray, rows: Sequence[str], columns: Sequence[str], label: str, decimals: int) -> str:
-    """A table of numbers as colours, with the number in every cell; NaN is left empty.
-
-    Above 1,600 cells, the colours alone.
+    """A table of numbers as colours, with the number in every cell up to 40 by 40; NaN is left empty.
 
     Shape: values [rows, columns].
     """
     rows, columns = _names(rows), _names(columns)
     longest = max(map(len, columns))
-    with _figure(0.5 + 0.26 * len(rows) + 0.055 * longest) as (figure, axes):
+    with _figure(0.5 + 0.26 * min(len(rows), _MOST) + 0.055 * longest) as (figure, axes):
         largest = np.nanmax(values) if np.isfinite(values).any() else 1.0
         axes.imshow(values, cmap="cividis_r", aspect="auto", vmin=0, vmax=largest)
-        for row, column in np.argwhere(np.isfinite(values)) if values.size <= _MAX_NUMBERS else ():
+        for row, column in np.argwhere(np.isfinite(values)) if max(values.shape) <= _MOST else ():
             dark = values[row, column] > 0.55 * largest
             axes.text(column, row, f"{values[row, column]:.{decimals}f}", ha="center", va="center", fontsize=7,
                       color="#ffffff" if dark else "#000000")
-        axes.set_xticks(range(len(columns)), columns, rotation=45 if longest > 4 else 0,
+        across, down = (1 + (count - 1) // _MOST for count in (len(columns), len(rows)))
+        axes.set_xticks(range(0, len(columns), across), columns[::across], rotation=45 if longest > 4 else 0,
                         ha="right" if longest > 4 else "center", rotation_mode="anchor")
-        axes.set_yticks(range(len(rows)), rows)
+        axes.set_yticks(range(0, len(rows), down), rows[::down])
         axes.spines[:].set_visible(False)
         axes.tick_params(length=0)
         return _svg(figure, f"{label}, as a table of {len(rows)} by {len(columns)}")

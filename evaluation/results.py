@@ -66,7 +66,7 @@ class Result:
     kib: Mapping[str, float]
     """size by policy; empty without ``complexity.json``"""
     settings: Mapping[str, Any]
-    """:func:`settings` of the run and of the members of an ensemble"""
+    """:func:`settings` of the run and of the models that make up its system"""
 
     def __str__(self) -> str:
         return "/".join(self.run.folder.resolve().parts[-2:])
@@ -247,9 +247,9 @@ def read_result(run: Run) -> Result:
 
         names = left_out | set(predictions.read(run.test_predictions).filename.map(clip_key))
     found = settings(config)
-    for member in run.members:
-        if member.config_file.is_file():
-            found |= {f"{member.folder.parent.name}: {key}": value for key, value in settings(member.config).items()}
+    for part in run.parts if run.members else ():
+        if part.config_file.is_file():
+            found |= {f"{part.config.system}: {key}": value for key, value in settings(part.config).items()}
     return Result(run, run.folder.resolve().parent.name, config.system, config.seed, data["name"], data["demo"],
                   tuple(evaluated["labels"]), scores, left_out, data["clips"] + len(left_out), names, parameters, kib,
                   found)

@@ -194,12 +194,12 @@ def _of_row(system: str, runs: Sequence[Result],
         InputError: there are several such groups of runs, none of which comes before the others.
     """
     def place(group: Sequence[Result]) -> int:
-        if shipped is not None and not changes(shipped, group[0].settings):
-            return 0
-        return 1 if any(run.name == system for run in group) else 2
+        """0, 1: with the settings of the configuration; 0, 2: in the folder with the system's name; 3: neither."""
+        as_shipped = shipped is not None and not changes(shipped, group[0].settings)
+        return 2 * (not as_shipped) + (system not in [run.name for run in group])
 
     alike = sorted(groups(runs), key=place)
-    row = alike.pop(0) if alike and place(alike[0]) < 2 else []
+    row = alike.pop(0) if alike and place(alike[0]) < 3 else []
     notes = []
     for group in alike:
         found = differences(row[0], group[0]) if row else changes(shipped or {}, group[0].settings)

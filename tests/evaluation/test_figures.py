@@ -74,7 +74,10 @@ def test_heat_map():
     assert (list(axes.get_yticks()), list(axes.get_xticks())) == ([0, 1], [0, 1, 2])
     numbers = {text.get_position(): text.get_text() for text in axes.texts}
     assert numbers == {(0, 0): "0.0", (1, 0): "1.0", (2, 0): "2.0", (0, 1): "3.0", (2, 1): "5.0"}
-    assert not figures.heat_map(np.zeros((41, 41)), ["x"] * 41, ["y"] * 41, "Log loss", 1)[0].texts
+    axes, _ = figures.heat_map(np.zeros((400, 2)), [f"scene {row}" for row in range(400)], ["a", "b"], "Log loss", 1)
+    assert not axes.texts and axes.figure.get_figheight() < 15
+    assert {label.get_text(): row for label, row in zip(axes.get_yticklabels(), axes.get_yticks(), strict=True)} == {
+        f"scene {row}": row for row in range(0, 400, 10)}
 
 
 def test_reliability_diagram():

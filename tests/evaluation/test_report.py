@@ -322,9 +322,11 @@ def test_runs_on_different_data_are_refused(tmp_path, write_evaluated):
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
-@pytest.mark.parametrize("width", [1280, 400])
-def test_a_browser_shows_it_without_errors(tmp_path, write_evaluated, width):
-    path, image = written(tmp_path, write_evaluated("plain"), write_evaluated("other")), tmp_path / "page.png"
+@pytest.mark.parametrize(("width", "names"), [(1280, None), (400, None), (1280, HOSTILE)])
+def test_a_browser_shows_it_without_errors(tmp_path, write_evaluated, width, names):
+    """Nor does it refuse anything that the page asks for, such as a script."""
+    runs = write_evaluated("plain", names=names), write_evaluated("other", names=names)
+    path, image = written(tmp_path, *runs), tmp_path / "page.png"
     done = subprocess.run(
         [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
          "--disable-component-update", "--disable-sync", f"--user-data-dir={tmp_path / 'profile'}",

@@ -175,6 +175,8 @@ def test_folds_are_named(tmp_path, table, runs, write_run):
     ({"trial": [100]}, [0], None),
     ({"bcresnet_asc_1": [60], "trial": [100, 100]}, [0, 1], "Not in the row of bcresnet_asc_1: bcresnet_asc_1/seed0: "),
     ({"bcresnet_asc_1": [60], "trial": [30, 60]}, [0, 1], "trial/seed0: training.epochs=30 instead of"),
+    ({"bcresnet_asc_1": [100], "elsewhere": [100, 100]}, [0],
+     "elsewhere/seed1: data.name=elsewhere instead of data.name=tiny-development."),
     ({"bcresnet_asc_1": [100], "copy": [100, 100]}, [0, 1], "copy/seed0: a run with this seed is in the row."),
     ({"bcresnet_asc_1": [100, 100], "copy": [100]}, [0, 1], "copy/seed0: a run with this seed is in the row."),
 ])
@@ -182,7 +184,8 @@ def test_a_row_is_of_runs_that_differ_in_the_seed_alone(tmp_path, write_run, by_
     for folder, of_seeds in by_folder.items():
         for seed, epochs in enumerate(of_seeds):
             config = load(SYSTEMS / "bcresnet_asc_1.yaml", [f"training.epochs={epochs}", f"seed={seed}"])
-            write_run(tmp_path, folder, seed, {"overall": epochs}, config=json.loads(json.dumps(asdict(config))))
+            write_run(tmp_path, folder, seed, {"overall": epochs}, config=json.loads(json.dumps(asdict(config))),
+                      data={"name": "elsewhere"} if folder == "elsewhere" else None)
     if seeds is None:
         with pytest.raises(InputError, match=re.escape(note)):
             evaluate(read_table("table3"), tmp_path)
