@@ -26,11 +26,11 @@ from task1a.run import Run
 _TOLERANCE = 1e-9
 
 
-def compare_output(data: bytes, file: str, run: Path) -> Iterator[Finding]:
+def compare_output(text: str, file: str, run: Path) -> Iterator[Finding]:
     """Name every row of an output that differs from the run's predictions for the evaluation set, in any order.
 
     Args:
-        data: content of the output, in which no errors were found.
+        text: the output, in which no errors were found, without quotes and with LF line ends.
         file: its name in findings.
         run: the run folder.
 
@@ -41,7 +41,7 @@ def compare_output(data: bytes, file: str, run: Path) -> Iterator[Finding]:
     if not path.is_file():
         raise InputError(f"{path}: no such file, so there is nothing to compare {file} with")
     columns, *rows = _rows(predictions.to_text(predictions.read(path)))
-    header, *given = _rows(data.decode("utf-8", "replace"))
+    header, *given = _rows(text)
     if header != columns:
         yield Finding("error", file, "line 1", shown(" ".join(header)), f"the columns of {path}: {' '.join(columns)}")
         return
@@ -80,11 +80,13 @@ def compare_meta(meta: Mapping[str, Any], file: str, runs: Sequence[Path], rules
         try:
             records, findings = _recomputed(run, file)
             meta_yaml.sizes([records], rules)
+            meta_yaml.wrong_shares(file, [records], rules)
         except (KeyError, TypeError) as error:
             raise InputError(f"{run}: its records are incomplete ({error}); make them again with: "
                              "python task1a.py --stage all --force") from None
         systems.append(records)
         yield from findings
+    yield from meta_yaml.wrong_shares(file, systems, rules)
 
     for block, judged in meta_yaml.results(systems, rules).items():
         stated = at(meta, block)
@@ -102,7 +104,7 @@ def compare_meta(meta: Mapping[str, Any], file: str, runs: Sequence[Path], rules
 
 
 def _rows(text: str) -> list[list[str]]:
-    return [line.split("\t") for line in text.replace("\r\n", "\n").removesuffix("\n").split("\n")]
+    return [line.split("\t") for line in text.removesuffix("\n").split("\n")]
 
 
 def _recomputed(folder: Path, file: str) -> tuple[Records, list[Finding]]:

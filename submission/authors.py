@@ -72,7 +72,7 @@ def read(path: Path | None, rules: Rules) -> dict[str, Any]:
     for author in values.pop("authors"):
         marked = {**author, "corresponding": True if author is corresponding else None}
         ordered = {key: marked[key] for key in _EXAMPLES[0] if marked[key] is not None}
-        ordered["affiliation"] = {key: author["affiliation"][key] for key in _EXAMPLES[0]["affiliation"]}
+        ordered["affiliation"] = {key: author["affiliation"].get(key) for key in _EXAMPLES[0]["affiliation"]}
         authors.append(ordered)
     return {"submission.authors": authors, **values}
 

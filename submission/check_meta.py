@@ -54,8 +54,14 @@ def check(meta: Mapping[str, Any], file: str, label: str, labels: Sequence[str],
         labels: labels of the system output beside it; empty if they are not known.
         rules: the edition.
     """
+    meta, texts = schema.tidied(rules.metadata, meta)
     findings = schema.check(rules.metadata, meta, file, unknown="warning")
-    wrong = {finding.where for finding in findings if finding.level == "error"}
+    wrong = {finding.where for finding in findings if finding.found != schema.UNKNOWN}
+    if texts:
+        (where, text), *others = texts
+        more = f", and {len(others)} others" if others else ""
+        findings.append(Finding("warning", file, where, f"the text {shown(text)}{more}", "a number without quotes; "
+                                "YAML reads 1.0e-3 as one, 1e-3 as text"))
     valid = {path: at(meta, path) for path, _ in schema.leaves(rules.metadata) if path not in wrong}
 
     name = valid.get("submission.name")
@@ -76,14 +82,14 @@ def check(meta: Mapping[str, Any], file: str, label: str, labels: Sequence[str],
 
     findings += _check_sizes(valid, file, rules)
     stated = [path for path in rules.result_blocks if at(meta, path) is not None]
-    if not stated and not any(path.startswith("results") for path in wrong):
+    if rules.device_models and not stated and not any(path.startswith("results") for path in wrong):
         findings.append(Finding("error", file, RESULTS, "no results", f"those of {' or '.join(rules.result_blocks)}"))
     for path in rules.result_blocks:
-        results = at(meta, path)
-        others = list(_check_names(results, path, file, labels, rules))
+        others = list(_check_names(at(meta, path), path, file, labels, rules))
         findings += others
-        if results and not others and not any(f"{where}.".startswith(f"{path}.") for where in wrong):
-            findings += _check_scores(results, path, file)
+        if not others and not any(f"{where}.".startswith(f"{path}.") or f"{path}.".startswith(f"{where}.")
+                                  for where in wrong):
+            findings += _check_scores(at(meta, path), path, file, rules)
     return findings
 
 
@@ -143,33 +149,57 @@ def _check_names(results: Any, path: str, file: str, labels: Sequence[str], rule
                       f"those of {rules.name}: {' '.join(rules.devices)}")
 
 
-def _check_scores(results: Mapping[str, Any], path: str, file: str) -> Iterator[Finding]:
-    """Check whether scores of the right type can be true together; log losses may be null since 2025."""
-    overall, classes, devices = results["overall"], results["class_wise"], results["device_wise"]
-    scores = {"overall": overall}
-    scores |= {f"class_wise.{named(name)}": score for name, score in classes.items()}
-    scores |= {f"device_wise.{named(name)}": score for name, score in devices.items()}
+def _check_scores(results: Mapping[str, Any] | None, path: str, file: str, rules: Rules) -> Iterator[Finding]:
+    """Check whether scores of the right type can be true together, and name those that are null.
 
+    The organisers' templates allow null for what was not computed, and their validators take null for a whole block;
+    the validator of 2021, where log loss decides, prints each null score without counting it as an error.
+    """
+    if results is None and rules.device_models:
+        return
+    scores: dict[str, Mapping[str, Any]] = {}
+    absent = []
+    for part in ("overall", "class_wise", "device_wise"):
+        block = results[part] if results else None
+        if not block:
+            absent.append(part)
+        elif part == "overall":
+            scores[part] = block
+        else:
+            scores |= {f"{part}.{named(name)}": score for name, score in block.items()}
     for where, score in scores.items():
-        if score["logloss"] is not None and not 0 < score["logloss"] <= _GREATEST_LOG_LOSS:
-            yield Finding("warning", file, f"{path}.{where}.logloss", f"{score['logloss']:.6g}",
+        log_loss = score["logloss"]
+        if log_loss is not None and not 0 < log_loss <= _GREATEST_LOG_LOSS:
+            yield Finding("warning", file, f"{path}.{where}.logloss", f"{log_loss:.6g}",
                           f"more than 0, and not above {_GREATEST_LOG_LOSS:.2f}, where every clip is wrong")
-    if all(score["logloss"] is not None for score in scores.values()):
-        by_class = [score["logloss"] for score in classes.values()]
-        by_device = [score["logloss"] for score in devices.values()]
-        least = max(min(by_class), min(by_device))
-        greatest = min(max(by_class), max(by_device))
-        if not least - _LOG_LOSS_ROUNDING <= overall["logloss"] <= greatest + _LOG_LOSS_ROUNDING:
-            yield Finding("warning", file, f"{path}.overall.logloss", f"{overall['logloss']:.6g}",
-                          f"{least:.6g} to {greatest:.6g}, between the least and the greatest of classes and devices")
+        absent += [f"{where}.{name}" for name in ("logloss", "accuracy") if score[name] is None]
+    if rules.year > 2021:
+        absent = [where for where in absent if not where.endswith(".logloss")]
+    if absent:
+        more = f", and {len(absent) - 1} others" if len(absent) > 1 else ""
+        yield Finding("warning", file, path, f"null for {absent[0]}{more}", "all scores that were computed; the others "
+                      "may be null")
 
-    accuracy = overall["accuracy"]
-    mean = sum(score["accuracy"] for score in classes.values()) / len(classes)
-    if 0 < max(score["accuracy"] for score in scores.values()) <= 1:
-        yield Finding("warning", file, f"{path}.overall.accuracy", f"{accuracy:.6g}", "percent, not a share of 1")
-    elif abs(accuracy - mean) > _ACCURACY_ROUNDING + 1e-9:
-        yield Finding("warning", file, f"{path}.overall.accuracy", f"{accuracy:.6g}",
-                      f"{mean:.6g}, the mean of the classes' accuracies")
+    def values(name: str, part: str) -> list[float]:
+        return [score[name] for where, score in scores.items() if where.startswith(part) and score[name] is not None]
+
+    for overall in values("logloss", "overall"):
+        groups = [group for group in (values("logloss", "class_wise"), values("logloss", "device_wise")) if group]
+        least, greatest = max(map(min, groups), default=overall), min(map(max, groups), default=overall)
+        complete = all(score["logloss"] is not None for score in scores.values())
+        if complete and not least - _LOG_LOSS_ROUNDING <= overall <= greatest + _LOG_LOSS_ROUNDING:
+            yield Finding("warning", file, f"{path}.overall.logloss", f"{overall:.6g}",
+                          f"{least:.6g} to {greatest:.6g}, between the least and the greatest of classes and devices")
+    accuracies = values("accuracy", "")
+    for overall in values("accuracy", "overall"):
+        classes = values("accuracy", "class_wise")
+        if 0 < max(accuracies) <= 1:
+            yield Finding("warning", file, f"{path}.overall.accuracy", f"{overall:.6g}", "percent, not a share of 1")
+        elif classes and None not in [score["accuracy"] for score in scores.values()]:
+            mean = sum(classes) / len(classes)
+            if abs(overall - mean) > _ACCURACY_ROUNDING + 1e-9:
+                yield Finding("warning", file, f"{path}.overall.accuracy", f"{overall:.6g}",
+                              f"{mean:.6g}, the mean of the classes' accuracies")
 
 
 def at(node: Any, path: str) -> Any:

@@ -2,10 +2,18 @@
 
 Every violation is reported with its line. The rows of a block are checked at once and, if something is wrong, one by
 one.
+
+The organisers' validator reads the table with Python's ``csv`` and finds columns by their names. What it reads alike,
+such as CR LF, quotes, spaces around numbers, another folder or another order of the columns, is a warning. It stops
+at an empty line and at a byte order mark, so these are errors.
 """
+import codecs
+import csv
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from itertools import chain, islice
 
 from submission.findings import Finding
@@ -22,6 +30,7 @@ MAX_LINE_BYTES = 4096
 _EXTRA_ROWS = 100_000  # for data sets other than the challenge's
 _ROW_BYTES = 320  # two names, ten numbers with all digits, and the tabs
 _BLOCK = 1024
+_FOLDER = CLIP_FOLDER.removesuffix("/")
 # float() accepts more than decimal numbers: nan, 1_0, the digits of other scripts, spaces around them
 _NUMBER_CHARACTERS = re.compile(r"[0-9.eE+\-\t]*")
 
@@ -31,7 +40,26 @@ def max_bytes(rules: Rules) -> int:
     return _ROW_BYTES * (rules.clips + _EXTRA_ROWS)
 
 
-def check(data: bytes, file: str, rules: Rules) -> tuple[tuple[str, ...], list[Finding]]:
+Rows = Sequence[tuple[int, bytes]]
+"""line number and content of every row"""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A system output as it is understood: LF, columns in the official order, no quotes, no spaces around numbers."""
+
+    labels: tuple[str, ...]
+    """labels of its columns"""
+    rows: Rows
+
+    @property
+    def text(self) -> str:
+        """The whole table, however the file was written."""
+        rows = [row.decode("utf-8", "replace") for _, row in self.rows]
+        return "\n".join(["\t".join((*KEY_COLUMNS, *self.labels)), *rows, ""])
+
+
+def check(data: bytes, file: str, rules: Rules) -> tuple[Table | None, list[Finding]]:
     """Check a system output.
 
     Args:
@@ -40,64 +68,120 @@ def check(data: bytes, file: str, rules: Rules) -> tuple[tuple[str, ...], list[F
         rules: the edition.
 
     Returns:
-        The labels of its columns (empty if the header is wrong), and the findings.
+        The table (None if there are no columns to check it by), and the findings.
     """
     rows_expected = f"a row for each of {rules.clips:,} files"
     count = data.count(b"\n")
     if count > rules.clips + _EXTRA_ROWS or len(data) > max_bytes(rules):
-        return (), [Finding("error", file, "", f"{count:,} lines, {len(data):,} bytes", rows_expected)]
+        return None, [Finding("error", file, "", f"{count:,} lines, {len(data):,} bytes", rows_expected)]
     findings = []
+    if data.startswith(codecs.BOM_UTF8):
+        findings.append(Finding("error", file, "line 1", "a byte order mark", "UTF-8 text without one"))
+        data = data.removeprefix(codecs.BOM_UTF8)
     if b"\r" in data:
-        findings.append(Finding("error", file, "", "carriage returns", "lines that end with LF"))
-        data = data.replace(b"\r\n", b"\n")
-    lines = data.removesuffix(b"\n").split(b"\n")
-    labels: tuple[str, ...] = ()
-    violations: Iterator[Finding] = iter(())
-    if max(map(len, lines)) > MAX_LINE_BYTES:
-        violations = (Finding("error", file, f"line {number}", f"{len(line):,} bytes", f"at most {MAX_LINE_BYTES:,}")
-                      for number, line in enumerate(lines, start=1) if len(line) > MAX_LINE_BYTES)
+        data = data.replace(b"\r\r\n", b"\n").replace(b"\r\n", b"\n")
+        if b"\r" in data:
+            return None, [*findings, Finding("error", file, "", "carriage returns without line feeds",
+                                             "lines that end with LF")]
+        findings.append(Finding("warning", file, "", "lines that end with CR LF", "lines that end with LF"))
+    lines = list(enumerate(data.removesuffix(b"\n").split(b"\n"), start=1))
+    too_long = [Finding("error", file, f"line {number}", f"{len(line):,} bytes", f"at most {MAX_LINE_BYTES:,}")
+                for number, line in lines if len(line) > MAX_LINE_BYTES]
+    if too_long:
+        return None, [*findings, *_bounded(too_long, file)]
+    rows = [(number, line) for number, line in lines if line.strip(b" \t")]
+    if rows and len(rows) < len(lines):
+        first = next(number for number, line in lines if not line.strip(b" \t"))
+        count = len(lines) - len(rows)
+        findings.append(Finding("error", file, f"line {first}", "an empty line" if count == 1 else
+                                f"the first of {count:,} empty lines", "none; the organisers' validator stops there"))
+
+    rows, notes = _unquoted(rows or lines[:1], file)
+    (_, header), *rows = rows
+    labels, order, wrong = _check_header(header, file, rules)
+    findings += [*notes, *wrong]
+    if not labels:
+        return None, findings
+    if order:
+        rows = [(number, _reordered(line, order)) for number, line in rows]
+    if not rows:
+        findings.append(Finding("error", file, "", "no rows", rows_expected))
     else:
-        header, *rows = lines
-        labels, wrong = _check_header(header, file, rules)
-        findings += wrong
-        if labels and not rows:
-            findings.append(Finding("error", file, "", "no rows", rows_expected))
-        elif labels:
-            violations = chain(_check_rows(rows, file, labels), _check_clips(rows, file, rules))
-    findings += islice(violations, MAX_VIOLATIONS)
+        violations = list(_bounded(chain(_check_rows(rows, file, labels), _check_clips(rows, file, rules)), file))
+        if order and len(violations) > len(rows) // 2:
+            findings.pop()
+            violations = [Finding("error", file, "line 1", "names of columns in an order that the cells contradict",
+                                  f"the order {' '.join(rules.columns)}")]
+        findings += violations
+    return Table(labels, rows), findings
+
+
+def _bounded(violations: Iterable[Finding], file: str) -> Iterator[Finding]:
+    violations = iter(violations)
+    yield from islice(violations, MAX_VIOLATIONS)
     if next(violations, None):
-        findings.append(Finding("error", file, "", f"more than {MAX_VIOLATIONS:,} violations", "none"))
-    return labels, findings
+        yield Finding("error", file, "", f"more than {MAX_VIOLATIONS:,} violations", "none")
 
 
-def _check_header(header: bytes, file: str, rules: Rules) -> tuple[tuple[str, ...], list[Finding]]:
-    """The labels, empty if the columns are wrong, and the findings."""
+def _unquoted(lines: Rows, file: str) -> tuple[Rows, list[Finding]]:
+    """Remove the quotes around cells, and the spaces around numbers."""
+    plain, quotes, spaces = [], [], []
+    for number, line in lines:
+        if b'"' in line:
+            with suppress(UnicodeDecodeError, csv.Error):
+                cells = next(csv.reader([line.decode("utf-8")], delimiter="\t"))
+                if not any("\t" in cell for cell in cells):
+                    line = "\t".join(cells).encode("utf-8")
+                    quotes.append(number)
+        if plain and b" " in line:  # names of columns are not numbers
+            names, numbers = line.split(b"\t")[:2], line.split(b"\t")[2:]
+            stripped = b"\t".join([*names, *(cell.strip(b" ") for cell in numbers)])
+            if stripped != line:
+                line = stripped
+                spaces.append(number)
+        plain.append((number, line))
+    found = (("quotes around cells", quotes), ("spaces around numbers", spaces))
+    return plain, [Finding("warning", file, f"line {numbers[0]}", what, "the values alone")
+                   for what, numbers in found if numbers]
+
+
+def _reordered(line: bytes, order: Sequence[int]) -> bytes:
+    """The cells of a row in the official order; a row of another length stays, and is reported as one."""
+    cells = line.split(b"\t")
+    return b"\t".join(cells[index] for index in order) if len(cells) == len(order) else line
+
+
+def _check_header(header: bytes, file: str,
+                  rules: Rules) -> tuple[tuple[str, ...], list[int] | None, list[Finding]]:
+    """The labels (empty if the columns are wrong), the places of the official columns if they are in another order, and
+    the findings."""
     text = header.decode("utf-8", "replace")
     columns, known = text.split("\t"), " ".join(rules.labels)
     labels = tuple(columns[2:])
     if "\N{REPLACEMENT CHARACTER}" in text:
-        wrong = Finding("error", file, "line 1", "no UTF-8", "UTF-8 text")
-    elif (tuple(columns[:2]) != KEY_COLUMNS or not 2 <= len(labels) <= MAX_LABELS
-          or len(set(columns)) < len(columns) or "" in columns):
-        wrong = Finding("error", file, "line 1", shown(" ".join(columns)), f"the columns {' '.join(rules.columns)}")
-    elif set(labels) == set(rules.labels) and labels != rules.labels:
-        wrong = Finding("error", file, "line 1", "the labels in another order", f"the order {known}")
-    elif labels != rules.labels:
-        return labels, [Finding("not_submittable", file, "line 1", f"the labels {shown(' '.join(labels))}",
-                                f"those of {rules.name}: {known}")]
-    else:
-        return labels, []
-    return (), [wrong]
+        return (), None, [Finding("error", file, "line 1", "no UTF-8", "UTF-8 text")]
+    if sorted(columns) == sorted(rules.columns):
+        if tuple(columns) == rules.columns:
+            return labels, None, []
+        order = [columns.index(name) for name in rules.columns]
+        return rules.labels, order, [Finding("warning", file, "line 1", "the columns in another order", "the order "
+                                             f"{' '.join(rules.columns)}, for programs that read it by place")]
+    if (tuple(columns[:2]) != KEY_COLUMNS or not 2 <= len(labels) <= MAX_LABELS
+            or len(set(columns)) < len(columns) or "" in columns):
+        return (), None, [Finding("error", file, "line 1", shown(" ".join(columns)),
+                                  f"the columns {' '.join(rules.columns)}, with tabs between them")]
+    return labels, None, [Finding("not_submittable", file, "line 1", f"the labels {shown(' '.join(labels))}",
+                                  f"those of {rules.name}: {known}")]
 
 
-def _check_rows(lines: Sequence[bytes], file: str, labels: Sequence[str]) -> Iterator[Finding]:
+def _check_rows(rows: Rows, file: str, labels: Sequence[str]) -> Iterator[Finding]:
     """Yield what is wrong within the rows below the header."""
-    for start in range(0, len(lines), _BLOCK):
-        block = lines[start:start + _BLOCK]
-        if not _all_right(block, labels):
-            for line, row in enumerate(block, start=start + 2):
-                for field, *rest in _check_row(row, labels):
-                    yield Finding("error", file, f"line {line}{field}", *rest)
+    for start in range(0, len(rows), _BLOCK):
+        block = rows[start:start + _BLOCK]
+        if not _all_right([line for _, line in block], labels):
+            for number, line in block:
+                for field, *rest in _check_row(line, labels):
+                    yield Finding("error", file, f"line {number}{field}", *rest)
 
 
 def _all_right(lines: Sequence[bytes], labels: Sequence[str]) -> bool:
@@ -163,19 +247,22 @@ def _is_clip(filename: str) -> bool:
             and not {"", ".", ".."}.intersection(filename.split("/")))
 
 
-def _check_clips(lines: Sequence[bytes], file: str, rules: Rules) -> Iterator[Finding]:
+def _check_clips(rows: Rows, file: str, rules: Rules) -> Iterator[Finding]:
     """Yield repeated clips, and a finding if the clips are not those of the challenge."""
     first: dict[str, int] = {}
-    nameless = 0
-    for line, row in enumerate(lines, start=2):
+    nameless, elsewhere = 0, ""
+    for number, row in rows:
         filename = row.partition(b"\t")[0].decode("utf-8", "replace")
-        key = filename.removeprefix(CLIP_FOLDER)
+        folder, _, key = filename.rpartition("/")
         if not _is_clip(filename):
             nameless += 1
-        elif key in first:
-            yield Finding("error", file, f"line {line}", f"{shown(filename)} again", f"it on line {first[key]} only")
+            continue
+        if folder not in ("", _FOLDER):
+            elsewhere = elsewhere or filename
+        if key in first:
+            yield Finding("error", file, f"line {number}", f"{shown(filename)} again", f"it on line {first[key]} only")
         else:
-            first[key] = line
+            first[key] = number
     files = rules.files
     expected = set(files)
     extra, missing = len(first.keys() - expected), len(expected - first.keys())
@@ -184,3 +271,5 @@ def _check_clips(lines: Sequence[bytes], file: str, rules: Rules) -> Iterator[Fi
         yield Finding("not_submittable", file, "",
                       f"{len(first):,} files, {extra:,} of them not of the evaluation set, {missing:,} of it missing",
                       f"the {len(files):,} files {files[0]} to {files[-1]}")
+    elif elsewhere:
+        yield Finding("warning", file, "", f"the folder of {shown(elsewhere)}", f"{CLIP_FOLDER} or no folder")

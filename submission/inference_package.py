@@ -16,7 +16,9 @@ import ast
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import jinja2
@@ -24,7 +26,7 @@ import numpy as np
 import soundfile
 
 from submission.findings import Finding
-from submission.rules import FOLDER, INFERENCE_MARK, INFERENCE_SUFFIX, Rules
+from submission.rules import FOLDER, INFERENCE_MARK, INFERENCE_SUFFIX, INSTALLERS, Rules
 from task1a import model_file, predictions
 from task1a.complexity import measure
 from task1a.data.recording import open_recording
@@ -54,6 +56,8 @@ _SOURCE = Path(model_file.__file__).parent
 _TEMPLATES = jinja2.Environment(loader=jinja2.FileSystemLoader(Path(__file__).parent), keep_trailing_newline=True,
                                 undefined=jinja2.StrictUndefined)
 _MAX_PYTHON_BYTES = 1 << 20
+_PACKAGE = re.compile(rf"[A-Za-z0-9-]+(_[A-Za-z0-9-]+)+_{FOLDER}")
+_MODULE = re.compile(rf".*{FOLDER}.*_[0-9]+\.py", re.IGNORECASE)
 
 
 def render(runs: Mapping[str, Path], out: Path) -> Path:
@@ -158,9 +162,15 @@ def _findings(root: Path, rules: Rules) -> Iterator[Finding]:
         yield Finding("error", path.relative_to(root).as_posix(), "", "a link", "regular files only")
     if links:
         return
-    if not any((root / name).is_file() for name in ("pyproject.toml", "setup.py")):
+    if not any((root / name).is_file() for name in INSTALLERS):
         yield Finding("error", root.name, "", "no pyproject.toml or setup.py", "a package that pip can install")
-    packages = sorted(path for path in root.glob(f"*_{FOLDER}") if path.is_dir())
+    folders = sorted(path for path in root.iterdir() if path.is_dir())
+    packages = [path for path in folders if _PACKAGE.fullmatch(path.name)]
+    misnamed = [path for path in folders if any(_MODULE.fullmatch(file.name) for file in path.glob("*.py"))]
+    if not packages and misnamed:
+        yield Finding("error", root.name, "", f"the folder {shown(misnamed[0].name)}",
+                      f"Lastname_Institute_{FOLDER} of letters and digits, with modules of this name and a number")
+        return
     if len(packages) != 1:
         yield Finding("error", root.name, "", f"{len(packages)} folders named Lastname_Institute_{FOLDER}", "one")
         return
@@ -176,6 +186,18 @@ def _findings(root: Path, rules: Rules) -> Iterator[Finding]:
             yield from _check_models(package / "ckpts" / path.stem, rules)
         else:
             yield Finding("error", path.name, "", "a module with this number", names)
+    setup = _read_setup(root)
+    if setup.name and not any(rules.label_pattern.fullmatch(f"{name}_1") and name.replace("-", "_") == package.name
+               for name in (package.name, setup.name)):
+        yield Finding("warning", package.name, "", "an institute with _, which no label has",
+                      f"Lastname_Institute_{FOLDER}; if the _ stands for a hyphen, write the hyphen in the name that "
+                      "pyproject.toml or setup.py states")
+    left_out = _left_out(root, package, setup)
+    if left_out:
+        more = f" and {len(left_out) - 5:,} more" if len(left_out) > 5 else ""
+        yield Finding("warning", package.name, "", f"files that installing leaves out: {', '.join(left_out[:5])}{more}",
+                      f"package_data for {package.name} that includes them, and an __init__.py beside every module; "
+                      "pip install -e needs neither")
     dummy = package / "resources" / "dummy.wav"
     try:
         with open_recording(dummy):
@@ -183,6 +205,68 @@ def _findings(root: Path, rules: Rules) -> Iterator[Finding]:
     except (InputError, OSError) as error:
         yield Finding("error", "resources/dummy.wav", "", getattr(error, "strerror", None) or str(error),
                       "a recording, with which the organisers' script measures the models")
+
+
+@dataclass(frozen=True)
+class _Setup:
+    """What pip would read of a package, as far as it is written out; nothing of it is executed."""
+
+    name: str = ""
+    packages: Sequence[str] | None = None
+    """packages that are installed; None if that is not written out"""
+    data: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """patterns of the other files, by package"""
+
+
+def _read_setup(root: Path) -> _Setup:
+    """Read pyproject.toml, or else setup.py."""
+    from setuptools import find_namespace_packages, find_packages
+    from setuptools.compat.py310 import tomllib
+
+    try:
+        if (root / "pyproject.toml").is_file():
+            project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))
+            tool = project.get("tool", {}).get("setuptools", {})
+            name, packages, data = project.get("project", {}).get("name", ""), tool.get("packages"), {}
+            if isinstance(packages, Mapping):
+                find = packages.get("find", {})
+                packages = (find_namespace_packages if find.get("namespaces", True) else find_packages)(
+                    str(root), exclude=find.get("exclude", ()), include=find.get("include", ("*",)))
+            if packages is not None or not (root / "setup.py").is_file():
+                return _Setup(name, packages, tool.get("package-data", data))
+        given = {}
+        for node in ast.walk(ast.parse((root / "setup.py").read_bytes())):
+            if isinstance(node, ast.Call) and getattr(node.func, "attr", getattr(node.func, "id", "")) == "setup":
+                given = {keyword.arg: keyword.value for keyword in node.keywords}
+        packages = given.get("packages")
+        if isinstance(packages, ast.Call) and not packages.args and not packages.keywords:
+            finder = getattr(packages.func, "attr", getattr(packages.func, "id", ""))
+            packages = {"find_packages": find_packages,
+                        "find_namespace_packages": find_namespace_packages}[finder](str(root))
+        elif packages is not None:
+            packages = ast.literal_eval(packages)
+        name, data = (ast.literal_eval(given[key]) if key in given else empty
+                      for key, empty in (("name", ""), ("package_data", {})))
+        return _Setup(str(name), packages, {key: list(patterns) for key, patterns in data.items()})
+    except (OSError, SyntaxError, ValueError, TypeError, AttributeError, KeyError, RecursionError, MemoryError):
+        return _Setup()
+
+
+def _left_out(root: Path, package: Path, setup: _Setup) -> list[str]:
+    """Files of a package that are missing once it is installed; none if what is installed is not written out."""
+    if setup.packages is None or (root / "MANIFEST.in").is_file():
+        return []
+    installed = set()
+    for name in setup.packages:
+        folder = root.joinpath(*name.split("."))
+        installed.update(folder.glob("*.py"))
+        for pattern in {*setup.data.get(name, ()), *setup.data.get("", ()), *setup.data.get("*", ())}:
+            with suppress(ValueError, NotImplementedError):
+                installed.update(folder.glob(pattern))
+    files = (path for path in package.rglob("*") if path.is_file() and path.suffix != ".pyc")
+    # the organisers' script fetches the list of the test split where it is missing
+    return sorted(path.relative_to(package).as_posix() for path in files
+                  if path not in installed and path != package / "resources" / "test.csv")
 
 
 def _check_module(path: Path) -> Iterator[Finding]:

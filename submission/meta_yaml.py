@@ -123,6 +123,28 @@ def differing_sizes(label: str, records: Sequence[Records], rules: Rules) -> lis
             for path, found in sizes(records, rules).items() if len(set(found)) > 1 and None not in found]
 
 
+def wrong_shares(file: str, records: Sequence[Records], rules: Rules) -> list[Finding]:
+    """Find out whether the runs of a system's splits were trained on their shares of the training data.
+
+    Args:
+        file: name of the metadata file in findings.
+        records: records of the system's run, or of one run for each split.
+        rules: the edition; without splits nothing is found.
+
+    Raises:
+        KeyError: a record lacks the number of training clips.
+    """
+    shares = [int(split.rpartition("_")[2]) for split in rules.splits]
+    counts = [record.data["clips"]["train"] for record in records] if shares else []
+    whole = max(counts, default=0)
+    # the organisers' shares are not exact; the smallest steps, from 5 to 10 %, are far wider than the tolerance
+    if all(abs(count - whole * share / 100) <= 0.1 * whole * share / 100 + 1
+           for share, count in zip(shares, counts, strict=False)):
+        return []
+    return [Finding("error", file, "", f"runs with {' / '.join(f'{count:,}' for count in counts)} training clips",
+                    f"{' / '.join(map(str, shares))} % of {whole:,} clips, a run for each share")]
+
+
 def _description(config: Mapping[str, Any]) -> dict[str, Any]:
     training, compression, members = config["training"], config["compression"], config["ensemble"]
     devices = config["device_models"]

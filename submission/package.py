@@ -209,7 +209,8 @@ def _system(label: str, system: Path, given: Mapping[str, Any], rules: Rules) ->
                              f"{rules.clip_seconds:g}")
         records.append(record)
     try:
-        findings = meta_yaml.differing_sizes(label, records, rules)
+        findings = [*meta_yaml.differing_sizes(label, records, rules),
+                    *meta_yaml.wrong_shares(f"{label}{META_SUFFIX}", records, rules)]
         devices = records[-1].config["device_models"]
         if devices and not rules.device_models:
             findings.append(Finding("not_submittable", f"{label}{META_SUFFIX}", "", "models for the devices "

@@ -25,6 +25,10 @@ INFERENCE_MARK = ".task1a"
 """file that marks an inference package written by this project, which may be replaced"""
 
 
+INSTALLERS = ("pyproject.toml", "setup.py")
+"""files that make a folder a package that pip can install"""
+
+
 @dataclass(frozen=True)
 class Limit:
     """Upper limit of a field of the metadata file."""
@@ -67,7 +71,9 @@ class Rules:
     devices: tuple[str, ...] = DEVICES
     """recording devices of the development set's test split"""
     systems: int = 4
-    """maximum number of systems of a team"""
+    """maximum number of systems of a team, by the organisers' validator"""
+    template_systems: int = 4
+    """the same by their template of the metadata file"""
 
     @property
     def files(self) -> tuple[str, ...]:
@@ -111,6 +117,12 @@ class Rules:
         return re.compile(rf"[A-Za-z0-9-]+_[A-Za-z0-9-]+_{self.task}_[1-{self.systems}]", re.ASCII)
 
 
+    @property
+    def label_format(self) -> str:
+        """The pattern in words."""
+        return f"Lastname_Institute_{self.task}_N of letters, digits, -; N to {self.systems}"
+
+
 _OPERATIONS = Limit("system.complexity.macs", 30_000_000, "multiply-accumulates")
 _BYTES = Limit("system.complexity.total_model_size", 128_000, "bytes")
 
@@ -143,6 +155,7 @@ TASK1_2024 = replace(
     name="DCASE 2024 Task 1",
     clips=135_730,
     splits=("split_5", "split_10", "split_25", "split_50", "split_100"),
+    template_systems=3,
 )
 
 TASK1_2025 = replace(

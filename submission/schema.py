@@ -1,13 +1,13 @@
 """The schema of the metadata file and of the authors' file: one pydantic model for the fields of all editions.
 
-A field states the years that have it, and whether only the authors can know it. :func:`metadata` and
-:func:`authors_file` select the fields of one edition.
+A field states the years that have it, whether only the authors can know it, and what the organisers' validators ask of
+it: of most fields only that they are there. :func:`metadata` and :func:`authors_file` select the fields of an edition.
 """
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from copy import copy
-from functools import cache
+from functools import cache, partial
 from types import NoneType
 from typing import Annotated, Any, Literal, get_args
 
@@ -17,6 +17,8 @@ from pydantic.fields import FieldInfo
 from submission.findings import Finding, Level
 from task1a.errors import shown
 
+_NEVER = 9999
+_NUMBER = re.compile(r"[+-]?([0-9]{1,20}\.?[0-9]{0,20}|\.[0-9]{1,20})([eE][+-]?[0-9]{1,3})?")
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 _EMAIL = re.compile(r"[^@\s]+@[^@\s.]+(\.[^@\s.]+)+")
 _URL = re.compile(r"https?://([a-z0-9-]+\.)+[a-z0-9-]+(:[0-9]{1,5})?([/?#]\S*)?", re.ASCII | re.IGNORECASE)
@@ -55,7 +57,7 @@ class Block(BaseModel):
 
 
 def _field(comment: str | None = None, since: int = 2021, until: int = 2025, by_authors: bool = False,
-           **settings: Any) -> Any:
+           required_since: int = 2021, any_value: bool = False, **settings: Any) -> Any:
     """Describe a field.
 
     Args:
@@ -63,20 +65,27 @@ def _field(comment: str | None = None, since: int = 2021, until: int = 2025, by_
         since: first edition with the field.
         until: last edition with the field.
         by_authors: only the authors can know the value.
+        required_since: first edition whose validator asks for the field; its absence is a warning before.
+        any_value: the organisers read the value but check it in no edition, so that a wrong type is a warning.
         **settings: default and constraints, as for ``pydantic.Field``.
     """
-    facts = {"since": since, "until": until, "by_authors": by_authors}
+    facts = {"since": since, "until": until, "by_authors": by_authors, "required_since": required_since,
+             "any_value": any_value}
     return Field(description=comment, json_schema_extra=facts, **settings)
+
+
+_value = partial(_field, any_value=True)
+_never_required = partial(_field, any_value=True, required_since=_NEVER)
 
 
 class Affiliation(Block):
     """Where the author works."""
 
-    abbreviation: Text = _field("Short name of the institute; the corresponding author's is the second part of the "
-                                "label.")
-    institute: Text = _field("Full name of the university or company.")
-    department: Text | None = _field("Department or group; null if there is none.")
-    location: Text | None = _field("City and country.")
+    abbreviation: Text = _never_required("Short name of the institute; the corresponding author's is the second part "
+                                         "of the label.")
+    institute: Text = _never_required("Full name of the university or company.")
+    department: Text | None = _never_required("Department or group; null if there is none.", default=None)
+    location: Text | None = _never_required("City and country.")
 
 
 class Author(Block):
@@ -85,8 +94,8 @@ class Author(Block):
     lastname: Text = _field("Family name.")
     firstname: Text = _field("Given name.")
     email: Email = _field("An address the organisers can write to.")
-    corresponding: bool = _field("true at exactly one author: the one who answers the organisers.", default=False)
-    affiliation: Affiliation
+    corresponding: bool | None = _field("true for exactly one author, the contact of the organisers.", default=None)
+    affiliation: Affiliation = _value()
 
 
 class Submission(Block):
@@ -103,29 +112,29 @@ class Submission(Block):
 class Description(Block):
     """Key words by which the organisers compare systems; several are separated by commas."""
 
-    input_sampling_rate: Text = _field("Of the audio as the features are computed from it.")
-    acoustic_features: Text = _field("What the model sees of a clip.")
-    embeddings: Text | None = _field("Pre-trained embedding networks; null if there are none.", until=2023)
-    data_augmentation: Text | None = _field("How training clips were varied; null if they were not.")
-    machine_learning_method: Text = _field("Kind of model.")
-    ensemble_method_subsystem_count: Count | None = _field("Number of models that are combined; null for a single one.",
+    input_sampling_rate: Text = _value("Of the audio as the features are computed from it.")
+    acoustic_features: Text = _value("What the model sees of a clip.")
+    embeddings: Text | None = _value("Pre-trained embedding networks; null if there are none.", until=2023)
+    data_augmentation: Text | None = _value("How training clips were varied; null if they were not.")
+    machine_learning_method: Text = _value("Kind of model.")
+    ensemble_method_subsystem_count: Count | None = _value("Number of models that are combined; null for a single one.",
                                                            until=2023)
-    decision_making: Text | None = _field("How the scene label follows from the model's outputs.", until=2023)
-    external_data_usage: Text | None = _field("How data from outside the task was used; null if none was.",
+    decision_making: Text | None = _value("How the scene label follows from the model's outputs.", until=2023)
+    external_data_usage: Text | None = _value("How data from outside the task was used; null if none was.",
                                               by_authors=True)
-    complexity_management: Text | None = _field("How the model was brought below the size limit; null if nothing was "
-                                                "done.")
-    pipeline: Text = _field("Steps from the data to the model that is handed in, in their order.", since=2022)
-    framework: Text = _field("Machine learning library.", since=2022)
-    split_adaptations: Text | None = _field("What differs between the systems of the splits; null if they were all "
+    complexity_management: Text | None = _value("How the model was brought below the size limit; null if nothing was "
+                                                "done.", required_since=2022)
+    pipeline: Text = _value("Steps from the data to the model that is handed in, in their order.", since=2022)
+    framework: Text = _value("Machine learning library.", since=2022)
+    split_adaptations: Text | None = _value("What differs between the systems of the splits; null if they were all "
                                             "made alike.", since=2024, until=2024, by_authors=True)
-    system_adaptations: Text | None = _field("What was done for the sake of little training data; null if nothing "
+    system_adaptations: Text | None = _value("What was done for the sake of little training data; null if nothing "
                                              "was.", since=2024, until=2024, by_authors=True)
-    device_information: Text | None = _field("How the recording device of a clip is used at inference; null if it is "
+    device_information: Text | None = _value("How the recording device of a clip is used at inference; null if it is "
                                              "not.", since=2025)
-    num_models_at_inference: Annotated[Count, Field(ge=1)] = _field(
+    num_models_at_inference: Annotated[Count, Field(ge=1)] = _value(
         "Number of all models, the general one and those of single devices.", since=2025)
-    model_weight_sharing: Literal["fully shared", "partially shared", "fully device-specific"] = _field(
+    model_weight_sharing: Literal["fully shared", "partially shared", "fully device-specific"] = _value(
         "How the models of the devices share their weights: fully shared, partially shared or fully device-specific.",
         since=2025)
 
@@ -134,12 +143,12 @@ class Complexity(Block):
     """Size of everything that is needed from the features to the probabilities."""
 
     total_parameters: Count = _field("All stored values, running statistics of normalizations included.")
-    total_parameters_non_zero: Count = _field("Those that are not zero.", until=2023)
+    total_parameters_non_zero: Count = _value("Those that are not zero.", until=2023, required_since=2022)
     model_size: Number = _field("In KB of 1,024 bytes: each non-zero value counts the bytes of its stored type. The "
                                 "limit is 128.", until=2021)
     total_model_size: Count = _field("In bytes: every value, zeros too, counts the bytes of its stored type. The limit "
                                      "is 128,000.", since=2023)
-    memory_use: Number | None = _field("Peak memory of inference in bytes; null if it was not measured.", since=2022,
+    memory_use: Number | None = _value("Peak memory of inference in bytes; null if it was not measured.", since=2022,
                                        until=2023, by_authors=True)
     macs: Count = _field("Multiply-accumulate operations for one clip of one second. The limit is 30,000,000.",
                          since=2022)
@@ -148,17 +157,17 @@ class Complexity(Block):
 class EnergyConsumption(Block):
     """Measured in kWh, all three on the same machine."""
 
-    training: Number = _field("Of the training.", by_authors=True)
-    inference: Number = _field("Of predicting the evaluation set.", by_authors=True)
-    baseline_inference: Number = _field("Of the same with the organisers' baseline.", by_authors=True)
+    training: Number = _value("Of the training.", by_authors=True)
+    inference: Number = _value("Of predicting the evaluation set.", by_authors=True)
+    baseline_inference: Number = _value("Of the same with the organisers' baseline.", by_authors=True)
 
 
 class ExternalDataset(Block):
     """A data set from outside the task."""
 
-    name: Text = _field("Name of the data set.")
-    url: Text = _field("Where it can be had.")
-    total_audio_length: Number = _field("In minutes.")
+    name: Text = _value("Name of the data set.")
+    url: Text | None = _value("Where it can be had.")
+    total_audio_length: Number | None = _value("In minutes; null if it is not known.")
 
 
 class System(Block):
@@ -168,84 +177,57 @@ class System(Block):
     description: Description
     complexity: Complexity
     energy_consumption: EnergyConsumption = _field(since=2023, until=2023)
-    external_datasets: list[ExternalDataset] | None = _field(
+    external_datasets: list[ExternalDataset] | None = _value(
         "Data from outside the task, each set with name, url and total_audio_length in minutes; empty if none was "
         "used.", by_authors=True)
-    source_code: Text | None = _field("Address of the published source code; null if it is not published.",
+    source_code: Text | None = _value("Address of the published source code; null if it is not published.",
                                       by_authors=True)
 
 
 class OverallScores(Block):
     """Over all clips."""
 
-    logloss: Number = _field("Mean log loss, natural logarithm.")
-    accuracy: Percent = _field("Mean of the classes' accuracies, in percent.")
+    logloss: Number | None = _field("Mean log loss, natural logarithm; null if it was not computed.")
+    accuracy: Percent | None = _field("Mean of the classes' accuracies, in percent.")
 
 
 class ClassScores(Block):
     """Scores of one class."""
 
-    logloss: Number = _field("Mean log loss of the class.")
-    accuracy: Percent = _field("Clips of the class that are labelled right, in percent.")
+    logloss: Number | None = _field("Mean log loss of the class; null if it was not computed.")
+    accuracy: Percent | None = _field("Clips of the class that are labelled right, in percent.")
 
 
 class DeviceScores(Block):
     """Scores of one device."""
 
-    logloss: Number = _field("Mean log loss of the device.")
-    accuracy: Percent = _field("Mean of the classes' accuracies within the device, in percent.")
+    logloss: Number | None = _field("Mean log loss of the device; null if it was not computed.")
+    accuracy: Percent | None = _field("Mean of the classes' accuracies within the device, in percent.")
 
 
 class Scores(Block):
-    """Scores of one share of the training data."""
+    """Scores of one share of the training data, or of one choice of models."""
 
-    overall: OverallScores
-    class_wise: dict[Any, ClassScores] = _field("For each scene label, over its clips.", min_length=1)
-    device_wise: dict[Any, DeviceScores] = _field("For each recording device, over its clips.", min_length=1)
-
-
-class PartialOverallScores(OverallScores):
-    """Over all clips."""
-
-    logloss: Number | None = _field("Mean log loss, natural logarithm; null if it was not computed.")
-
-
-class PartialClassScores(ClassScores):
-    """Scores of one class."""
-
-    logloss: Number | None = _field("Mean log loss of the class; null if it was not computed.")
-
-
-class PartialDeviceScores(DeviceScores):
-    """Scores of one device."""
-
-    logloss: Number | None = _field("Mean log loss of the device; null if it was not computed.")
-
-
-class PartialScores(Block):
-    """Scores of one choice of models, with or without log loss."""
-
-    overall: PartialOverallScores
-    class_wise: dict[Any, PartialClassScores] = _field("For each scene label, over its clips.", min_length=1)
-    device_wise: dict[Any, PartialDeviceScores] = _field("For each recording device, over its clips.", min_length=1)
+    overall: OverallScores | None
+    class_wise: dict[Any, ClassScores] | None = _field("For each scene label, over its clips.")
+    device_wise: dict[Any, DeviceScores] | None = _field("For each recording device, over its clips.")
 
 
 class DevelopmentDataset(Block):
     """On the test split of the development set."""
 
-    overall: OverallScores = _field(until=2023)
-    class_wise: dict[Any, ClassScores] = _field("For each scene label, over its clips.", until=2023, min_length=1)
-    device_wise: dict[Any, DeviceScores] = _field("For each recording device, over its clips.", until=2023,
-                                                  min_length=1)
-    split_5: Scores = _field("Trained on 5 % of the training data.", since=2024, until=2024)
-    split_10: Scores = _field("Trained on 10 % of the training data.", since=2024, until=2024)
-    split_25: Scores = _field("Trained on 25 % of the training data.", since=2024, until=2024)
-    split_50: Scores = _field("Trained on 50 % of the training data.", since=2024, until=2024)
-    split_100: Scores = _field("Trained on 100 % of the training data.", since=2024, until=2024)
-    device_specific: PartialScores | None = _field(
+    overall: OverallScores | None = _field(until=2023)
+    class_wise: dict[Any, ClassScores] | None = _field("For each scene label, over its clips.", until=2023)
+    device_wise: dict[Any, DeviceScores] | None = _field("For each recording device, over its clips.", until=2023)
+    split_5: Scores | None = _field("Trained on 5 % of the training data.", since=2024, until=2024)
+    split_10: Scores | None = _field("Trained on 10 % of the training data.", since=2024, until=2024)
+    split_25: Scores | None = _field("Trained on 25 % of the training data.", since=2024, until=2024)
+    split_50: Scores | None = _field("Trained on 50 % of the training data.", since=2024, until=2024)
+    split_100: Scores | None = _field("Trained on 100 % of the training data.", since=2024, until=2024)
+    device_specific: Scores | None = _field(
         "With the models of the known devices, and the general model for the others; null if there is no such result.",
         since=2025)
-    general: PartialScores | None = _field(
+    general: Scores | None = _field(
         "With the general model for all devices; null if there is no such result.", since=2025)
 
 
@@ -295,7 +277,9 @@ def _select(block: type[Block], year: int | None, by_authors: bool = False) -> t
         elif by_authors and not facts["by_authors"]:
             continue
         # a copy, because pydantic may set the new type on the field that it is given
-        fields[name] = (kind, copy(field)) if year else (kind | None, None)
+        chosen = copy(field)
+        chosen.json_schema_extra = facts | {"required": facts.get("required_since", 0) <= (year or 0)}
+        fields[name] = (kind, chosen) if year else (kind | None, None)
     return create_model(block.__name__, __base__=Block, __doc__=block.__doc__, **fields)
 
 
@@ -312,7 +296,7 @@ def leaves(block: type[Block]) -> list[tuple[str, FieldInfo]]:
 
 def comments(block: type[Block]) -> dict[str, str]:
     """Comments of all fields by their path, where ``*`` stands for an item of a list or a free name."""
-    return {path: field.description or field.annotation.__doc__ for path, field in _fields(block)}
+    return {path: field.description or _block_in(field.annotation).__doc__ for path, field in _fields(block)}
 
 
 def _fields(block: type[Block], above: str = "") -> Iterator[tuple[str, FieldInfo]]:
@@ -331,10 +315,78 @@ def _block_in(kind: Any) -> type[Block] | None:
     return next(filter(None, map(_block_in, get_args(kind))), None)
 
 
+def tidied(block: type[Block], tree: Any, above: str = "") -> tuple[Any, list[tuple[str, str]]]:
+    """Write a tree as the schema has it, where the organisers' programs take a value for the same.
+
+    Empty text, lists and blocks are null where null is allowed, and so are items of a list that say nothing. Numbers
+    may be text (``1e-3`` is text in YAML 1.1), integers may be whole floats, a text may be a list of one text.
+
+    Args:
+        block: model of the tree.
+        tree: content of the file.
+        above: path of the tree, with a dot at its end.
+
+    Returns:
+        A copy of the tree, and the paths and values of all text that was taken for a number, true or false.
+    """
+    if not isinstance(tree, Mapping):
+        return tree, []
+    copied, texts = dict(tree), []
+    for name, field in block.model_fields.items():
+        if name not in tree:
+            continue
+        value, where, kind = tree[name], f"{above}{name}", field.annotation
+        inner, nullable = _block_in(kind), NoneType in get_args(kind)
+        if inner and is_block(kind):
+            value, found = tidied(inner, value, f"{where}.")
+            texts += found
+        elif inner and isinstance(value, list):
+            items = [tidied(inner, item, f"{where}[{index}].") for index, item in enumerate(value)]
+            texts += [text for _, found in items for text in found]
+            value = [item for item, _ in items
+                     if not isinstance(item, Mapping) or not all(map(_is_empty, item.values()))]
+        elif inner and isinstance(value, Mapping):
+            items = {key: tidied(inner, item, f"{where}.{shown(key)}.") for key, item in value.items()}
+            texts += [text for _, found in items.values() for text in found]
+            value = {key: item for key, (item, _) in items.items()}
+        elif not inner:
+            read = _read_as(value, _types(kind))
+            if isinstance(value, str) and not isinstance(read, str):
+                texts.append((where, value))
+            value = read
+        copied[name] = None if nullable and _is_empty(value) else value
+    return copied, texts
+
+
+def _is_empty(value: Any) -> bool:
+    return value in (None, [], {}) or isinstance(value, str) and not value.strip()
+
+
+def _types(kind: Any) -> set[type]:
+    """The types that a field may have, without their constraints."""
+    return {kind} if isinstance(kind, type) else set().union(*map(_types, get_args(kind)))
+
+
+def _read_as(value: Any, types: set[type]) -> Any:
+    """A value as one of some types, if it stands for one."""
+    text = value.strip() if isinstance(value, str) else ""
+    if types & {int, float} and _NUMBER.fullmatch(text):
+        value = int(text) if text.isdigit() else float(text)
+    if int in types and isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if bool in types and (text.lower() in ("true", "yes") or isinstance(value, int) and value in (0, 1)):
+        value = bool(value)
+    if str in types and isinstance(value, list) and len(value) == 1 and isinstance(value[0], str):
+        value = value[0]
+    return value
+
+
 # by the type of pydantic's error, in place of its own text, which is about Python
 _EXPECTED = {"string_type": "text", "int_type": "a whole number", "float_type": "a number",
              "bool_type": "true or false", "list_type": "a list", "too_short": "at least one item",
              "dict_type": "a block of fields", "model_type": "a block of fields"}
+UNKNOWN = "an unknown field"
+_OUT_OF_RANGE = ("greater_than_equal", "less_than_equal", "finite_number")
 
 
 def check(block: type[Block], tree: Any, file: str, unknown: Level) -> list[Finding]:
@@ -344,7 +396,7 @@ def check(block: type[Block], tree: Any, file: str, unknown: Level) -> list[Find
         block: model of the file.
         tree: content of the file.
         file: its name in findings.
-        unknown: level of an unknown field.
+        unknown: level of an unknown field; unless it is an error, what the organisers do not check is a warning, too.
     """
     try:
         block.model_validate(tree)
@@ -354,20 +406,26 @@ def check(block: type[Block], tree: Any, file: str, unknown: Level) -> list[Find
         return []
     findings = []
     for problem in problems:
-        where, inner = "", block
+        where, inner, facts, step = "", block, {}, ""
         for step in problem["loc"]:
             siblings = inner.model_fields
             where += f"[{step}]" if isinstance(step, int) else f".{step}"
-            inner = _block_in(siblings[step].annotation) or inner if step in siblings else inner
+            if step in siblings:
+                facts = siblings[step].json_schema_extra or {}
+                inner = _block_in(siblings[step].annotation) or inner
         where = where.removeprefix(".")
         kind, given = problem["type"], problem["input"]
+        of_field = step in siblings or isinstance(step, int)
         if kind in ("extra_forbidden", "invalid_key"):
-            findings.append(Finding(unknown, file, where, "an unknown field", f"only {', '.join(siblings)} there"))
+            findings.append(Finding(unknown, file, where, UNKNOWN, f"only {', '.join(siblings)} there"))
         elif kind == "missing":
-            findings.append(Finding("error", file, where, "no such field", "a field of this name"))
+            required = unknown == "error" or facts.get("required", facts.get("required_since", 0) < _NEVER)
+            findings.append(Finding("error" if required else "warning", file, where, "no such field",
+                                    "a field of this name"))
         else:
             # pydantic writes "Input should be greater than 0", and "Value error, " before the text of a validator
             expected = re.sub("^(.* should (be|have)|Value error,) ", "", problem["msg"])
-            findings.append(Finding("error", file, where, "null" if given is None else shown(given),
-                                    _EXPECTED.get(kind, expected)))
+            checked = unknown == "error" or kind in _OUT_OF_RANGE or not (of_field and facts.get("any_value"))
+            findings.append(Finding("error" if checked else "warning", file, where,
+                                    "null" if given is None else shown(given), _EXPECTED.get(kind, expected)))
     return findings

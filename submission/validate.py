@@ -11,17 +11,23 @@ Errors mean that the package is malformed. Other findings say why a well-formed 
 about the challenge's data. Exit status 0 only for a package that can be submitted; warnings do not count.
 """
 import json
+import re
 import sys
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from hashlib import sha256
 from pathlib import Path
 
 from submission import check_meta, check_output
 from submission.archive import Member, opened
 from submission.findings import Finding, as_json, of_level, tell, verdict
-from submission.rules import EDITIONS, FOLDER, META_SUFFIX, TASK1A_2021, Rules, edition
+from submission.rules import EDITIONS, FOLDER, INSTALLERS, META_SUFFIX, TASK1A_2021, Rules, edition
 from task1a.errors import CommandParser, InputError, run_command, shown
 
 _REPORT = ".pdf"
+_CLUTTER = (".ds_store", "thumbs.db", "ehthumbs.db", "desktop.ini")
+_WITHOUT_CLUTTER = ("a zip without them: zip -r PACKAGE.zip FOLDER -x '*.DS_Store' '*__MACOSX*' '*Thumbs.db' "
+                    "'*desktop.ini'; an existing one: zip -d PACKAGE.zip with the same patterns")
+_SUBTASK_B = re.compile(r"[A-Za-z0-9-]+_[A-Za-z0-9-]+_task1b_[1-4]")
 _REPORT_BYTES = 64 * 1024 * 1024  # of all reports together
 
 
@@ -49,11 +55,20 @@ def validate(path: Path, rules: Rules = TASK1A_2021, runs: Sequence[Path] = ()) 
 
 
 def _inference_packages(path: Path, rules: Rules) -> list[Path]:
-    """The folder itself, if it holds a module ``<package>/<label>.py``, else its folders that do."""
-    modules = f"*_{rules.task}/*_{rules.task}_*.py"
-    if any(path.glob(modules)):
+    """The folder itself if it can be installed or holds modules of systems, else its folders that do.
+
+    Names are compared without case, so that a misnamed package is still checked as one.
+    """
+    module = re.compile(rf".*_{rules.task}.*/.*_{rules.task}_.*\.py", re.IGNORECASE)
+
+    def holds_code(folder: Path) -> bool:
+        return (any((folder / name).is_file() for name in INSTALLERS)
+                or any(module.fullmatch(f"{file.parent.name}/{file.name}") for file in folder.glob("*/*.py")))
+
+    if holds_code(path):
         return [path]
-    return [folder for folder in sorted(path.iterdir()) if not folder.is_symlink() and any(folder.glob(modules))]
+    return [folder for folder in sorted(path.iterdir())
+            if folder.is_dir() and not folder.is_symlink() and holds_code(folder)]
 
 
 def _check_systems(path: Path, rules: Rules, runs: Sequence[Path], code: Collection[Path]) -> list[Finding]:
@@ -72,15 +87,20 @@ def _check_systems(path: Path, rules: Rules, runs: Sequence[Path], code: Collect
                                            f"one of {rules.name}; --edition {' or '.join(others)} checks it by its own "
                                            "rules")]
         findings += misplaced
-        if len(systems) > rules.systems or not (systems or findings):
+        if len(systems) > rules.systems or not (systems or of_level(findings, "error")):
             findings.append(Finding("error", path.name, "", f"{len(systems)} systems",
                                     f"1 to {rules.systems}; no more are checked"))
+        elif len(systems) > rules.template_systems:
+            findings.append(Finding("warning", path.name, "", f"{len(systems)} systems",
+                                    f"1 to {rules.template_systems}, the numbers in the organisers' template of "
+                                    f"{rules.year}; their validator takes {rules.systems}"))
         labels = sorted(systems)[:rules.systems]
         if runs and len(runs) != len(labels):
             raise InputError(f"--run is given {len(runs)} times for {len(labels)} systems; give it once for each, in "
                              f"this order: {shown(' '.join(labels))}")
+        outputs: dict[bytes, str] = {}
         for label, run in zip(labels, runs or [None] * len(labels), strict=True):
-            findings += _check_system(label, [members[name] for name in systems[label]], rules, run)
+            findings += _check_system(label, [members[name] for name in systems[label]], rules, run, outputs)
         for name in sorted(members):
             if name.endswith(_REPORT):
                 data, problems = members[name].read(_REPORT_BYTES)
@@ -91,24 +111,60 @@ def _check_systems(path: Path, rules: Rules, runs: Sequence[Path], code: Collect
 
 
 def _by_label(members: Collection[str], is_folder: bool, rules: Rules) -> tuple[dict[str, list[str]], list[Finding]]:
-    """Names of the files in every label's folder, and findings about files elsewhere."""
+    """Names of the files in every label's folder, and findings about files elsewhere.
+
+    The organisers' validator skips files with no ``task1`` in their path, names those in the folder of a system, and
+    crashes on all others.
+    """
     systems: dict[str, list[str]] = {}
-    findings = []
+    clutter, skipped, subtask_b, misnamed, misplaced = [], [], [], {}, {}
     above = () if is_folder else rules.above
-    names = [f"<label>{suffix}" for suffix in (*rules.output_suffixes, META_SUFFIX)]
-    hierarchy = "/".join((*(name or "<any>" for name in above), "<label>", " or ".join(names)))
     for member in sorted(members):
-        *folders, _ = member.split("/")
+        *folders, base = member.split("/")
         if member.endswith(_REPORT) or (is_folder and not folders):  # the zip lies beside the labels' folders
             continue
-        in_place = all(name in (None, folder) for name, folder in zip(above, folders, strict=False))
-        if len(folders) != len(above) + 1 or not in_place:
-            findings.append(Finding("error", member, "", "a file that does not belong here", hierarchy))
-        elif not rules.label_pattern.fullmatch(folders[-1]):
-            findings.append(Finding("error", member, "", f"the folder {shown(folders[-1])}",
-                                    f"Lastname_Institute_{rules.task}_N of letters, digits, -; N to {rules.systems}"))
+        label = folders[-1] if len(folders) == len(above) + 1 else ""
+        # the validator of 2021 compares no folder, those of later years the first
+        in_place = label and (None in above or folders[:-1] == list(above))
+        in_system = in_place and rules.label_pattern.fullmatch(label)
+        is_skipped = FOLDER not in member and not is_folder
+        if base.lower() in _CLUTTER or base.startswith("._") or "__MACOSX" in folders:
+            clutter.append((member, bool(is_skipped or in_system)))
+        elif in_system:
+            systems.setdefault(label, []).append(member)
+            if above and folders[-2] != FOLDER:
+                misnamed.setdefault(folders[-2], member)
+        elif is_skipped:
+            skipped.append(member)
+        elif in_place and _SUBTASK_B.fullmatch(label):
+            subtask_b.append(member)
+        elif in_place:
+            misplaced.setdefault(("/".join(folders), f"the folder {shown(label)}", rules.label_format), member)
+        elif folders and rules.label_pattern.fullmatch(folders[-1]):
+            place = "/".join(folders[:-1])
+            misplaced.setdefault((place, f"systems in the folder {shown(place)}", ""), member)
         else:
-            systems.setdefault(folders[-1], []).append(member)
+            place = "/".join(folders) or member
+            misplaced.setdefault((place, "a file that does not belong here", ""), member)
+
+    names = [f"<label>{suffix}" for suffix in (*rules.output_suffixes, META_SUFFIX)]
+    hierarchy = "/".join((*(name or "<any>" for name in above), "<label>", " or ".join(names)))
+    findings = [Finding("error", member, "", found, expected or hierarchy)
+                for (_, found, expected), member in misplaced.items()]
+    findings += [Finding("warning", member, "", f"the folder {shown(folder)}", f"{FOLDER}, as the organisers name it")
+                 for folder, member in misnamed.items()]
+    if clutter:
+        crashes = [member for member, harmless in clutter if not harmless]
+        findings.append(Finding(
+            "error" if crashes and not is_folder else "warning", (crashes or [clutter[0][0]])[0], "",
+            f"{len(clutter)} files of the operating system (.DS_Store, __MACOSX, Thumbs.db, desktop.ini)"
+            f"{', where the validator of the organisers stops' if crashes else ''}", _WITHOUT_CLUTTER))
+    if skipped:
+        findings.append(Finding("warning", skipped[0], "", f"{len(skipped)} files that are not of this task, which the "
+                                "organisers skip", hierarchy))
+    if subtask_b:
+        findings.append(Finding("warning", subtask_b[0], "", "systems of subtask B, which are not checked",
+                                rules.label_format))
     return systems, findings
 
 
@@ -116,24 +172,30 @@ def _has_outputs(systems: Mapping[str, Sequence[str]], rules: Rules) -> bool:
     return any(name.endswith(rules.output_suffixes) for names in systems.values() for name in names)
 
 
-def _check_system(label: str, members: Sequence[Member], rules: Rules, run: Path | None) -> Iterator[Finding]:
-    """Check the files in a label's folder, and compare them with the run of the system if there is one."""
+def _check_system(label: str, members: Sequence[Member], rules: Rules, run: Path | None,
+                  outputs: dict[bytes, str]) -> Iterator[Finding]:
+    """Check the files in a label's folder, and compare them with the run of the system if there is one.
+
+    Args:
+        outputs: names of the outputs before, by the digest of their content; gets those of this system.
+    """
     suffixes = (*rules.output_suffixes, META_SUFFIX)
     picked = {}
     for suffix in suffixes:
-        # the file with the right name, else the only one with the right ending
-        candidates = [member for member in members if member.name.endswith(suffix)]
+        # the file with the right name, else the only one whose name means the same
+        candidates = [member for member in members if _meant(member.base).endswith(suffix)]
         right = [member for member in candidates if member.base == label + suffix]
         if right or len(candidates) == 1:
             picked[suffix] = (right or candidates)[0]
 
     names = [label + suffix for suffix in suffixes]
     for member in members:
-        if member not in picked.values():
-            yield Finding("error", member.name, "", "an extra file", f"{' and '.join(names)} only")
-        elif member.base not in names:
-            yield Finding("error", member.name, "", f"the name {shown(member.base)}",
-                          f"the stem {label}, as its folder")
+        name = next((label + suffix for suffix, other in picked.items() if other is member), "")
+        if name and name != member.base:
+            yield Finding("error", member.name, "", f"the name {shown(member.base)}", f"the name {name}, as its folder")
+        elif not name:
+            level = "error" if any(suffix in member.base for suffix in suffixes) else "warning"
+            yield Finding(level, member.name, "", "an extra file", f"{' and '.join(names)} only")
     for suffix in suffixes:
         if suffix not in picked:
             yield Finding("error", label, "", f"no {label}{suffix}", "every system output and its metadata")
@@ -141,23 +203,34 @@ def _check_system(label: str, members: Sequence[Member], rules: Rules, run: Path
     runs = rules.runs_of(run) if run else ()
     labels: tuple[str, ...] = ()
     for suffix, split_run in zip(rules.output_suffixes, runs or [None] * len(rules.output_suffixes), strict=True):
-        if suffix in picked:
-            known, findings = _check_output(picked[suffix], rules, split_run)
-            yield from findings
-            labels = labels or known
+        if suffix not in picked:
+            continue
+        data, findings = picked[suffix].read(check_output.max_bytes(rules))
+        yield from findings
+        if data is None:
+            continue
+        name = picked[suffix].base
+        table, findings = check_output.check(data, name, rules)
+        yield from findings
+        if table is None:
+            continue
+        labels = labels or table.labels
+        same = outputs.setdefault(sha256(table.text.encode("utf-8", "replace")).digest(), name)
+        if same != name:
+            level = "error" if same.startswith(f"{label}.") else "warning"
+            yield Finding(level, name, "", f"the same predictions as in {same}", "those of another system" if level ==
+                          "warning" else "those of a system trained on this share of the training data")
+        if split_run and not of_level(findings, "error"):
+            from submission import against_run  # imports torch, which takes seconds
+            yield from against_run.compare_output(table.text, name, split_run)
     if META_SUFFIX in picked:
         yield from _check_meta(picked[META_SUFFIX], label, labels, rules, runs)
 
 
-def _check_output(member: Member, rules: Rules, run: Path | None) -> tuple[tuple[str, ...], list[Finding]]:
-    data, findings = member.read(check_output.max_bytes(rules))
-    if data is None:
-        return (), findings
-    labels, findings = check_output.check(data, member.base, rules)
-    if run and labels and not of_level(findings, "error"):
-        from submission import against_run  # imports torch, which takes seconds
-        findings += against_run.compare_output(data, member.base, run)
-    return labels, findings
+def _meant(name: str) -> str:
+    """A file's name without what editors and file managers change: case, ``.yml``, a second ending ``.txt``."""
+    name = name.lower().removesuffix(".txt")
+    return f"{name.removesuffix('.yml')}.yaml" if name.endswith(".yml") else name
 
 
 def _check_meta(member: Member, label: str, labels: Sequence[str], rules: Rules,

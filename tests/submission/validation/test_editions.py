@@ -70,7 +70,7 @@ def test_evaluation_sets(year, clips, seconds):
 
 @pytest.mark.parametrize("year", BY_YEAR)
 def test_valid(golden, found, year):
-    for systems in (1, 4):
+    for systems in (1, 3):
         package = golden(year, systems=systems)
         assert found(package.members, package.rules) == []
 
@@ -119,7 +119,7 @@ def test_every_split_has_an_output_of_its_own(golden, found):
         members = {other: content for other, content in package.members.items() if other != name}
         assert [finding.found for finding in found(members, package.rules)] \
             == [f"no {package.label}.output.split_{split}.csv"]
-        spoilt = package.members[name].replace(b"\tbus\tmetro", b"\tmetro\tbus", 1)
+        spoilt = package.members[name].replace(b"\tbus\tmetro", b"\tmetro\tmetro", 1)
         [finding] = found(package.members | {name: spoilt}, package.rules)
         assert (finding.file, finding.where) == (f"{package.label}.output.split_{split}.csv", "line 1")
     whole = f"task1/{package.label}/{package.label}.output.csv"
@@ -136,8 +136,7 @@ def test_results_of_every_split(golden, found):
     splits["split_50"]["class_wise"]["beach"] = {"logloss": 1.0, "accuracy": 54.5}
     findings = found(package.members | {package.meta: yaml.safe_dump(meta).encode()}, package.rules)
     assert [(finding.level, finding.where) for finding in findings] == [
-        ("error", f"{RESULTS}.split_50.overall.logloss"), ("warning", f"{RESULTS}.split_5.overall.logloss"),
-        ("error", f"{RESULTS}.split_50.class_wise")]
+        ("warning", f"{RESULTS}.split_5.overall.logloss"), ("error", f"{RESULTS}.split_50.class_wise")]
 
 
 # the files of 2022, 2023 and 2025 have the same names
@@ -169,8 +168,8 @@ def test_2022_and_2023_differ_in_a_few_fields(golden, found):
 def test_a_folder_above_belongs_to_2021_only(golden, found, year):
     package = golden(year)
     findings = found({f"Kim_QTI_task1/{name}": content for name, content in package.members.items()}, package.rules)
-    assert {finding.found for finding in findings} == {"a file that does not belong here"}
-    assert len(findings) == len(package.members)
+    assert [(finding.level, finding.found) for finding in findings] == [
+        ("error", "systems in the folder 'Kim_QTI_task1/task1'")]
 
 
 # --- 2025: models for single devices
@@ -197,7 +196,7 @@ BROKEN_META = {
     "fewer bits than values": ("system.complexity.total_model_size", 2_000, "error", "2,000 bytes"),
     "no inference code": ("system.inference_code", ..., "error", "no such field"),
     "inference code null": ("system.inference_code", None, "error", "null"),
-    "the organisers' placeholder": ("system.inference_code", ["YOUR_GITHUB_URL"], "error", "['YOUR_GITHUB_URL']"),
+    "the organisers' placeholder": ("system.inference_code", ["YOUR_GITHUB_URL"], "error", "'YOUR_GITHUB_URL'"),
     "no address": ("system.inference_code", "Kim_QTI_task1_inference", "error", "'Kim_QTI_task1_inference'"),
     "an address of this machine": ("system.inference_code", "file:///home/kim/code", "error", "'file:///home"),
     "a password in the address": ("system.inference_code", "https://kim:x@github.com/kim", "error", "'https://kim:x@"),
@@ -206,20 +205,18 @@ BROKEN_META = {
                                    "'https://example.org/x', an address of the example"),
     "a host of the example": ("system.inference_code", "HTTPS://Code.Example.com:443/x", "not_submittable", "'HTTPS:"),
     "no device information": ("system.description.device_information", ..., "error", "no such field"),
-    "device information as a list": ("system.description.device_information", ["a"], "error", "['a']"),
-    "unknown sharing": ("system.description.model_weight_sharing", "not shared", "error", "'not shared'"),
-    "sharing in capitals": ("system.description.model_weight_sharing", "Fully shared", "error", "'Fully shared'"),
-    "sharing null": ("system.description.model_weight_sharing", None, "error", "null"),
+    "device information as a list": ("system.description.device_information", ["a", "b"], "warning", "['a', "),
+    "unknown sharing": ("system.description.model_weight_sharing", "not shared", "warning", "'not shared'"),
+    "sharing in capitals": ("system.description.model_weight_sharing", "Fully shared", "warning", "'Fully shared'"),
+    "sharing null": ("system.description.model_weight_sharing", None, "warning", "null"),
     "no model": ("system.description.num_models_at_inference", 0, "error", "0"),
-    "models null": ("system.description.num_models_at_inference", None, "error", "null"),
-    "half a model": ("system.description.num_models_at_inference", 6.5, "error", "6.5"),
-    "models in words": ("system.description.num_models_at_inference", "seven", "error", "'seven'"),
+    "models null": ("system.description.num_models_at_inference", None, "warning", "null"),
+    "half a model": ("system.description.num_models_at_inference", 6.5, "warning", "6.5"),
+    "models in words": ("system.description.num_models_at_inference", "seven", "warning", "'seven'"),
     "a field of 2024": ("system.description.split_adaptations", None, "warning", "an unknown field"),
     "the wrong label": ("submission.label", "Kim_QTI_task1_2", "error", "'Kim_QTI_task1_2'"),
     "no general model": (GENERAL, ..., "error", "no such field"),
     "results as a number": (SPECIFIC, 57.9, "error", "57.9"),
-    "empty results": (SPECIFIC + ".class_wise", {}, "error", "{}"),
-    "no overall accuracy": (f"{SPECIFIC}.overall.accuracy", None, "error", "null"),
     "no log loss, not even null": (f"{SPECIFIC}.class_wise.bus.logloss", ..., "error", "no such field"),
     "log loss as text": (f"{GENERAL}.device_wise.s6.logloss", "none", "error", "'none'"),
     "accuracy above 100": (f"{GENERAL}.device_wise.a.accuracy", 100.1, "error", "100.1"),
@@ -252,7 +249,6 @@ def test_incomplete_results_of_2025_cannot_be_submitted(golden, found, path, val
 
 @pytest.mark.parametrize(("old", "new", "where", "told"), [
     (b"audio/5.wav\t", b"audio/5.mp3\t", "line 7, filename", "'audio/5.mp3'"),
-    (b"\tbus\tmetro\t", b"\tmetro\tbus\t", "line 1", "the labels in another order"),
     (b"audio/3.wav\t", b"audio/2.wav\t", "line 5", "'audio/2.wav' again"),
 ])
 def test_broken_outputs_of_2025(golden, found, old, new, where, told):
@@ -270,7 +266,7 @@ def test_a_missing_row_and_a_wrong_folder_of_2025(golden, found):
         "not_submittable", "11 files, 0 of them not of the evaluation set, 1 of it missing")
     for label in ("Kim_QTI_task1a_1", "Kim_QTI_task1_5", "Kim_task1_1", "Kim_QTI_task1"):
         renamed = {name.replace(package.label, label): content for name, content in package.members.items()}
-        assert [finding.found for finding in found(renamed, package.rules)] == [f"the folder '{label}'"] * 2
+        assert [finding.found for finding in found(renamed, package.rules)] == [f"the folder '{label}'"]
 
 
 @pytest.mark.parametrize(("null", "level"), [
@@ -294,18 +290,14 @@ def without_log_losses(node):
 
 
 @pytest.mark.parametrize("year", BY_YEAR)
-def test_log_loss_may_be_null_in_2025_alone(golden, year):
+def test_log_loss_may_be_null(golden, year):
+    """Null is what was not computed; in 2021, when log loss decided, it is noted."""
     package = golden(year)
     meta = yaml.safe_load(package.members[package.meta])
     meta["results"] = without_log_losses(meta["results"])
     findings = check_meta.check(meta, "x", package.label, package.rules.labels, package.rules)
-    places = [path for path in required(year) if path[1] == "logloss"]
-    assert len(places) in (3, 6, 15)
-    if year == "2025":
-        assert findings == []
-    else:
-        assert {finding.level for finding in findings} == {"error"}
-        assert {f"{block}.logloss" for block, _ in places} <= {finding.where for finding in findings}
+    assert [(finding.level, finding.where, finding.found) for finding in findings] == (
+        [("warning", RESULTS, "null for overall.logloss, and 19 others")] if year == "2021" else [])
 
 
 @pytest.mark.parametrize(("path", "value", "where", "told"), [

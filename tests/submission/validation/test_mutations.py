@@ -1,4 +1,8 @@
-"""A valid package, and many that differ from it in one place: each is refused for its own reason and no other."""
+"""A valid package, and many that differ from it in one place: each is refused for its own reason and no other, or
+accepted, if the organisers' validator reads it alike, with a note at most."""
+import csv
+import io
+
 import pytest
 import yaml
 
@@ -9,13 +13,13 @@ RESULTS, AUTHORS, SIZE = "results.development_dataset", "submission.authors", "s
 
 
 def output(change):
-    """Change the bytes of the output."""
-    return lambda members: members | {CSV: change(members[CSV])}
+    """Change the bytes of every output."""
+    return lambda members: {name: change(data) if name.endswith(".csv") else data for name, data in members.items()}
 
 
 def meta(change):
     """Change the bytes of the metadata."""
-    return lambda members: members | {YAML: change(members[YAML])}
+    return lambda members: {name: change(data) if name.endswith(".yaml") else data for name, data in members.items()}
 
 
 def line(number, change):
@@ -58,6 +62,20 @@ def field(path, value):
     return meta(mutate)
 
 
+def columns(*order):
+    """The columns in another order, the cells with them."""
+    return output(lambda data: "".join("\t".join(row.split("\t")[place] for place in order) + "\n"
+                                       for row in data.decode().splitlines()).encode())
+
+
+def quoted(data):
+    """A table as Python's csv module writes it with quotes."""
+    text = io.StringIO()
+    csv.writer(text, delimiter="\t", quoting=csv.QUOTE_ALL, lineterminator="\n").writerows(
+        row.split("\t") for row in data.decode().splitlines())
+    return text.getvalue().encode()
+
+
 def written(old, new):
     """The metadata with another text in a place."""
 
@@ -85,11 +103,11 @@ ERRORS = {
     "scene_label column dropped": (line(1, lambda row: [row[0], *row[2:]]), CSV, "line 1", "airport"),
     "a column twice": (line(1, lambda row: [*row[:-1], "bus"]), CSV, "line 1", "bus"),
     "a column without a name": (line(1, lambda row: [*row, ""]), CSV, "line 1", "tram "),
-    "labels in another order": (line(1, lambda row: [*row[:2], *row[:1:-1]]), CSV, "line 1", "another order"),
+    "labels in another order": (line(1, lambda row: [*row[:2], *row[:1:-1]]), CSV, "line 1", "cells contradict"),
     "columns between commas": (output(lambda data: data.replace(b"\t", b",")), CSV, "line 1", "filename,scene_label"),
     "no header": (line(1, lambda row: None), CSV, "line 1", "audio/0.wav"),
-    "byte order mark": (output(lambda data: b"\xef\xbb\xbf" + data), CSV, "line 1", "ufeff"),
-    "Windows line ends": (output(lambda data: data.replace(b"\n", b"\r\n")), CSV, "", "carriage returns"),
+    "byte order mark": (output(lambda data: b"\xef\xbb\xbf" + data), CSV, "line 1", "byte order mark"),
+    "line ends of old Macs": (output(lambda data: data.replace(b"\n", b"\r")), CSV, "", "carriage returns without"),
     "UTF-16": (output(lambda data: data.decode().encode("utf-16")), CSV, "line 1", "no UTF-8"),
     "a byte that is not UTF-8": (output(lambda data: data + b"\xff"), CSV, "line 14", "no UTF-8"),
     "binary junk": (output(lambda data: bytes(range(13))), CSV, "line 1", "x00"),
@@ -107,13 +125,14 @@ ERRORS = {
     "a cell too many": (line(5, lambda row: [*row, "0"]), CSV, "line 5", "13 columns"),
     "a tab at the end": (line(5, lambda row: [*row, ""]), CSV, "line 5", "13 columns"),
     "spaces for tabs": (line(5, lambda row: [" ".join(row)]), CSV, "line 5", "1 columns"),
-    "an empty line": (line(5, lambda row: [*row[:-1], row[-1] + "\n"]), CSV, "line 6", "1 columns"),
-    "an empty line at the end": (output(lambda data: data + b"\n"), CSV, "line 14", "1 columns"),
+    "an empty line": (line(5, lambda row: [*row[:-1], row[-1] + "\n"]), CSV, "line 6", "an empty line"),
+    "empty lines at the end": (output(lambda data: data + b"\n \t\n\n"), CSV, "line 14", "the first of 3 empty lines"),
     # its cells
     "not a wav": (named("audio/2.mp3"), CSV, "line 4, filename", "audio/2.mp3"),
     "no file name": (named(""), CSV, "line 4, filename", "''"),
     "a file elsewhere": (named("../audio/2.wav"), CSV, "line 4, filename", "'../audio/2.wav'"),
     "an absolute file": (named("/audio/2.wav"), CSV, "line 4, filename", "'/audio/2.wav'"),
+    "a name in capitals": (named("audio/2.WAV"), CSV, "line 4, filename", "'audio/2.WAV'"),
     "a backslash": (named("audio\\2.wav"), CSV, "line 4, filename", "audio"),
     "NUL in a name": (named("audio/2\0.wav"), CSV, "line 4, filename", "x00"),
     "an escape sequence in a name": (named("audio/\x1b[2J2.wav"), CSV, "line 4, filename", "x1b"),
@@ -125,8 +144,6 @@ ERRORS = {
     "beyond a double": (cells("1", "1e400"), CSV, "line 4, bus", "'1e400'"),
     "text": (cells("1", "x"), CSV, "line 4, bus", "'x'"),
     "empty cell": (cells("1", ""), CSV, "line 4, bus", "''"),
-    "a space": (cells("1", " 0"), CSV, "line 4, bus", "' 0'"),
-    "quotes": (cells("1", '"0"'), CSV, "line 4, bus", "0"),
     "decimal comma": (cells("1", "0,0"), CSV, "line 4, bus", "'0,0'"),
     "underscored number": (cells("1", "0_0"), CSV, "line 4, bus", "'0_0'"),
     "hexadecimal number": (cells("1", "0x0"), CSV, "line 4, bus", "'0x0'"),
@@ -163,25 +180,20 @@ ERRORS = {
     "authors by name": (field(AUTHORS, {"Kim": {}}), YAML, AUTHORS, "{'Kim': {}}"),
     "an author as text": (field(f"{AUTHORS}.1", "Kim"), YAML, f"{AUTHORS}[1]", "'Kim'"),
     "nobody corresponds": (field(f"{AUTHORS}.0.corresponding", ...), YAML, AUTHORS, "no corr"),
+    "false as text": (field(f"{AUTHORS}.1.corresponding", "false"), YAML, f"{AUTHORS}[1].corresponding", "'false'"),
     "two correspond": (field(f"{AUTHORS}.1.corresponding", True), YAML, AUTHORS, "2 corr"),
-    "corresponding: 1": (field(f"{AUTHORS}.1.corresponding", 1), YAML, f"{AUTHORS}[1].corresponding", "1"),
     "no domain": (field(f"{AUTHORS}.0.email", "a@b"), YAML, f"{AUTHORS}[0].email", "'a@b'"),
     "no at sign": (field(f"{AUTHORS}.0.email", "a.b.test"), YAML, f"{AUTHORS}[0].email", "'a.b.test'"),
     "two addresses": (field(f"{AUTHORS}.0.email", "a@b.test, c@d.test"), YAML, f"{AUTHORS}[0].email", "'a@b.test,"),
     "no name": (field(f"{AUTHORS}.0.email", "@b.test"), YAML, f"{AUTHORS}[0].email", "'@b.test'"),
     "two dots": (field(f"{AUTHORS}.0.email", "a@b..test"), YAML, f"{AUTHORS}[0].email", "'a@b..test'"),
-    "no institute": (field(f"{AUTHORS}.0.affiliation.institute", ...), YAML,
-                     f"{AUTHORS}[0].affiliation.institute", "no such field"),
     # of the system
     "no system": (field("system", ...), YAML, "system", "no such field"),
     "no embeddings": (field("system.description.embeddings", ...), YAML, "system.description.embeddings", "no such"),
-    "a list for text": (field("system.description.acoustic_features", ["mel"]), YAML,
-                        "system.description.acoustic_features", "['mel']"),
-    "subsystems as text": (field("system.description.ensemble_method_subsystem_count", "two"), YAML,
-                           "system.description.ensemble_method_subsystem_count", "'two'"),
     "parameters as text": (field(f"{SIZE}.total_parameters", "22k"), YAML, f"{SIZE}.total_parameters", "'22k'"),
     "parameters in halves": (field(f"{SIZE}.total_parameters", 22695.5), YAML, f"{SIZE}.total_parameters", "22695.5"),
     "true parameters": (field(f"{SIZE}.total_parameters", True), YAML, f"{SIZE}.total_parameters", "True"),
+    "a comma in a number": (field(f"{SIZE}.total_parameters", "22,695"), YAML, f"{SIZE}.total_parameters", "'22,695'"),
     "negative parameters": (field(f"{SIZE}.total_parameters_non_zero", -1), YAML,
                             f"{SIZE}.total_parameters_non_zero", "-1"),
     "an endless number of parameters": (written("total_parameters: 22695", f"total_parameters: 0x{'F' * 9999}"), YAML,
@@ -200,13 +212,10 @@ ERRORS = {
     "size in bytes": (field(f"{SIZE}.model_size", 32256), YAML, f"{SIZE}.model_size", "33,030,144 bytes"),
     "external set without url": (field("system.external_datasets.0.url", ...), YAML,
                                  "system.external_datasets[0].url", "no such field"),
-    "length as text": (field("system.external_datasets.0.total_audio_length", "1 h"), YAML,
-                       "system.external_datasets[0].total_audio_length", "'1 h'"),
-    "external set as text": (field("system.external_datasets", "AudioSet"), YAML, "system.external_datasets",
-                             "'AudioSet'"),
     # of the results
-    "null result": (field(f"{RESULTS}.overall.logloss", None), YAML, f"{RESULTS}.overall.logloss", "null"),
-    "result as text": (field(f"{RESULTS}.overall.accuracy", "54.5"), YAML, f"{RESULTS}.overall.accuracy", "'54.5'"),
+    "percent sign": (field(f"{RESULTS}.overall.accuracy", "54.5 %"), YAML, f"{RESULTS}.overall.accuracy", "'54.5 %'"),
+    "results null": (field(RESULTS, None), YAML, RESULTS, "null"),
+    "a class null": (field(f"{RESULTS}.class_wise.bus", None), YAML, f"{RESULTS}.class_wise.bus", "null"),
     "negative log loss": (field(f"{RESULTS}.overall.logloss", -0.1), YAML, f"{RESULTS}.overall.logloss", "-0.1"),
     "infinite log loss": (field(f"{RESULTS}.class_wise.bus.logloss", float("inf")), YAML,
                           f"{RESULTS}.class_wise.bus.logloss", "inf"),
@@ -216,19 +225,22 @@ ERRORS = {
     "a number for a class": (field(f"{RESULTS}.class_wise.bus", 51.0), YAML, f"{RESULTS}.class_wise.bus", "51.0"),
     "class of other data": (field(f"{RESULTS}.class_wise.beach", {"logloss": 1, "accuracy": 50}), YAML,
                             f"{RESULTS}.class_wise", "'beach'"),
-    "no classes": (field(f"{RESULTS}.class_wise", {}), YAML, f"{RESULTS}.class_wise", "{}"),
     "no devices": (field(f"{RESULTS}.device_wise", ...), YAML, f"{RESULTS}.device_wise", "no such field"),
     # the files
     "no output": (lambda members: {YAML: members[YAML]}, LABEL, "", f"no {LABEL}.output.csv"),
     "no metadata": (lambda members: {CSV: members[CSV]}, LABEL, "", f"no {LABEL}.meta.yaml"),
     "output misnamed": (renamed(".output.csv", "x.output.csv"), f"{LABEL}x.output.csv", "", "x.output.csv"),
+    "output in capitals": (renamed(".output.csv", ".OUTPUT.CSV"), f"{LABEL}.OUTPUT.CSV", "", "OUTPUT.CSV"),
+    "a second ending": (renamed(".output.csv", ".output.csv.txt"), f"{LABEL}.output.csv.txt", "", ".csv.txt"),
+    "yml": (renamed(".meta.yaml", ".meta.yml"), f"{LABEL}.meta.yml", "", ".meta.yml"),
     "metadata misnamed": (renamed(f"{LABEL}.meta", "Kim_QTI_task1a_2.meta"), "Kim_QTI_task1a_2.meta.yaml", "",
                           "Kim_QTI_task1a_2.meta.yaml"),
     "two outputs": (added(f"{ABOVE}/{LABEL}/old.output.csv"), "old.output.csv", "", "an extra file"),
-    "extra file": (added(f"{ABOVE}/{LABEL}/.DS_Store"), ".DS_Store", "", "an extra file"),
     "file beside the systems": (added(f"{ABOVE}/readme.txt"), "readme.txt", "", "does not belong"),
-    "file at the top": (added("readme.txt"), "readme.txt", "", "does not belong"),
     "file further down": (added(f"{ABOVE}/{LABEL}/more/x.csv"), "x.csv", "", "does not belong"),
+    "Finder's file where the validator stops": (added(f"{ABOVE}/.DS_Store"), ".DS_Store", "", "1 files of the oper"),
+    "macOS's zip": (lambda members: members | {f"__MACOSX/{name}".replace(f"/{LABEL}.", f"/._{LABEL}."): b""
+                                               for name in members}, f"._{LABEL}.meta.yaml", "", "2 files of the oper"),
     "empty zip": (lambda members: {}, "p.zip", "", "0 systems"),
 }
 
@@ -243,28 +255,117 @@ def test_one_error(golden, found, name):
     assert told in finding.found
 
 
-@pytest.mark.parametrize("mutate", [
-    lambda members: members,
-    output(lambda data: data.removesuffix(b"\n")),
-    output(lambda data: data.replace(b"audio/", b"")),
-    output(lambda data: b"\n".join([data.split(b"\n")[0], *data.split(b"\n")[-2:0:-1]])),
-    cells("1"),
-    cells("+1.", "0e5", ".0", "1E-9"),
-    cells("0.5", "0.5"),
-    cells("0.9995"),
-    field("submission.abbreviation", "BCResNet10"),
-    field("system.external_datasets", []),
-    field("system.external_datasets", None),
-    field("system.description.ensemble_method_subsystem_count", 3),
-    field(f"{RESULTS}.overall.accuracy", 54.6),
-    field(f"{AUTHORS}.1.corresponding", False),
-    meta(lambda data: data.replace(b"\n", b"\r\n")),
-    added(f"{ABOVE}/{LABEL}/{LABEL}.technical_report.pdf", b"%PDF-1.7"),
-    added(f"{ABOVE}/", b""),
-])
-def test_what_is_right(golden, found, mutate):
-    package = golden()
-    assert found(mutate(package.members), package.rules) == []
+INSIDE_2024 = "task1/Kim_QTI_task1_1"
+NULL = {"logloss": None, "accuracy": None}
+# what the organisers' validators or templates take, as (year, change, where and what a warning tells)
+GOOD = {
+    # the table
+    "no line end at the end": ("2021", output(lambda data: data.removesuffix(b"\n")), None),
+    "no folder": ("2021", output(lambda data: data.replace(b"audio/", b"")), None),
+    "some without folder": ("2021", output(lambda data: data.replace(b"audio/1", b"1")), None),
+    "another folder": ("2021", output(lambda data: data.replace(b"audio/", b"tau/audio/")), ("", "'tau/audio/0.wav'")),
+    "rows in another order": ("2021", output(lambda data: b"\n".join([data.split(b"\n")[0],
+                                                                      *data.split(b"\n")[-2:0:-1]])), None),
+    "columns in another order": ("2021", columns(0, *range(11, 1, -1), 1), ("line 1", "columns in another order")),
+    "CR LF": ("2021", output(lambda data: data.replace(b"\n", b"\r\n")), ("", "CR LF")),
+    "CR LF in part": ("2025", output(lambda data: data.replace(b"\n", b"\r\n", 3)), ("", "CR LF")),
+    "CR CR LF": ("2022", output(lambda data: data.replace(b"\n", b"\r\r\n")), ("", "CR LF")),
+    "all quoted": ("2021", output(quoted), ("line 1", "quotes")),
+    "a quoted number": ("2023", cells("1", '"0"'), ("line 4", "quotes")),
+    "a space": ("2021", cells("1", " 0"), ("line 4", "spaces")),
+    "an integer": ("2021", cells("1"), None),
+    "forms of numbers": ("2021", cells("+1.", "0e5", ".0", "1E-9"), None),
+    "a tie": ("2021", cells("0.5", "0.5"), None),
+    "rounded": ("2021", cells("0.9995"), None),
+    # the metadata as a file
+    "metadata with CR LF": ("2021", meta(lambda data: data.replace(b"\n", b"\r\n")), None),
+    "metadata with a byte order mark": ("2021", meta(lambda data: b"\xef\xbb\xbf" + data), None),
+    "a tagged null": ("2021", written("embeddings: null", "embeddings: !!null"), None),
+    # of the submission
+    "ten characters": ("2021", field("submission.abbreviation", "BCResNet10"), None),
+    "not corresponding": ("2021", field(f"{AUTHORS}.1.corresponding", False), None),
+    "corresponding null": ("2021", field(f"{AUTHORS}.1.corresponding", None), None),
+    "corresponding: 1": ("2021", field(f"{AUTHORS}.0.corresponding", 1), None),
+    "true as text": ("2021", field(f"{AUTHORS}.0.corresponding", "true"), (f"{AUTHORS}[0].corresponding", "'true'")),
+    "no department": ("2021", field(f"{AUTHORS}.0.affiliation.department", ...), None),
+    "an empty department": ("2024", field(f"{AUTHORS}.0.affiliation.department", ""), None),
+    "no institute": ("2021", field(f"{AUTHORS}.0.affiliation.institute", ...),
+                     (f"{AUTHORS}[0].affiliation.institute", "no such field")),
+    # of the system
+    "external sets empty": ("2021", field("system.external_datasets", ""), None),
+    "external sets null": ("2022", field("system.external_datasets", None), None),
+    "no external sets": ("2021", field("system.external_datasets", []), None),
+    "an external set of nulls": ("2021", field("system.external_datasets", [
+        {"name": None, "url": "", "total_audio_length": None}]), None),
+    "an external set of unknown length": ("2021", field("system.external_datasets.0.total_audio_length", None), None),
+    "a length as text": ("2021", field("system.external_datasets.0.total_audio_length", "1 h"),
+                         ("system.external_datasets[0].total_audio_length", "'1 h'")),
+    "an external set by name": ("2021", field("system.external_datasets", "AudioSet"),
+                                ("system.external_datasets", "'AudioSet'")),
+    "source code empty": ("2021", field("system.source_code", ""), None),
+    "subsystems": ("2021", field("system.description.ensemble_method_subsystem_count", 3), None),
+    "subsystems in words": ("2021", field("system.description.ensemble_method_subsystem_count", "two"),
+                            ("system.description.ensemble_method_subsystem_count", "'two'")),
+    "features as a list": ("2021", field("system.description.acoustic_features", ["mel", "CQT"]),
+                           ("system.description.acoustic_features", "['mel', 'CQT']")),
+    "a rate as number": ("2023", field("system.description.input_sampling_rate", 32.0),
+                         ("system.description.input_sampling_rate", "32.0")),
+    "no complexity management": ("2021", field("system.description.complexity_management", ...),
+                                 ("system.description.complexity_management", "no such field")),
+    "no non-zero parameters": ("2021", field(f"{SIZE}.total_parameters_non_zero", ...),
+                               (f"{SIZE}.total_parameters_non_zero", "no such field")),
+    "non-zero parameters null": ("2023", field(f"{SIZE}.total_parameters_non_zero", None),
+                                 (f"{SIZE}.total_parameters_non_zero", "null")),
+    "parameters as a float": ("2021", field(f"{SIZE}.total_parameters", 22695.0), None),
+    "an integer for a size": ("2021", field(f"{SIZE}.model_size", 31), None),
+    "parameters as text": ("2021", field(f"{SIZE}.total_parameters", "22695"), (f"{SIZE}.total_parameters", "'22695'")),
+    "operations in powers": ("2022", written("macs: 29000000", "macs: 29e6"), (f"{SIZE}.macs", "'29e6'")),
+    "the code's address in a list": ("2025", field("system.inference_code", ["https://a.test/b"]), None),
+    # of the results
+    "log loss as text": ("2021", written("logloss: 1.45", "logloss: 145e-2"),
+                         (f"{RESULTS}.overall.logloss", "'145e-2'")),
+    "log loss null": ("2021", field(f"{RESULTS}.overall.logloss", None), (RESULTS, "null for overall.logloss")),
+    "accuracy null": ("2022", field(f"{RESULTS}.overall.accuracy", None), (RESULTS, "null for overall.accuracy")),
+    "log loss null in 2022": ("2022", field(f"{RESULTS}.overall.logloss", None), None),
+    "log loss of classes null": ("2023", meta(lambda data: yaml.safe_dump(
+        {**(tree := yaml.safe_load(data)), "results": {"development_dataset": {
+            **tree["results"]["development_dataset"],
+            "class_wise": {name: {**scores, "logloss": None} for name, scores in
+                           tree["results"]["development_dataset"]["class_wise"].items()}}}}).encode()), None),
+    "log loss null in 2024": ("2024", field(f"{RESULTS}.split_50.class_wise.bus.logloss", None), None),
+    "a split null": ("2024", field(f"{RESULTS}.split_5", None), (f"{RESULTS}.split_5", "null for overall")),
+    "a class without scores": ("2025", field(f"{RESULTS}.general.class_wise.bus", NULL),
+                               (f"{RESULTS}.general", "null for class_wise.bus.accuracy")),
+    "no classes": ("2021", field(f"{RESULTS}.class_wise", None), (RESULTS, "null for class_wise")),
+    "empty devices": ("2021", field(f"{RESULTS}.device_wise", {}), (RESULTS, "null for device_wise")),
+    "a rounded mean": ("2021", field(f"{RESULTS}.overall.accuracy", 54.6), None),
+    # the files
+    "a report": ("2021", added(f"{ABOVE}/{LABEL}/{LABEL}.technical_report.pdf", b"%PDF-1.7"), None),
+    "entries of folders": ("2021", added(f"{ABOVE}/", b""), None),
+    "Finder's file in a system": ("2021", added(f"{ABOVE}/{LABEL}/.DS_Store"), ("", "1 files of the operating system")),
+    "Finder's file at the top": ("2024", added(".DS_Store"), ("", "1 files of the operating system")),
+    "Explorer's files": ("2022", both(added(f"{INSIDE_2024}/Thumbs.db"), added(f"{INSIDE_2024}/desktop.ini")),
+                         ("", "2 files of the operating system")),
+    "notes in a system": ("2021", added(f"{ABOVE}/{LABEL}/notes.txt"), ("", "an extra file")),
+    "a file at the top": ("2021", added("readme.txt"), ("", "1 files that are not of this task")),
+    "another task": ("2023", both(added("task2/Kim_QTI_task2_1/a.csv"), added("task2/Kim_QTI_task2_1/b.yaml")),
+                     ("", "2 files that are not of this task")),
+    "subtask B": ("2021", added(f"{ABOVE}/Kim_QTI_task1b_1/Kim_QTI_task1b_1.output.csv"), ("", "systems of subtask B")),
+    "Task1 for task1": ("2021", renamed("/task1/", "/Task1/"), ("", "the folder 'Task1'")),
+}
+
+
+@pytest.mark.parametrize("name", GOOD)
+def test_good(golden, found, name):
+    year, mutate, note = GOOD[name]
+    package = golden(year)
+    members = mutate(package.members)
+    assert members != package.members
+    findings = [(finding.level, finding.where) for finding in found(members, package.rules)]
+    if year == "2024" and note and note[0].startswith("line") or name.startswith("CR"):  # once for each split
+        findings = sorted(set(findings))
+    assert findings == ([("warning", note[0])] if note else [])
+    assert note is None or note[1] in found(members, package.rules)[0].found
 
 
 OTHER_DATA = [
@@ -273,7 +374,6 @@ OTHER_DATA = [
     (line(3, lambda row: None), "11 files, 0 of them not of the evaluation set, 1 of it missing"),
     (named("audio/12.wav"), "12 files, 1 of them not of the evaluation set, 1 of it missing"),
     (named("audio/02.wav"), "12 files, 1 of them not of the evaluation set, 1 of it missing"),
-    (named("video/2.wav"), "12 files, 1 of them not of the evaluation set, 1 of it missing"),
     (output(lambda data: data + data.split(b"\n")[3].replace(b"2.wav", b"12.wav")),
      "13 files, 1 of them not of the evaluation set, 0 of it missing"),
     (field("submission.name", "X (demo data)"), "demo data"),
@@ -316,19 +416,42 @@ def test_what_is_only_doubtful(golden, found, mutate, where, told):
     assert told in finding.found
 
 
-@pytest.mark.parametrize("hierarchy", ["task1/x", "a/b/task1", "x/task2", ""])
+@pytest.mark.parametrize("hierarchy", ["task1", "task1/x/y", "a/b/task1", ""])
 def test_wrong_hierarchy(golden, found, hierarchy):
-    package = golden()
-    findings = found(renamed(f"{ABOVE}/", f"{hierarchy}/".lstrip("/"))(package.members), package.rules)
-    assert [finding.found for finding in findings] == ["a file that does not belong here"] * 2
+    package = golden(systems=3)
+    [finding] = found(renamed(f"{ABOVE}/", f"{hierarchy}/".lstrip("/"))(package.members), package.rules)
+    assert (finding.level, finding.found) == ("error", f"systems in the folder {hierarchy!r}")
 
 
-@pytest.mark.parametrize("label", ["Kim_QTI_task1a_5", "Kim_QTI_task1b_1", "Kim_Q_TI_task1a_1", "K.J_Q_task1a_1", "K",
+@pytest.mark.parametrize("label", ["Kim_QTI_task1a_5", "Kim_QTI_task1_1", "Kim_Q_TI_task1a_1", "K.J_Q_task1a_1", "K",
                                    "Kim_QTI_task1a_1 ", "Kim_QTI_task1a_01", "Kím_QTI_task1a_1", "Kim_QTI_task1a_٢"])
 def test_malformed_label(golden, found, label):
     package = golden()
-    findings = found(renamed(LABEL, label)(package.members), package.rules)
-    assert [finding.found for finding in findings] == [f"the folder {label!r}"] * 2
+    [finding] = found(renamed(LABEL, label)(package.members), package.rules)
+    assert (finding.level, finding.found) == ("error", f"the folder {label!r}")
+
+
+@pytest.mark.parametrize(("year", "told"), [("2021", []), ("2022", []), ("2024", ["4 systems"])])
+def test_the_fourth_system(golden, found, year, told):
+    """The validators take four systems; the template of 2024 numbers three."""
+    package = golden(year, systems=4)
+    assert [(finding.level, finding.found) for finding in found(package.members, package.rules)] \
+        == [("warning", text) for text in told]
+    assert year != "2024" or found(golden(year, systems=3).members, package.rules) == []
+
+
+def test_predictions_twice(golden, found):
+    """Five copies are no five shares; two systems may be alike, but hardly on purpose."""
+    package = golden("2024")
+    copied = {name: package.members[package.output] if name.endswith(".csv") else data
+              for name, data in package.members.items()}
+    assert [(finding.level, finding.found) for finding in found(copied, package.rules)] == [
+        ("error", "the same predictions as in Kim_QTI_task1_1.output.split_5.csv")] * 4
+    package = golden("2023", systems=2)
+    copied = {name: package.members[package.output] if name.endswith(".csv") else data
+              for name, data in package.members.items()}
+    [finding] = found(copied, package.rules)
+    assert (finding.level, finding.file) == ("warning", "Kim_QTI_task1_2.output.csv")
 
 
 def test_more_systems_than_a_team_may_hand_in(golden, found):
@@ -371,5 +494,5 @@ def test_a_table_that_is_all_wrong_is_not_told_without_end(golden, found):
 def test_full_size(golden, found):
     package = golden(clips=7920, systems=2)
     assert found(package.members, package.rules) == []
-    [finding] = found(line(5000, lambda row: [*row[:-1], "nan"])(package.members), package.rules)
+    finding, _ = found(line(5000, lambda row: [*row[:-1], "nan"])(package.members), package.rules)
     assert (finding.where, finding.found) == ("line 5000, tram", "'nan'")

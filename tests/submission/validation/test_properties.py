@@ -1,4 +1,5 @@
 """Valid packages changed at random: what is accepted keeps every rule, judged by rules that are written anew here."""
+import csv
 import io
 import re
 import sys
@@ -23,6 +24,7 @@ HEADER = ("filename scene_label airport bus metro metro_station park public_squa
 LABELS = HEADER[2:]
 DEVICES = "a b c s1 s2 s3 s4 s5 s6".split()
 CLIPS = 6
+NUMBER = r"[+-]?([0-9]{1,20}\.?[0-9]{0,20}|\.[0-9]{1,20})([eE][+-]?[0-9]{1,3})?"
 
 
 class Broken(Exception):
@@ -45,11 +47,17 @@ def keeps(judge, *arguments):
 
 def judge_output(data):
     """The rules of the table, with exact numbers."""
-    text = data.decode("utf-8")
-    demand("\r" not in text and max(map(len, data.split(b"\n"))) <= 4096)
-    header, *rows = [row.split("\t") for row in (text[:-1] if text.endswith("\n") else text).split("\n")]
-    demand(header == HEADER)
-    names = [row[0][6:] if row[0].startswith("audio/") else row[0] for row in rows]
+    text = data.decode("utf-8").replace("\r\r\n", "\n").replace("\r\n", "\n")
+    demand("\r" not in text and max(map(len, text.encode().split(b"\n"))) <= 4096)
+    lines = (text[:-1] if text.endswith("\n") else text).split("\n")
+    demand(all(line.strip(" \t") for line in lines))
+    header, *rows = [next(csv.reader([line], delimiter="\t")) if '"' in line else line.split("\t") for line in lines]
+    demand(not any("\t" in cell for row in (header, *rows) for cell in row))
+    demand(sorted(header) == sorted(HEADER) and all(len(row) == 12 for row in rows))
+    rows = [[row[header.index(name)] for name in HEADER] for row in
+            ([*row[:2], *(cell.strip(" ") for cell in row[2:])] for row in rows)]
+    demand(all(set(row[0].split("/")).isdisjoint(("", ".", "..")) and row[0].isprintable() for row in rows))
+    names = [row[0].split("/")[-1] for row in rows]
     demand(sorted(names) == sorted(f"{index}.wav" for index in range(CLIPS)))
     for _, label, *cells in rows:
         demand(len(cells) == 10)
@@ -71,50 +79,65 @@ def text(value):
     demand(not any(127 <= ord(c) < 160 for c in value))
 
 
+def as_number(value):
+    """A number, also where it is written as text."""
+    return float(value) if type(value) is str and re.fullmatch(NUMBER, value.strip()) else value
+
+
 def number(value, most=sys.float_info.max):
+    value = as_number(value)
     demand(type(value) in (int, float) and 0 <= value <= most)
 
 
 def count(value):
-    demand(type(value) is int and 0 <= value < 2**63)
+    value = int(value) if type(value) is str and value.strip().isdecimal() and value.isascii() else as_number(value)
+    demand(type(value) is int or type(value) is float and value.is_integer())
+    demand(0 <= value < 2**63)
+
+
+def empty(value):
+    return value in (None, [], {}) or type(value) is str and not value.strip()
 
 
 def optional(judge):
-    return lambda value: None if value is None else judge(value)
+    return lambda value: None if empty(value) else judge(value)
+
+
+def in_range(value):
+    """A number that no edition asks for may be anything else, but not a negative number."""
+    demand(not (type(as_number(value)) in (int, float) and not 0 <= as_number(value) < sys.maxsize))
+
+
+def corresponds(author):
+    value = author.get("corresponding")
+    demand(value in (None, True, False, 0, 1) or type(value) is str and (
+        value.strip().lower() in ("true", "yes") or not value.strip()) or value in ([], {}))
+    return type(value) is str and bool(value.strip()) or value == 1
 
 
 def judge_author(author):
     for key in ("lastname", "firstname", "email"):
-        text(author[key])
-    for key in ("abbreviation", "institute"):
-        text(author["affiliation"][key])
-    for key in ("department", "location"):
-        optional(text)(author["affiliation"][key])
-    name, domain = author["email"].split("@")
-    demand(name and len(author["email"].split()) == 1 and author["email"].split()[0] == author["email"])
+        text(author[key][0] if type(author[key]) is list and len(author[key]) == 1 else author[key])
+    author["affiliation"]
+    email = author["email"][0] if type(author["email"]) is list else author["email"]
+    name, domain = email.split("@")
+    demand(name and len(email.split()) == 1 and email.split()[0] == email)
     demand(all(domain.split(".")) and "." in domain)
-    demand(not author["email"].lower().endswith(("@example.org", "@example.com", "@example.net")))
-    demand(type(author.get("corresponding", False)) is bool)
+    demand(not email.lower().endswith(("@example.org", "@example.com", "@example.net")))
 
 
 def judge_scores(scores):
-    number(scores["logloss"])
-    number(scores["accuracy"], 100.0000001)
-    demand(scores["accuracy"] <= 100)
-
-
-def judge_results(results, judge_score):
-    judge_score(results["overall"])
-    for group, names in (("class_wise", LABELS), ("device_wise", DEVICES)):
-        demand(set(results[group]) == set(names))
-        for scores in results[group].values():
-            judge_score(scores)
-
-
-def judge_partial_scores(scores):
     optional(number)(scores["logloss"])
-    number(scores["accuracy"], 100.0000001)
-    demand(scores["accuracy"] <= 100)
+    optional(lambda value: number(value, 100))(scores["accuracy"])
+
+
+def judge_results(results):
+    optional(judge_scores)(results["overall"])
+    for group, names in (("class_wise", LABELS), ("device_wise", DEVICES)):
+        if not empty(results[group]):
+            demand(set(results[group]) == set(names))
+            for scores in results[group].values():
+                judge_scores(scores)
 
 
 def judge_address(value):
@@ -135,18 +158,20 @@ def judge_submission(submission, label):
     demand(submission["label"] == label and len(submission["abbreviation"]) <= 10)
     demand(not submission["name"].endswith(" (demo data)"))
     demand(type(submission["authors"]) is list)
-    for author in submission["authors"]:
+    authors = [author for author in submission["authors"] if not all(map(empty, author.values()))]
+    for author in authors:
         judge_author(author)
-    demand(sum(author.get("corresponding", False) for author in submission["authors"]) == 1)
+    demand(sum(map(corresponds, authors)) == 1)
 
 
 def judge_sources(system):
-    demand(system["external_datasets"] is None or type(system["external_datasets"]) is list)
-    for data in system["external_datasets"] or ():
-        text(data["name"])
-        text(data["url"])
-        number(data["total_audio_length"])
-    optional(text)(system["source_code"])
+    """Whatever else is there, data sets as blocks have their three fields."""
+    system["source_code"]
+    data = system["external_datasets"]
+    for item in data if type(data) is list else ():
+        if type(item) is dict and not all(map(empty, item.values())):
+            demand({"name", "url", "total_audio_length"} <= set(item))
+            in_range(item["total_audio_length"])
 
 
 def judge_meta_2021(meta, label):
@@ -154,18 +179,19 @@ def judge_meta_2021(meta, label):
     system = meta["system"]
     judge_submission(meta["submission"], label)
     description, size = system["description"], system["complexity"]
-    for key in ("input_sampling_rate", "acoustic_features", "machine_learning_method"):
-        text(description[key])
-    for key in ("embeddings", "data_augmentation", "decision_making", "external_data_usage", "complexity_management"):
-        optional(text)(description[key])
-    optional(count)(description["ensemble_method_subsystem_count"])
+    demand({"input_sampling_rate", "acoustic_features", "machine_learning_method", "embeddings", "data_augmentation",
+            "decision_making", "external_data_usage", "ensemble_method_subsystem_count"} <= set(description))
+    in_range(description["ensemble_method_subsystem_count"])
     count(size["total_parameters"])
-    count(size["total_parameters_non_zero"])
     number(size["model_size"], 128.0000001)
-    demand(size["total_parameters_non_zero"] <= size["total_parameters"] and size["model_size"] <= 128)
-    demand(size["total_parameters_non_zero"] <= 8 * 1024 * size["model_size"])
+    demand(as_number(size["model_size"]) <= 128)
+    non_zero = size.get("total_parameters_non_zero")
+    in_range(non_zero)
+    if keeps(count, non_zero):
+        demand(float(non_zero) <= float(size["total_parameters"]))
+        demand(float(non_zero) <= 8 * 1024 * as_number(size["model_size"]))
     judge_sources(system)
-    judge_results(meta["results"]["development_dataset"], judge_scores)
+    judge_results(meta["results"]["development_dataset"])
 
 
 def judge_meta_2025(meta, label):
@@ -173,25 +199,25 @@ def judge_meta_2025(meta, label):
     system = meta["system"]
     judge_submission(meta["submission"], label)
     description, size = system["description"], system["complexity"]
-    for key in ("input_sampling_rate", "acoustic_features", "machine_learning_method", "pipeline", "framework"):
-        text(description[key])
-    for key in ("data_augmentation", "external_data_usage", "complexity_management", "device_information"):
-        optional(text)(description[key])
-    count(description["num_models_at_inference"])
-    demand(description["num_models_at_inference"] >= 1)
-    demand(type(description["model_weight_sharing"]) is str)
-    demand(description["model_weight_sharing"] in ("fully shared", "partially shared", "fully device-specific"))
+    demand({"input_sampling_rate", "acoustic_features", "machine_learning_method", "pipeline", "framework",
+            "data_augmentation", "external_data_usage", "complexity_management", "device_information",
+            "num_models_at_inference", "model_weight_sharing"} <= set(description))
+    models = description["num_models_at_inference"]
+    in_range(models)
+    demand(not keeps(count, models) or as_number(models) >= 1)
     for key in ("total_parameters", "total_model_size", "macs"):
         count(size[key])
-    demand(size["total_model_size"] <= 128_000 and size["macs"] <= 30_000_000)
-    demand(size["total_parameters"] <= 8 * size["total_model_size"])
-    judge_address(system["inference_code"])
+    parameters, size_in_bytes, macs = (as_number(size[key]) for key in ("total_parameters", "total_model_size", "macs"))
+    demand(size_in_bytes <= 128_000 and macs <= 30_000_000)
+    demand(parameters <= 8 * size_in_bytes)
+    code = system["inference_code"]
+    judge_address(code[0] if type(code) is list and len(code) == 1 else code)
     judge_sources(system)
     results = meta["results"]["development_dataset"]
-    stated = [results[name] for name in ("device_specific", "general") if results[name] is not None]
+    stated = [results[name] for name in ("device_specific", "general") if not empty(results[name])]
     demand(stated)
     for block in stated:
-        judge_results(block, judge_partial_scores)
+        judge_results(block)
 
 
 JUDGES = {"2021": judge_meta_2021, "2025": judge_meta_2025}
@@ -430,13 +456,16 @@ def test_bytes_of_the_metadata(golden, year, data):
 
 
 def judge_names(names, package):
-    """The rules of the files: those of the system, folders and reports, each once."""
-    files = [name for name in names if not name.endswith(("/", ".pdf"))]
-    demand(sorted(files) == sorted([package.output, package.meta]) and len(set(names)) == len(names))
+    """The rules of the files: those of the system once, reports, and files that the organisers skip or only name."""
+    demand({package.output, package.meta} <= set(names) and len(set(names)) == len(names))
     for name in names:
-        parts = name.removesuffix("/").split("/")
-        demand(not {"", ".", ".."}.intersection(parts) and "\\" not in name and ":" not in parts[0])
-        demand(name.isprintable())
+        *folders, base = name.removesuffix("/").split("/")
+        demand(not {"", ".", ".."}.intersection((*folders, base)) and "\\" not in name)
+        demand(name.isprintable() and ":" not in name.split("/")[0])
+        if name.endswith(("/", ".pdf")) or "task1" not in name or name in (package.output, package.meta):
+            continue
+        demand(len(folders) == 3 and folders[2] == package.label)
+        demand(".output.csv" not in base and ".meta.yaml" not in base)
 
 
 @st.composite
