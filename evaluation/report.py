@@ -97,10 +97,12 @@ def page(runs: Sequence[Run]) -> str:
     """The report of runs, as HTML.
 
     Raises:
-        InputError: a run has not been evaluated, or runs were tested on different data sets.
+        InputError: a run has not been evaluated or is given twice, or runs were tested on different data sets.
     """
     import jinja2
 
+    if len({run.folder.resolve() for run in runs}) < len(runs):
+        raise InputError(f"{', '.join(map(str, runs))}: a run is given twice")
     names = list(map(str, runs))
     if len(set(names)) < len(names):
         names = [run.folder.as_posix() for run in runs]

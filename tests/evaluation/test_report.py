@@ -319,6 +319,8 @@ def test_runs_on_different_data_are_refused(tmp_path, write_evaluated):
     other = write_evaluated("other", data={"name": "another", "demo": False, "clips": 8})
     with pytest.raises(InputError, match="a report compares runs on the same data"):
         report.main([str(plain), str(other), "--out", str(tmp_path / "x.html")])
+    with pytest.raises(InputError, match="a run is given twice"):
+        report.main([str(plain), f"{plain}/../seed0", "--out", str(tmp_path / "x.html")])
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
