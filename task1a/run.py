@@ -193,9 +193,11 @@ class Run:
             record = read_json(self.stage_record(stage))
             if record["outputs"] is None and not finished:
                 record["outputs"] = {}
-            return {"inputs": dict(record["inputs"]), "outputs": dict(record["outputs"])}
+            if all(map(_is_result, record["outputs"])):
+                return {"inputs": dict(record["inputs"]), "outputs": dict(record["outputs"])}
         except (OSError, ValueError, KeyError, TypeError, RecursionError):
-            return None
+            pass
+        return None
 
     def changed_output(self, record: Mapping[str, Any]) -> str | None:
         """The first output of a stage that is missing or changed, as a message; None if all are intact."""
@@ -258,8 +260,7 @@ class Run:
             self._take_over(complete.parent)
 
     def _take_over(self, draft: Path) -> None:
-        names = [name for name in read_json(draft / _COMPLETE)
-                 if name.partition("/")[0] in _RESULTS and ".." not in name.split("/")]
+        names = [name for name in read_json(draft / _COMPLETE) if _is_result(name)]
         for name in names:
             if (draft / name).is_file():
                 (self.folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -272,6 +273,11 @@ class Run:
             with suppress(OSError):  # a folder stays as long as it has other files
                 (self.folder / name).parent.rmdir()
         shutil.rmtree(draft.parents[1])
+
+
+def _is_result(name: str) -> bool:
+    """Whether a name in a record is that of a file of a run, below its folder."""
+    return name.partition("/")[0] in _RESULTS and not {"..", ""} & set(name.split("/")) and "\\" not in name
 
 
 def _results(folder: Path) -> Iterator[str]:

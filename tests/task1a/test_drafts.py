@@ -191,6 +191,15 @@ def test_a_replacement_that_is_killed_is_finished_by_the_next_command(again, arg
     assert not list(Path("runs").glob(".draft*"))
 
 
+@pytest.mark.parametrize("name", ["../../../OUT.txt", "train/../../../OUT.txt", "/tmp/OUT.txt", "notes/OUT.txt",
+                                  "train\\\\..\\\\OUT.txt"])
+def test_a_record_names_files_of_its_run_only(again, name):
+    """The model of another run with the same training is copied by the names in its record."""
+    record = read_json(RUN / "stages" / "train.json")
+    write_json(RUN / "stages" / "train.json", {**record, "outputs": {**record["outputs"], name: "0" * 64}})
+    assert Run(RUN).read_stage("train") is None and Run(RUN).read_stage("compress")
+
+
 def test_results_stay_until_the_new_ones_are_made(again, arguments, monkeypatch, capsys):
     before = contents(RUN)
     monkeypatch.setattr("evaluation.metrics.evaluate", lambda *_, **__: (_ for _ in ()).throw(InputError("no")))
