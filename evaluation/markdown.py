@@ -1,6 +1,8 @@
 """Markdown tables whose columns are aligned in the source, too."""
 from collections.abc import Sequence
 
+from task1a.errors import printable
+
 
 def section(title: str, rows: Sequence[Sequence[str]], sides: str, notes: Sequence[str]) -> str:
     """A heading, a table, and a list of notes.
@@ -11,11 +13,11 @@ def section(title: str, rows: Sequence[Sequence[str]], sides: str, notes: Sequen
         sides: alignment of each column: ``<`` for text, ``>`` for numbers.
         notes: items of the list.
     """
-    escaped = [[cell.replace("\\", "\\\\").replace("|", "\\|") for cell in row] for row in rows]
+    escaped = [[printable(cell.replace("\\", "\\\\").replace("|", "\\|")) for cell in row] for row in rows]
     widths = [max(3, *map(len, column)) for column in zip(*escaped, strict=True)]
     rule = [f"{':' if side == '>' else '-':->{width}}" for side, width in zip(sides, widths, strict=True)]
-    lines = [f"## {title}", ""]
+    lines = [f"## {printable(title)}", ""]
     for row in (escaped[0], rule, *escaped[1:]):
         cells = [f"{cell:{side}{width}}" for cell, side, width in zip(row, sides, widths, strict=True)]
         lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join([*lines, "", *(f"- {note}" for note in notes), ""])
+    return "\n".join([*lines, "", *(f"- {printable(note)}" for note in notes), ""])

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from evaluation import markdown
-from task1a.errors import CommandParser, run_command
+from task1a.errors import CommandParser, printable, run_command
 from task1a.files import check_outputs, to_json, write_output
 
 DEMO_NOTE = "demo data: figures say nothing about real recordings"
@@ -24,8 +24,8 @@ def format_table(results: Mapping[str, Any]) -> str:
         results: from :func:`evaluation.metrics.evaluate`.
     """
     devices, overall, by_device = results["devices"], results["overall"], results["device_wise"]
-    first = max(len("Accuracy"), *map(len, results["labels"]))
-    widths = [max(7, len(device)) for device in devices]  # the largest log loss is 36.044
+    first = max(len("Accuracy"), *(len(printable(label)) for label in results["labels"]))
+    widths = [max(7, len(printable(device))) for device in devices]  # the largest log loss is 36.044
 
     def line(name: str, log_loss: str, of_devices: Sequence[str], accuracy: str) -> str:
         cells = [f"{name:<{first}}", f"{log_loss:>7}"]
@@ -34,10 +34,11 @@ def format_table(results: Mapping[str, Any]) -> str:
         return " | ".join([*cells, f"{accuracy:>8}"]).rstrip()
 
     rule = line("-" * first, "-" * 7, ["-" * width for width in widths], "-" * 8)
-    lines = [line("Scene", "Logloss", [device.upper() for device in devices], "Accuracy"), rule]
+    lines = [line("Scene", "Logloss", [printable(device.upper()) for device in devices], "Accuracy"), rule]
     for label in results["labels"]:
         score, cells = results["class_wise"][label], results["class_device_wise"][label]
-        lines.append(line(label, _log_loss(score), [_log_loss(cells[device]) for device in devices], _accuracy(score)))
+        lines.append(line(printable(label), _log_loss(score), [_log_loss(cells[device]) for device in devices],
+                          _accuracy(score)))
     lines += [rule,
               line("Logloss", _log_loss(overall), [_log_loss(by_device[device]) for device in devices], ""),
               line("Accuracy", "", [_accuracy(by_device[device]) for device in devices], _accuracy(overall)),
@@ -68,7 +69,8 @@ def notes(results: Mapping[str, Any]) -> list[str]:
              f"log loss with probabilities clipped to [{EPS:.2g}, 1 - {EPS:.2g}]"]
     zeros = results["probability_0"]
     if zeros:
-        lines.append(f"{len(zeros):,} clips have probability 0 for their true scene: {', '.join(zeros[:3])}"
+        lines.append(f"{len(zeros):,} clips have probability 0 for their true scene: "
+                     + ", ".join(map(printable, zeros[:3]))
                      + (", ..." if len(zeros) > 3 else ""))
     return lines
 
@@ -76,7 +78,7 @@ def notes(results: Mapping[str, Any]) -> list[str]:
 def _summary_rows(results: Mapping[str, Any]) -> list[list[str]]:
     rows = [["device", "accuracy", "95 % interval", "log loss", "95 % interval"]]
     for name, score, intervals in _by_device(results):
-        rows.append([name, _accuracy(score), interval_text(intervals.get("accuracy"), 1), _log_loss(score),
+        rows.append([printable(name), _accuracy(score), interval_text(intervals.get("accuracy"), 1), _log_loss(score),
                      interval_text(intervals.get("logloss"), 3)])
     return rows
 

@@ -36,7 +36,7 @@ from evaluation.results import (
     values_of,
 )
 from evaluation.table_file import Published, Table, read_table
-from task1a.errors import CommandParser, InputError, run_command
+from task1a.errors import CommandParser, InputError, printable, run_command
 from task1a.files import write_json, write_text
 
 
@@ -285,7 +285,7 @@ def _latex(text: str) -> str:
                "<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}",
                # [ and * would be arguments of the \\ of the line above
                "[": "{[}", "*": "{*}", **{sign: f"\\{sign}" for sign in "&%$#_{}"}}
-    return "".join(escapes.get(letter, letter) for letter in text)
+    return "".join(escapes.get(letter, letter) for letter in printable(text))
 
 
 if __name__ == "__main__":

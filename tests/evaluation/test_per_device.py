@@ -1,13 +1,15 @@
 import io
 import json
+import re
 import subprocess
 import sys
 
 import pandas as pd
 import pytest
 
+from evaluation.markdown import section
 from evaluation.metrics import evaluate
-from evaluation.per_device import format_table, main, summary
+from evaluation.per_device import format_table, main, notes, summary
 from task1a.errors import run_command
 
 TABLE = """\
@@ -72,6 +74,16 @@ def test_table_and_summary(reference, predictions):
     assert format_table(results) == TABLE
     results["intervals"]["overall"] = {"accuracy": (12.3, 100.0), "logloss": (0.0, 14.57)}
     assert summary(results) == SUMMARY
+
+
+def test_names_cannot_steer_a_terminal(reference, predictions):
+    names = {"bus": "\x1b[2Jbus", "tram": "tram\u202e", "s4": "s\x9b4", "audio/park-oslo-2-1-b.wav": "audio/\x07.wav"}
+    results = evaluate(reference.replace(names), predictions.replace(names).rename(columns=names))
+    text = format_table(results) + summary(results) + "\n".join(notes(results))
+    text += section("\x1b", [list(names.values())], "<<<<", ["\x07"])
+    assert not re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202e]", text)
+    for name in (r"\x1b[2Jbus |", r"tram\u202e |", r" S\x9b4 ", r"s\x9b4  ", r"audio/\x07.wav", r"## \x1b"):
+        assert name in text
 
 
 def test_long_names_keep_the_columns_in_line(reference, predictions):
