@@ -91,7 +91,7 @@ def check(dataset: Dataset, skip_damaged: bool = False, sample_rate: int = 0,
         official = (len(parts["train"]), len(parts["test"])) in _OFFICIAL_SPLITS
         report.notes.append(f"unused clips, in neither split: {len(unused):,}; " + (
             "this is intended, the official split leaves them out" if official else
-            "to use them, add them to fold1_train.csv, or to fold1_test.csv and fold1_evaluate.csv"))
+            "list them in fold1_train.csv, or in fold1_test.csv and fold1_evaluate.csv, if they should be used"))
         _add(report.notes, "missing or damaged among the unused clips: {}; they are not needed",
              [f"{name} ({header.fault})" for name, header in unused.items() if header.fault])
 

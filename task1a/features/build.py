@@ -144,9 +144,10 @@ def _describe(root: Path, features: FeatureConfig, probe: list[float] | None) ->
 
 def _stored_description(folder: Path) -> dict[str, Any]:
     """The description of a cache; empty if there is none, or none that can be read."""
+    path = folder / cache.DESCRIPTION
     try:
-        stored = read_yaml(folder / cache.DESCRIPTION)
-    except (OSError, InputError):
+        stored = read_yaml(path) if path.is_file() else None
+    except InputError:
         return {}
     return stored if isinstance(stored, dict) else {}
 

@@ -24,7 +24,7 @@ def test_facts_of_a_sound_data_set(development, evaluation):
                     "evaluation": {"44.1 kHz, 24 bit, mono, 0.1 s": 2}}}
     assert report.problems == []
     assert report.notes[0] == "unseen devices, in the test split only: s4"
-    assert report.notes[1].startswith("unused clips, in neither split: 1; to use them, add them to fold1_train.csv")
+    assert report.notes[1].startswith("unused clips, in neither split: 1; list them in fold1_train.csv, ")
     assert len(report.notes) == 2
 
 

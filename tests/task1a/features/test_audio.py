@@ -6,6 +6,7 @@ import soundfile
 import soxr
 
 from task1a.config import FeatureConfig
+from task1a.data.sound import SoundCheck
 from task1a.errors import InputError
 from task1a.features.audio import read_clip
 
@@ -76,6 +77,18 @@ def test_channels_are_averaged_as_a_whole_recording_would_be(channels):
     soundfile.write(file, samples, 8000, format="WAV", subtype="FLOAT")
     features = FeatureConfig(sample_rate=8000, n_mels=10, window=200, hop=80, n_fft=256, clip_seconds=18.75)
     np.testing.assert_array_equal(read_clip(file.getvalue(), features), samples.mean(axis=1))
+
+
+@pytest.mark.parametrize(("sounding", "notes"), [(0, []), (140_000, []), (None, ["silent"])])
+def test_notes_about_all_blocks(sounding, notes):
+    samples = np.zeros((150_000, 2))
+    if sounding is not None:
+        samples[sounding] = 0.5
+    file, sound = io.BytesIO(), SoundCheck()
+    soundfile.write(file, samples, 8000, format="WAV", subtype="FLOAT")
+    features = FeatureConfig(sample_rate=8000, n_mels=10, window=200, hop=80, n_fft=256, clip_seconds=18.75)
+    read_clip(file.getvalue(), features, sound)
+    assert sound.notes() == notes
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
