@@ -406,7 +406,7 @@ def check(block: type[Block], tree: Any, file: str, unknown: Level) -> list[Find
         return []
     findings = []
     for problem in problems:
-        where, inner, facts, step = "", block, {}, ""
+        where, inner, siblings, facts, step = "", block, block.model_fields, {}, None
         for step in problem["loc"]:
             siblings = inner.model_fields
             where += f"[{step}]" if isinstance(step, int) else f".{step}"

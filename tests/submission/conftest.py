@@ -21,7 +21,7 @@ CONFIG = {
     "data": {"source": "tau_layout", "root": None, "evaluation_root": None, "cache_dir": "cache"},
     "features": {"sample_rate": 16000, "n_mels": 256, "window": 2080, "hop": 480, "n_fft": 4096, "f_min": 0.0,
                  "f_max": None, "log_floor": 1e-8, "clip_seconds": 10.0},
-    "model": {"name": "bcresnet_asc", "front_end": "log_mel", "tau": 1.0, "width": None},
+    "model": {"name": "bcresnet_asc", "front_end": "log_mel", "tau": 1.0},
     "training": {"epochs": 60, "batch_size": 16, "learning_rate": 0.06, "warmup_epochs": 5.0, "momentum": 0.9,
                  "weight_decay": 0.001, "mixup_alpha": 0.3, "frequency_masks": 2, "frequency_mask_bins": 40,
                  "time_masks": 2, "time_mask_frames": 80, "roll_seconds": 1.5, "validation_fraction": 0.1,
@@ -80,14 +80,15 @@ def said():
 def make_run():
     """A function that writes a run folder."""
 
-    def make(root, labels=LABELS, devices=DEVICES, clips=7920, demo=False, size=32220, seed=0, config=CONFIG):
+    def make(root, labels=LABELS, devices=DEVICES, clips=7920, demo=False, size=32220, seed=0, config=CONFIG,
+             train=13962):
         (root / "predictions").mkdir(parents=True)
         (root / "config.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
         filenames = [f"audio/{index}.wav" for index in range(clips)]
         (root / "predictions" / "evaluation.csv").write_bytes(predictions_csv(labels, filenames, seed).encode())
         records = {
             "data.json": {"name": "TAU", "demo": demo, "labels": labels, "devices": devices,
-                          "clips": {"train": 13962}, "by_device": {"train": {"a": 10215, "s1": 3747}}},
+                          "clips": {"train": train}, "by_device": {"train": {"a": 10215, "s1": 3747}}},
             "environment.json": {"python": "3.12.1", "packages": {"torch": "2.11.0"}, "git_commit": None,
                                  "platform": "Linux", "processor": "x86_64", "threads": 2, "device": "cpu"},
             "complexity.json": complexity(size, config["ensemble"]),

@@ -124,11 +124,11 @@ def spoil_predictions(run):
 
 def spoil_results(run):
     record = json.loads((run / "evaluation.json").read_text())
-    record["overall"]["logloss"] = None
+    record["overall"]["logloss"] = -1.0
     (run / "evaluation.json").write_text(json.dumps(record))
 
 
-@pytest.mark.parametrize(("spoil", "told"), [(spoil_predictions, "'audio/0.wav' again"), (spoil_results, "found null")])
+@pytest.mark.parametrize(("spoil", "told"), [(spoil_predictions, "'audio/0.wav' again"), (spoil_results, "found -1.0")])
 def test_malformed_package_leaves_nothing_not_even_the_older_one(tmp_path, make_run, authors, capsys, spoil, told):
     run, out = make_run(tmp_path / "run", clips=4), tmp_path / "out"
     arguments = [str(run), "--authors", str(authors), "--out", str(out)]
@@ -330,8 +330,8 @@ def test_other_editions_do_not_tell_the_devices(tmp_path, make_device_run, year)
 
 def test_a_system_of_2024_is_a_run_for_each_split(tmp_path, make_run, authors, said):
     splits = ("split_5", "split_10", "split_25", "split_50", "split_100")
-    for seed, split in enumerate(splits):
-        make_run(tmp_path / split / "asc" / "seed0", clips=12, config=short_clips(said.config), seed=seed)
+    for seed, (split, train) in enumerate(zip(splits, (6_981, 13_962, 34_900, 69_811, 139_620), strict=True)):
+        make_run(tmp_path / split / "asc" / "seed0", clips=12, config=short_clips(said.config), seed=seed, train=train)
     made = package([tmp_path / "{split}" / "asc" / "seed0"], authors, tmp_path / "out", small(TASK1_2024))
     assert made.findings == ()
     label = f"{TEAM}_task1_1"
@@ -347,6 +347,17 @@ def test_a_system_of_2024_is_a_run_for_each_split(tmp_path, make_run, authors, s
         package([tmp_path / "{split}" / "asc" / "seed0"], authors, tmp_path / "out", small(TASK1_2024))
     with pytest.raises(InputError, match="write {split} where their paths differ"):
         package([tmp_path / "split_5" / "asc" / "seed0"], authors, tmp_path / "out", small(TASK1_2024))
+
+
+@pytest.mark.parametrize("counts", [[139_620] * 5, [6_981, 13_962, 69_811, 34_900, 139_620],
+                                    [6_981, 13_962, 34_900, 69_811, 69_811]])
+def test_runs_that_were_not_trained_on_their_shares(tmp_path, make_run, authors, said, counts):
+    for seed, (split, train) in enumerate(zip(TASK1_2024.splits, counts, strict=True)):
+        make_run(tmp_path / split / "asc" / "seed0", clips=12, config=short_clips(said.config), seed=seed, train=train)
+    made = package([tmp_path / "{split}" / "asc" / "seed0"], authors, tmp_path / "out", small(TASK1_2024))
+    [finding] = made.findings
+    assert finding.expected == f"5 / 10 / 25 / 50 / 100 % of {max(counts):,} clips, a run for each share"
+    assert finding.level == "error" and made.zip is None
 
 
 def test_operations_of_longer_clips_are_not_stated_for_short_ones(tmp_path, make_run, authors):

@@ -101,7 +101,8 @@ def test_demo_data_is_called_demo_data(tmp_path, make_run, demo):
 def test_an_ensemble_is_told_by_its_members(tmp_path, make_run, said):
     member = said.config | {"system": "a", "training": said.config["training"] | {"epochs": 77}}
     make_run(tmp_path / "a" / "seed0", clips=1, config=member)
-    run = make_run(tmp_path / "both" / "seed0", clips=1, config=said.config | {"ensemble": ["a", "b"]})
+    both = said.config | {"system": "both", "ensemble": ["a", "b"]}
+    run = make_run(tmp_path / "both" / "seed0", clips=1, config=both)
     (run / "environment.json").unlink()
     text = draft(run)
     system = section(text, "2. System")

@@ -97,12 +97,12 @@ class Case:
         return self.members | {self.meta: yaml.safe_dump(tree).encode()}
 
 
-def write_run(root, data_set, clips, seed, zeros=10, compressed=True, ensemble=(), devices=(), test_seed=0):
+def write_run(root, data_set, clips, seed, zeros=10, compressed=True, ensemble=(), devices=(), test_seed=0, train=0):
     """A run folder as the stages leave it, as far as it is read; returns the results."""
     data_root, _, judged = data_set
     for folder in ("predictions", "compress", "train"):
         (root / folder).mkdir(parents=True)
-    config = {"system": "x", "ensemble": list(ensemble), "compression": {"enabled": compressed},
+    config = {"system": root.parent.name, "ensemble": list(ensemble), "compression": {"enabled": compressed},
               "data": {"source": "tau_layout", "root": str(data_root), "cache_dir": "cache"}}
     if devices:
         config |= {"device_models": list(devices), "training": {"init_from": "general"}}
@@ -119,7 +119,7 @@ def write_run(root, data_set, clips, seed, zeros=10, compressed=True, ensemble=(
     size = {"parameters": 1, "non_zero": 1, "bytes": 1, "by_bits": {"8": {"parameters": 1}}}
     (root / "complexity.json").write_text(json.dumps({
         "policies": {"dcase2021": size}, "limit_policy": "dcase2021", "multiply_accumulates": None}))
-    (root / "data.json").write_text(json.dumps({"demo": False}))
+    (root / "data.json").write_text(json.dumps({"demo": False, "clips": {"train": train}}))
     return results
 
 
@@ -267,7 +267,7 @@ def test_every_split_has_a_run(tmp_path, golden, data_set, write_zip):
     for seed, (split, output) in enumerate(zip(SPLITS, package.outputs, strict=True)):
         run = tmp_path / split / "x"
         tree["results"]["development_dataset"][split] = deepcopy(
-            write_run(run, data_set, 12, seed, zeros=seed, test_seed=seed % 2))
+            write_run(run, data_set, 12, seed, zeros=seed, test_seed=seed % 2, train=100 * int(split[6:])))
         members[output] = (run / "predictions/evaluation.csv").read_bytes()
     tree["system"]["complexity"] = {"total_parameters": 37, "total_model_size": 44, "macs": 123}
     members[package.meta] = yaml.safe_dump(tree).encode()
@@ -278,8 +278,15 @@ def test_every_split_has_a_run(tmp_path, golden, data_set, write_zip):
     members[package.meta] = yaml.safe_dump(tree).encode()
     write_zip(path, members)
     findings = validate(path, package.rules, [tmp_path / "{split}" / "x"])
-    assert {finding.file for finding in findings[:-1]} == {f"{package.label}.output.split_25.csv"}
+    assert {finding.file for finding in findings if finding.where.startswith("line ")} == {
+        f"{package.label}.output.split_25.csv"}
+    assert "the same predictions as in Kim_QTI_task1_1.output.split_25.csv" in [finding.found for finding in findings]
     assert findings[-1].where == f"{RESULTS}.split_50.overall.accuracy"
+    write_run(tmp_path / "split_5" / "y", data_set, 12, 1, train=501)
+    for split in SPLITS[1:]:
+        write_run(tmp_path / split / "y", data_set, 12, 1, train=500)
+    assert "runs with 501 / 500 / 500 / 500 / 500 training clips" in [
+        finding.found for finding in validate(path, package.rules, [tmp_path / "{split}" / "y"])]
 
 
 def test_models_for_single_devices_and_the_general_one(tmp_path, golden, data_set, write_zip):
