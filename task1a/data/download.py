@@ -60,6 +60,41 @@ class Release:
         return sum(archive.size for archive in self.archives)
 
 
+@dataclass(frozen=True)
+class _Task:
+    """An archive of a data set that belongs into a folder."""
+
+    folder: Path
+    data_set: Release
+    archive: Archive
+
+    @property
+    def path(self) -> Path:
+        return self.folder / self.archive.name
+
+    @property
+    def record(self) -> Path:
+        """file that tells the md5 sum of the archive, whether it was kept, and the size of each of its files"""
+        return self.folder / RESERVED / self.data_set.name / f"{self.archive.name}.json"
+
+    def is_done(self) -> bool:
+        """Whether the files of the archive are there, and the archive itself is only if it was to be kept."""
+        try:
+            record = read_json(self.record)
+            if record["md5"] != self.archive.md5 or (self.path.exists() and not record["kept"]):
+                return False
+            return all(has_size(self.folder / name, size) for name, size in record["files"].items())
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):  # none, or damaged
+            return False
+
+    def present(self) -> int:
+        """Number of bytes of the archive that are there."""
+        for file in (self.path, part_of(self.path)):
+            if file.is_file():
+                return min(file.stat().st_size, self.archive.size)
+        return 0
+
+
 def release(name: str) -> Release:
     """The description of one of :data:`SETS`, from dcase_util."""
     with warnings.catch_warnings():
@@ -91,9 +126,10 @@ def download(wanted: Mapping[Path, Release], accept_licence: bool = False, keep_
         InputError: a folder holds something else, a licence is not accepted, there is too little room, another process
             is downloading, or an archive cannot be fetched or unpacked.
     """
+    tasks = [_Task(folder, data_set, archive) for folder, data_set in wanted.items() for archive in data_set.archives]
     for folder, data_set in wanted.items():
         _check_folder(folder, data_set)
-    if not _missing(wanted):
+    if all(task.is_done() for task in tasks):
         say(f"{', '.join(map(str, wanted))}: complete, nothing to download")
         return
     _ask_for_acceptance(wanted, accept_licence)
@@ -101,10 +137,10 @@ def download(wanted: Mapping[Path, Release], accept_licence: bool = False, keep_
     with ExitStack() as held:
         for folder, data_set in wanted.items():
             held.enter_context(exclusive(folder / RESERVED / ".lock"))
-            _records(folder, data_set).mkdir(exist_ok=True)
-        missing = _missing(wanted)  # another process may have ended meanwhile
-        _check_room(missing, keep_archives, jobs)
-        _download_all(missing, keep_archives, jobs)
+            (folder / RESERVED / data_set.name).mkdir(exist_ok=True)
+        tasks = [task for task in tasks if not task.is_done()]  # another process may have ended meanwhile
+        _check_room(tasks, keep_archives, jobs)
+        _download_all(tasks, keep_archives, jobs)
 
 
 def challenge_sets(development: Path, evaluation: Path | None) -> dict[Path, Release]:
@@ -118,7 +154,7 @@ def challenge_sets(development: Path, evaluation: Path | None) -> dict[Path, Rel
 
 def _check_folder(folder: Path, data_set: Release) -> None:
     """Raise InputError if a folder holds anything that this data set did not bring, which must not be overwritten."""
-    if _records(folder, data_set).is_dir() or not folder.exists():
+    if (folder / RESERVED / data_set.name).is_dir() or not folder.exists():
         return
     own = {archive.name for archive in data_set.archives}
     own |= {part_of(Path(name)).name for name in own}
@@ -130,39 +166,11 @@ def _check_folder(folder: Path, data_set: Release) -> None:
                          f"empty folder for {data_set.name}, or use what is there without --download")
 
 
-def _missing(wanted: Mapping[Path, Release]) -> list[tuple[Path, Release, Archive]]:
-    """The archives whose files are not all recorded and there, or that should have been deleted since."""
-    missing = []
-    for folder, data_set in wanted.items():
-        for archive in data_set.archives:
-            if not _is_done(folder, data_set, archive):
-                missing.append((folder, data_set, archive))
-    return missing
-
-
-def _is_done(folder: Path, data_set: Release, archive: Archive) -> bool:
-    try:
-        record = read_json(_record(folder, data_set, archive))
-        if record["md5"] != archive.md5 or not record["kept"] and (folder / archive.name).exists():
-            return False
-        return all(has_size(folder / name, size) for name, size in record["files"].items())
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        return False
-
-
-def _records(folder: Path, data_set: Release) -> Path:
-    return folder / RESERVED / data_set.name
-
-
-def _record(folder: Path, data_set: Release, archive: Archive) -> Path:
-    return _records(folder, data_set) / f"{archive.name}.json"
-
-
 def _ask_for_acceptance(wanted: Mapping[Path, Release], accept_licence: bool) -> None:
     """Show the licences that were not accepted in an earlier start, and raise InputError unless they are now."""
     asked = []
     for folder, data_set in wanted.items():
-        if not _records(folder, data_set).is_dir():
+        if not (folder / RESERVED / data_set.name).is_dir():
             asked.append(data_set.name)
             say(f"{data_set.name}, by {data_set.authors}\n"
                 f"  {len(data_set.archives)} archives of {_gigabytes(data_set.size)} for {folder}\n"
@@ -179,65 +187,48 @@ def _ask_for_acceptance(wanted: Mapping[Path, Release], accept_licence: bool) ->
         raise InputError(f"{', '.join(asked)}: the licence was not accepted, and nothing was downloaded")
 
 
-def _check_room(missing: Sequence[tuple[Path, Release, Archive]], keep_archives: bool, jobs: int) -> None:
+def _check_room(tasks: Sequence[_Task], keep_archives: bool, jobs: int) -> None:
     """Raise InputError if a disk has too little room for the archives and their content."""
-    by_disk: dict[int, list[tuple[Path, Release, Archive]]] = {}
-    for work in missing:
-        by_disk.setdefault(work[0].stat().st_dev, []).append(work)
-
-    for works in by_disk.values():
-        content, left = 0.0, []
-        for folder, _, archive in works:
-            left.append(archive.size - _on_disk(folder, archive))
-            if left[-1]:  # a complete archive may have been unpacked in part, which checks the room for the rest itself
-                content += _CONTENT_RATIO * archive.size
+    for disk in {task.folder.stat().st_dev for task in tasks}:
+        works = [task for task in tasks if task.folder.stat().st_dev == disk]
+        left = [task.archive.size - task.present() for task in works]
+        # a complete archive may have been unpacked in part; the room for the rest is checked when it is unpacked
+        content = _CONTENT_RATIO * sum(task.archive.size for task, rest in zip(works, left, strict=True) if rest)
         needed = content + sum(left if keep_archives else sorted(left)[-jobs:])
-        free = shutil.disk_usage(works[0][0]).free
+        folder = works[0].folder
+        free = shutil.disk_usage(folder).free
         if needed > free:
-            raise InputError(f"{works[0][0]}: the archives and their content need about {_gigabytes(needed)}, and "
+            raise InputError(f"{folder}: the archives and their content need about {_gigabytes(needed)}, and "
                              f"{_gigabytes(free)} are free on this disk; free some space, or give a folder on another "
                              "disk" + (", or leave out --keep-archives" if keep_archives else ""))
 
 
-def _download_all(missing: Sequence[tuple[Path, Release, Archive]], keep_archives: bool, jobs: int) -> None:
+def _download_all(tasks: Sequence[_Task], keep_archives: bool, jobs: int) -> None:
     """Fetch and unpack archives in threads, each of which unpacks while the others fetch."""
-    stop, done = Event(), 0
-    total = sum(archive.size for _, _, archive in missing)
-    present = sum(_on_disk(folder, archive) for folder, _, archive in missing)
-    with tqdm(total=total, initial=present, unit="B", unit_scale=True, dynamic_ncols=True,
-              disable=not sys.stderr.isatty()) as progress:
+    stop = Event()
+    with tqdm(total=sum(task.archive.size for task in tasks), initial=sum(task.present() for task in tasks), unit="B",
+              unit_scale=True, dynamic_ncols=True, disable=not sys.stderr.isatty()) as progress:
 
         def advance(received: int) -> None:
             with progress.get_lock():
                 progress.update(received)
 
-        def fetch_and_unpack(folder: Path, data_set: Release, archive: Archive) -> str:
-            path = folder / archive.name
-            fetch(archive, path, advance, stop)
-            files = unpack(path, folder, stop)
-            write_json(_record(folder, data_set, archive), {"md5": archive.md5, "kept": keep_archives, "files": files})
+        def work(task: _Task) -> str:
+            fetch(task.archive, task.path, advance, stop)
+            files = unpack(task.path, task.folder, stop)
+            write_json(task.record, {"md5": task.archive.md5, "kept": keep_archives, "files": files})
             if not keep_archives:
-                path.unlink()
-            return f"{archive.name}: {len(files):,} files"
+                task.path.unlink()
+            return f"{task.archive.name}: {len(files):,} files"
 
         with ThreadPoolExecutor(jobs) as pool:
             try:
-                for finished in as_completed([pool.submit(fetch_and_unpack, *work) for work in missing]):
-                    done += 1
-                    say(f"{finished.result()}; {done} of {len(missing)} archives")
+                for done, finished in enumerate(as_completed([pool.submit(work, task) for task in tasks]), start=1):
+                    say(f"{finished.result()}; {done} of {len(tasks)} archives")
             except BaseException:
                 stop.set()
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
-
-
-def _on_disk(folder: Path, archive: Archive) -> int:
-    """Number of bytes of an archive that are there already."""
-    path = folder / archive.name
-    for file in (path, part_of(path)):
-        if file.is_file():
-            return min(file.stat().st_size, archive.size)
-    return 0
 
 
 def _gigabytes(size: float) -> str:
