@@ -183,7 +183,7 @@ def spectrogram(samples: np.ndarray, rate: int, title: str) -> str:
         with np.errstate(divide="ignore"):  # of digital silence, which is left blank
             axes.specgram(samples + 1e-12, NFFT=1024, noverlap=512, Fs=rate / 1000, cmap="cividis", rasterized=True)
         seconds = len(samples) / rate
-        axes.set_xticks(np.linspace(0, seconds * 1000, 6), [f"{value:.0f}" for value in np.linspace(0, seconds, 6)])
+        axes.set_xticks(np.linspace(0, seconds * 1000, 6), [f"{value:.3g}" for value in np.linspace(0, seconds, 6)])
         axes.set_xlabel("s")
         axes.set_ylabel("kHz")
         return _svg(figure, f"Spectrogram of {title}")

@@ -134,7 +134,7 @@ def test_spectrogram_of_a_tone():
     assert kilohertz == pytest.approx(3, abs=0.05) and (low, high) == (0, 8)
     loud = power.max(axis=0) > power.max() - 20
     assert not loud[:loud.size // 2 - 2].any() and loud[loud.size // 2 + 2:].all()
-    assert [label.get_text() for label in axes.get_xticklabels()][::5] == ["0", "2"]
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["0", "0.4", "0.8", "1.2", "1.6", "2"]
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("s", "kHz")
 
 
