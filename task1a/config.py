@@ -292,18 +292,14 @@ class TrainingConfig:
     """system whose vanilla model of the same seed is fine-tuned; default: random initial weights"""
     devices: Annotated[tuple[Device, ...], Field(max_length=100), AfterValidator(_distinct)] = ()
     """recording devices whose clips are used; empty: all"""
-    precision: Literal["32-true", "bf16-mixed", "16-mixed", "auto"] = "32-true"
-    """precision of the forward and backward pass, as lightning-fabric names it; ``auto`` measures which precision and
-    memory format are fastest on the machine (:mod:`task1a.training.precision`)"""
+    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
+    """precision of the forward and backward pass, as lightning-fabric names it"""
     channels_last: bool = False
-    """use the channels-last memory format in convolutions; chosen by the measurement if ``precision`` is ``auto``"""
+    """use the channels-last memory format in convolutions"""
 
     def __post_init__(self) -> None:
         if self.warmup_epochs > self.epochs:
             raise ValueError(f"training.warmup_epochs={self.warmup_epochs:g} exceeds training.epochs={self.epochs}")
-        if self.precision == "auto" and self.channels_last:
-            raise ValueError("training.channels_last=true contradicts training.precision=auto, which chooses the "
-                             "memory format itself; remove one of them")
         if self.has_pilot and self.init_from:
             raise ValueError("training.pilot_fraction: contradicts training.init_from, whose model has learnt from the "
                              "clips that a pilot would hold out; remove one of them")

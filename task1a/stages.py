@@ -485,8 +485,6 @@ def _clear_results(run: Run, *models: Path) -> None:
     from submission.package import clear
 
     records = [model.with_name("calibration.json") for model in models]
-    if run.config.training.precision != "auto":  # otherwise a resumed training needs the record
-        records += [model.with_name("precision.json") for model in models]
     for path in (*models, *records, run.complexity, run.test_predictions, run.evaluation_predictions,
                  run.evaluation, run.report):
         remove(path)
@@ -494,8 +492,9 @@ def _clear_results(run: Run, *models: Path) -> None:
 
 
 def _records(model: Path) -> list[Path]:
-    """What a training has written beside its model: the temperature, and the precision that was chosen."""
-    return [path for name in ("calibration.json", "precision.json") if (path := model.with_name(name)).is_file()]
+    """The record of a model's temperature, if it is calibrated."""
+    record = model.with_name("calibration.json")
+    return [record] if record.is_file() else []
 
 
 def _take_training(run: Run, inputs: Inputs) -> Run | None:

@@ -23,7 +23,6 @@ from task1a.errors import InputError
 from task1a.model_file import ModelSpec
 from task1a.training.calibrate import calibrate
 from task1a.training.fit import Job, Loss, fit, launch
-from task1a.training.precision import resolved
 from task1a.training.statistics import reestimate
 from task1a.training.train import cross_entropy
 
@@ -44,7 +43,6 @@ def compress(job: Job, settings: CompressionConfig, vanilla: Path, teachers: Seq
         InputError: a model file is unusable, a teacher has different labels or features, the target size is out of
             reach, or :func:`task1a.training.fit.fit` fails.
     """
-    job = resolved(job)
     fabric = launch(job.device, job.recipe.precision)
     packing = Packing(settings.weight_scales)
     model, spec = prepared(vanilla, packing)

@@ -13,7 +13,6 @@ from task1a.model_file import ModelSpec
 from task1a.training.calibrate import calibrate
 from task1a.training.examples import Examples
 from task1a.training.fit import Job, fit, launch
-from task1a.training.precision import resolved
 from task1a.training.statistics import reestimate
 
 
@@ -28,7 +27,6 @@ def train(job: Job, initial: Path | None = None) -> None:
         InputError: the initial model is unusable or has different labels, features or architecture, or
             :func:`task1a.training.fit.fit` fails.
     """
-    job = resolved(job)
     fabric = launch(job.device, job.recipe.precision)
     torch.manual_seed(job.seed)
     model = job.spec.build() if initial is None else _load_initial(initial, job.spec)

@@ -231,7 +231,7 @@ def test_pilots_calibrate_an_ensemble_as_a_whole(system, arguments, again, of_pi
     runs = {name: again / "runs" / name / "seed0" for name in ("one", "other", "both")}
     record = read_json(runs["both"] / "compress/calibration.json")
     assert record["temperature"] == pytest.approx(of_pilots("one_pilot", "other_pilot"), rel=1e-3)
-    assert abs(np.log(record["temperature"])) > 0.02
+    assert abs(np.log(record["temperature"])) > 1e-3  # or the powers below would show nothing
     for split in ("test", "evaluation"):
         one, other, both = (pd.read_csv(run / f"predictions/{split}.csv", sep="\t") for run in runs.values())
         labels = list(both)[2:]
@@ -344,7 +344,7 @@ def test_other_runs_can_teach(again, system, arguments):
     with pytest.raises(InputError, match=r"compression.teachers: .*model.safetensors: no such model; train toy/seed1"):
         runner.main(["--system", taught, *arguments[2:]])
     runner.main([*arguments, "--stage", "data,features,train", "--seed", "1", "training.epochs=1"])
-    runner.main(["--system", taught, *arguments[2:], "--stage", "compress"])
+    runner.main(["--system", taught, *arguments[2:], "--stage", "data,features,train,compress"])
     assert (again / "runs/taught/seed0/compress/packed.safetensors").is_file()
 
 
@@ -416,7 +416,7 @@ def test_each_clip_is_predicted_by_the_model_of_its_device(again, system, argume
 
 
 @pytest.mark.parametrize(("settings", "message"), [
-    ({"init_from": "nobody"}, "training.init_from: .*nobody.seed0.* train nobody first"),
+    ({"init_from": "nobody"}, "training.init_from: .*nobody.seed0.* train nobody/seed0 first"),
     ({"init_from": "toy", "devices": ["s9", "a"]}, "training.devices: there are no training clips of s9; .* a, b, c"),
 ])
 def test_what_cannot_be_fine_tuned_is_named(system, arguments, settings, message):
