@@ -43,6 +43,7 @@ setup(
         # to count files of these kinds; before 1.21, onnx believed the sizes that a file told of others
         "onnx": ["onnx>=1.21"],
         "tflite": ["tflite>=2.18"],
+        "keras": ["h5py>=3.11"],
         # to export a model
         "export": ["onnx>=1.21", "onnxscript>=0.7", "onnxruntime>=1.22"],
         # to predict what a microphone records
@@ -50,7 +51,8 @@ setup(
         # to spread many runs over a cluster
         "cluster": ["ray>=2.40"],
         "test": ["pytest>=8.0", "pytest-xdist>=3.6", "hypothesis>=6.100", "librosa>=0.10.2", "threadpoolctl>=3.5",
-                 "ruff>=0.6", "onnx>=1.21", "onnxscript>=0.7", "onnxruntime>=1.22", "tflite>=2.18", "ray>=2.40"],
+                 "ruff>=0.6", "onnx>=1.21", "onnxscript>=0.7", "onnxruntime>=1.22", "tflite>=2.18", "h5py>=3.11",
+                 "ray>=2.40"],
     },
     classifiers=[
         "Programming Language :: Python :: 3",

@@ -138,7 +138,8 @@ def read(path: Path) -> tuple[dict[str, Tensor], ModelSpec]:
         spec = verified(stored)
         for name, entry in stored.tensors.items():
             content = bytearray().join(stored.blocks(name))
-            flat = torch.frombuffer(content, dtype=entry.dtype) if content else torch.empty(0, dtype=entry.dtype)
+            dtype = getattr(torch, entry.dtype)
+            flat = torch.frombuffer(content, dtype=dtype) if content else torch.empty(0, dtype=dtype)
             tensors[name] = flat.reshape(entry.shape)
     return tensors, spec
 

@@ -9,8 +9,9 @@ model size tool (DCASE 2021 Task 1A baseline). The limit applies to this policy.
 ``paper``: without running mean and variance, as in the published sizes of BC-ResNet-ASC (arXiv 2206.13909).
 
 Scales of quantized tensors are counted. Indices of sparse tensors and the features are not, by the rules of the
-challenge. Sizes are given in bytes, in kB of 1,000 and in KiB of 1,024 bytes, because the rules say "KB" and the
-organisers' tool divides by 1,024.
+challenge, and neither is what a training stores next to its model, such as the state of the optimizer. Sizes are given
+in bytes, in kB of 1,000 and in KiB of 1,024 bytes, because the rules say "KB" and the organisers' tool divides by
+1,024.
 """
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
@@ -25,7 +26,8 @@ if TYPE_CHECKING:
 LIMIT_POLICY = "dcase2021"
 
 
-def measure(paths: Sequence[Path], passes: Sequence[int] | None = None, alternatives: bool = False) -> dict[str, Any]:
+def measure(paths: Sequence[Path], passes: Sequence[int] | None = None, alternatives: bool = False,
+            key: str | None = None) -> dict[str, Any]:
     """Count the model files of a system; the result is the content of ``complexity.json``.
 
     Args:
@@ -33,8 +35,10 @@ def measure(paths: Sequence[Path], passes: Sequence[int] | None = None, alternat
         passes: number of forward passes per clip of each model; default: one.
         alternatives: whether a clip is predicted by one of the models instead of all; then only the largest is
             counted, as in the rules for device-specific models.
+        key: of several models in a PyTorch checkpoint, the one to count.
 
-    Multiply-accumulates, trainable parameters and the shape of the input are None for files of other origin.
+    Of a file that holds a model for each recording device, the largest is counted. Multiply-accumulates, trainable
+    parameters and the shape of the input are None for files of other origin.
 
     Raises:
         InputError: a file cannot be counted (:func:`task1a.complexity.model_files.stored_tensors`).
@@ -48,9 +52,12 @@ def measure(paths: Sequence[Path], passes: Sequence[int] | None = None, alternat
         return max(each, key=lambda counted: counted["policies"][LIMIT_POLICY]["bytes"])
     files, tensors = [], []
     for index, (path, times) in enumerate(zip(map(Path, paths), passes or [1] * len(paths), strict=True)):
-        stored = stored_tensors(path)
-        counted = [tensor for tensor in stored if not tensor.step_counter]
+        stored = stored_tensors(path, key)
+        counted, device_models = _largest_device_model([tensor for tensor in stored if not tensor.excluded])
         tensors += [(index, tensor) for tensor in counted]
+        excluded: dict[str, dict[str, float]] = {}
+        for reason in sorted({tensor.excluded for tensor in stored} - {""}):
+            excluded[reason] = totals([tensor for tensor in stored if tensor.excluded == reason])
 
         own = path.name.lower().endswith((".safetensors", ".safetensors.xz"))
         spec = stated_spec(path) if own else None
@@ -62,11 +69,18 @@ def measure(paths: Sequence[Path], passes: Sequence[int] | None = None, alternat
             "multiply_accumulates": times * spec.multiply_accumulates() if spec else None,
             "trainable_parameters": spec.trainable_parameters() if spec else None,
             "input_shape": list(spec.input_shape) if spec else None,
-            "left_out": len(stored) - len(counted),
+            "excluded": excluded,
+            "device_models": device_models,
         })
 
     policies = {"dcase2021": _by_bits([tensor for _, tensor in tensors]),
                 "paper": _by_bits([tensor for _, tensor in tensors if not tensor.statistics])}
+    records = []
+    for index, tensor in tensors:
+        record = {"model": index, **asdict(tensor), "shape": list(tensor.shape), "bytes": tensor.bytes,
+                  "statistics": tensor.statistics}
+        del record["excluded"]
+        records.append(record)
     return {
         "models": files,
         "policies": policies,
@@ -76,9 +90,25 @@ def measure(paths: Sequence[Path], passes: Sequence[int] | None = None, alternat
         "warning_bytes": WARN_ABOVE_BYTES,
         "limit_policy": LIMIT_POLICY,
         "within_limit": policies[LIMIT_POLICY]["bytes"] <= LIMIT_BYTES,
-        "tensors": [{"model": index, **asdict(tensor), "shape": list(tensor.shape), "bytes": tensor.bytes,
-                     "statistics": tensor.statistics} for index, tensor in tensors],
+        "tensors": records,
     }
+
+
+def _largest_device_model(tensors: "Sequence[TensorSize]") -> "tuple[Sequence[TensorSize], dict[str, int]]":
+    """Of models for one recording device each, the tensors of the largest, and the bytes of each by its device.
+
+    Tensors outside of them are part of every model. Without such models, all tensors are returned.
+    """
+    from task1a.complexity.tensors import device_of
+
+    devices = {device_of(tensor.name): 0 for tensor in tensors}
+    if not devices.keys() - {None, "base_model"}:
+        return tensors, {}
+    models = {}
+    for device in devices.keys() - {None}:
+        models[device] = [tensor for tensor in tensors if device_of(tensor.name) in (device, None)]
+    sizes = {device: totals(models[device])["bytes"] for device in sorted(models)}
+    return models[max(sizes, key=sizes.__getitem__)], sizes
 
 
 def totals(tensors: "Sequence[TensorSize]") -> dict[str, float]:

@@ -41,8 +41,12 @@ def format_report(complexity: Mapping[str, Any]) -> str:
     for index, model in enumerate(models):
         counted = sum(tensor["bytes"] for tensor in complexity["tensors"] if tensor["model"] == index)
         xz = f" ({model['xz_bytes']:,} B as {model['file']}.xz)" if model["xz_bytes"] else ""
-        left_out = f", step counters (num_batches_tracked) left out: {model['left_out']}" if model["left_out"] else ""
-        lines.append(f"{model['file']}: {model['file_bytes']:,} B on disk{xz}, {counted:,} B counted{left_out}")
+        lines.append(f"{model['file']}: {model['file_bytes']:,} B on disk{xz}, {counted:,} B counted")
+        for reason, total in model["excluded"].items():
+            lines.append(f"  not counted: {reason}, {total['parameters']:,} values, {total['bytes']:,} B")
+        if model["device_models"]:
+            sizes = ", ".join(f"{device} {size:,} B" for device, size in model["device_models"].items())
+            lines.append(f"  models by device, of which the largest is counted: {sizes}")
         if model["multiply_accumulates"] is not None:
             shape = " x ".join(map(str, model["input_shape"]))
             lines.append(f"multiply-accumulates for an input of {shape}: {model['multiply_accumulates']:,}")
@@ -61,14 +65,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = CommandParser(prog="python -m task1a.complexity", description="Size of a model as the challenge counts "
                            "it, compared with the limit.")
     parser.add_argument("models", metavar="MODEL", type=Path, nargs="+", help="model file: .safetensors, as in the "
-                        "folder train/ of a run or from elsewhere, .pt or .pth (a state dictionary), .onnx, .tflite; "
-                        "several files are an ensemble")
+                        "folder train/ of a run or from elsewhere, .pt, .pth, .ckpt or .bin (PyTorch), .onnx, .tflite, "
+                        ".h5 or .keras; several files are an ensemble")
+    parser.add_argument("--key", metavar="KEY", help="of several models in a PyTorch checkpoint, the one to count, "
+                        "e.g. student")
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
     arguments = parser.parse_args(argv)
     for path in arguments.models:
         if not path.is_file():
             raise InputError(f"{path}: no such model file")
-    complexity = measure(arguments.models)
+    complexity = measure(arguments.models, key=arguments.key)
     print(json.dumps(complexity, indent=1) if arguments.json else format_report(complexity), end="")
     return 0 if complexity["within_limit"] else 1
 

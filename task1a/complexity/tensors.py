@@ -3,22 +3,24 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
-import torch
 
 from task1a.errors import InputError
+from task1a.safetensors_file import BLOCK
 
-MAX_AXES = 64
-"""Maximum number of axes of a tensor, as in numpy."""
-TYPES = {name: 8 * getattr(torch, name).itemsize for name in (
-    "bool", "uint8", "uint16", "uint32", "uint64", "int8", "int16", "int32", "int64", "quint8", "qint8", "qint32",
-    "float8_e4m3fn", "float8_e4m3fnuz", "float8_e5m2", "float8_e5m2fnuz", "float16", "bfloat16", "float32", "float64",
-    "complex64", "complex128")}
-"""Bits of a value, by the names of torch; sub-byte types are left out, because torch packs some of them."""
+TYPES = {
+    "bool": 8, "uint8": 8, "uint16": 16, "uint32": 32, "uint64": 64, "int8": 8, "int16": 16, "int32": 32, "int64": 64,
+    "quint8": 8, "qint8": 8, "qint32": 32, "uint2": 2, "int2": 2, "uint4": 4, "int4": 4, "float4_e2m1fn": 4,
+    "float6_e2m3fn": 6, "float6_e3m2fn": 6, "float8_e4m3fn": 8, "float8_e4m3fnuz": 8, "float8_e5m2": 8,
+    "float8_e5m2fnuz": 8, "float8_e8m0fnu": 8, "float16": 16, "bfloat16": 16, "float32": 32, "float64": 64,
+    "complex64": 64, "complex128": 128,
+}
+"""Bits of a value, by the names of torch and of ml_dtypes."""
+
+FEATURES = "features/"
+"""Start of the names of what computes the features, in the ONNX models that this project exports."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,8 @@ class TensorSize:
     values: int
     """explicitly stored values (sparse tensors: non-default entries only)"""
     non_zero: int
+    excluded: str = ""
+    """what it is if it is no part of the model, e.g. ``optimizer state``"""
 
     @property
     def bytes(self) -> int:
@@ -42,22 +46,40 @@ class TensorSize:
     @property
     def statistics(self) -> bool:
         """Whether it is the running mean or variance of a batch norm."""
-        return self.name.endswith(("running_mean", "running_var"))
-
-    @property
-    def step_counter(self) -> bool:
-        """Whether it counts the training steps of a batch norm in torch, which is not part of the model."""
-        return self.name.endswith("num_batches_tracked") and self.values == 1
+        return self.name.endswith(("running_mean", "running_var", "moving_mean", "moving_variance"))
 
 
-def count_non_zero(content: bytes, dtype: torch.dtype) -> int:
-    """Count the little-endian values in ``content`` that are not zero."""
-    words = np.frombuffer(content, f"<u{dtype.itemsize // (2 if dtype.is_complex else 1)}")
-    if (dtype.is_floating_point or dtype.is_complex) and not str(dtype).endswith("fnuz"):
-        words = words << 1  # without the sign, because zero has one, except in the fnuz types
-    if dtype.is_complex:
-        words = words.reshape(-1, 2).any(axis=1)
-    return int(np.count_nonzero(words))
+def count_non_zero(content: bytes | np.ndarray, dtype: str, values: int | None = None) -> int:
+    """Count the little-endian values in ``content`` that are not zero.
+
+    Args:
+        content: bytes; values of less than a byte are packed from the lowest bit of the first byte.
+        dtype: a type of :data:`TYPES`.
+        values: number of values, if the last byte may hold bits that belong to none.
+    """
+    raw, bits, non_zero = np.frombuffer(content, np.uint8), TYPES[dtype], 0
+    if values is not None and values * bits % 8:
+        raw = raw.copy()
+        raw[-1] &= (1 << values * bits % 8) - 1
+    if dtype == "float8_e8m0fnu":  # a power of two, which is never zero
+        return len(raw)
+    # -0.0 is zero; the fnuz types have no negative zero
+    signed_zero = re.search("float|complex", dtype) and not dtype.endswith("fnuz")
+    for start in range(0, len(raw), BLOCK):
+        block = raw[start:start + BLOCK]
+        if bits < 8:
+            # three bytes hold a whole number of values; zeros that are filled in do not count
+            triples = np.concatenate([block, np.zeros(-len(block) % 3, np.uint8)]).reshape(-1, 3).astype(np.uint32)
+            words = triples[:, 0] | triples[:, 1] << 8 | triples[:, 2] << 16
+            mask = (1 << bits - bool(signed_zero)) - 1
+            non_zero += sum(int(np.count_nonzero(words >> shift & mask)) for shift in range(0, 24, bits))
+            continue
+        found = block.view(f"<u{bits // (16 if 'complex' in dtype else 8)}")
+        found = found << 1 if signed_zero else found
+        if "complex" in dtype:
+            found = found.reshape(-1, 2).any(axis=1)
+        non_zero += int(np.count_nonzero(found))
+    return non_zero
 
 
 @contextmanager
@@ -79,9 +101,7 @@ def unknown_type(path: Path, name: str, dtype: object) -> InputError:
     return InputError(f"{path}: tensor {name} is of type {dtype}, whose width is not known")
 
 
-def package(name: str, path: Path) -> ModuleType:
-    """Import an optional package, which has the name of the extra that installs it."""
-    try:
-        return import_module(name)
-    except ImportError:
-        raise InputError(f"{path}: the package {name} is needed to read it: pip install -e '.[{name}]'") from None
+def device_of(name: str) -> str | None:
+    """The recording device whose model a tensor belongs to, by its name; None if it is part of every model."""
+    found = re.search(r"(?:^|\.)(?:device_models\.([^.]+)|(base_model))\.", name)
+    return (found[1] or found[2]) if found else None

@@ -1,157 +1,229 @@
-"""State dictionaries of PyTorch (.pt, .pth), loaded with ``weights_only`` after a check of their pickles."""
-import pickletools
+"""PyTorch files (.pt, .pth, .ckpt, .bin): the state dictionary in them, whatever else they hold.
+
+A checkpoint of a training holds more than a state dictionary: settings, states of optimizers, objects of classes that
+are not installed here. Only tensors and plain data are loaded (``weights_only``). Every other object becomes a
+:class:`collections.Counter` with its state as attributes, so that none of its code is run or imported.
+"""
 import re
 import zipfile
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from task1a.complexity.tensors import TYPES, TensorSize, readable, unknown_type
+from task1a.complexity.tensors import TYPES, TensorSize, count_non_zero, device_of, readable, unknown_type
 from task1a.errors import InputError
 from task1a.files import BoundedFile
-from task1a.safetensors_file import printable
-
-MAX_OPERATIONS = 400_000
-"""Maximum number of operations of a pickle; a tensor of a state dictionary takes about 30."""
 
 _SAVE = "save one with torch.save(model.state_dict(), FILE)"
-# the old format is a sequence of pickles: two marks, the machine, the content and the names of the storages
+# the format before torch 1.6 is a sequence of pickles: two marks, the machine, the content, the names of the storages
 _PICKLES = 5
-# globals of a state dictionary; torch allows more, and some of them make large objects from a few bytes
-_GLOBALS = re.compile(
-    r"collections OrderedDict|torch \w+|torch\.(storage|serialization|nn\.parameter|_tensor) \w+|torch\._utils "
-    r"_rebuild_(tensor|tensor_v2|tensor_v3|parameter|parameter_with_state|qtensor|sparse_tensor|meta_tensor_no_storage)")
+_MAX_CONTAINERS = 100_000
+_OPTIMIZER, _ARRAY = "optimizer state", "array of numpy"
+# what trainings store next to a model, by the names that Lightning, timm and others give it
+_BESIDE = re.compile(r"(?i)(hyper_?param|hparams|args|config|callbacks|loops|optim|(lr_)?sched|scaler|rng|random|"
+                     r"history|metrics|loss).*")
+# keys of models for one recording device each, and of the model for all others
+_DEVICES = re.compile(r"(?i)[a-d]|s[0-9]{1,2}|unknown|device_models|general|(base|general|default)_model")
+_ROLES = re.compile(r"((?:module\.|model\.)?(?:student|teacher))\.")
 
 
-def read_state_dict(path: Path) -> Iterator[TensorSize]:
-    """Yield the tensors of a state dictionary, stored by itself or under the key ``state_dict``."""
-    with readable(path, "PyTorch file of tensors only", _SAVE):
-        _check_file(path)
-        content = torch.load(path, map_location="cpu", weights_only=True)
-        tensors = _state_dict(content)
-        if not tensors and isinstance(content, Mapping):
-            tensors = _state_dict(content.get("state_dict"))
-        if not tensors:
-            raise InputError(f"{path}: no state dictionary (tensors by name), neither by itself nor under the key "
-                             f"state_dict; {_SAVE}")
-        yield from _sizes(path, tensors)
+class _Found(NamedTuple):
+    """A tensor in a checkpoint."""
+
+    keys: tuple[str, ...]
+    tensor: Tensor
+    inside: str
+    """what holds it, if that is an object or an optimizer, or what it is, if that is an array of numpy"""
+
+    @property
+    def name(self) -> str:
+        return ".".join(self.keys)
 
 
-def _check_file(path: Path) -> None:
-    """Reject a file that is damaged, or that would take too much time or memory to load."""
-    with path.open("rb") as file:
-        if file.read(4) != b"PK\x03\x04":
-            file.seek(0)
-            for _ in range(_PICKLES):
-                _check_pickle(file)
-            return
-    with BoundedFile(path) as file, zipfile.ZipFile(file) as archive:
-        if sum(entry.file_size for entry in archive.infolist()) > path.stat().st_size:
-            raise InputError(f"{path}: its content is compressed, which torch.save never does; not opened")
-        damaged = archive.testzip()
-        if damaged:
-            raise InputError(f"{path}: damaged: {damaged} does not have its checksum")
-        for entry in archive.infolist():
-            if entry.orig_filename.lower().endswith("data.pkl"):  # torch ignores case, and accepts any of several
-                with archive.open(entry) as content:
-                    _check_pickle(content)
+class _Inert:
+    """An object of numpy or functools with any state; the values of an array become a tensor."""
+
+    tensor: Tensor | None = None
+
+    def __init__(self, *arguments: Any) -> None:
+        self.arguments = arguments
+
+    def __setstate__(self, state: Any) -> None:
+        if type(self).__name__.endswith("multiarray._reconstruct"):
+            _, shape, dtype, _, content = state
+            if isinstance(content, bytes) and np.dtype(dtype.arguments[0]).kind in "biufc":
+                self.tensor = torch.from_numpy(np.frombuffer(bytearray(content), dtype.arguments[0]).reshape(shape))
 
 
-def _check_pickle(file: BinaryIO) -> None:
-    """Read a pickle to its end without loading it, and reject one that is more than a state dictionary.
+def read_state_dict(path: Path, key: str | None = None) -> Iterator[TensorSize]:
+    """Yield the tensors of the state dictionary of a file; what else it holds is marked as excluded.
 
-    Without a limit, a few bytes could cost hours: a tuple that holds one tuple twice, nested sixty times, has 2^60
-    values to hash as a key. To fetch an object again therefore counts as many operations as it has values.
+    Args:
+        path: PyTorch file, in the format of today or in the one before torch 1.6.
+        key: name of the dictionary to count, if there are several, e.g. ``student`` or ``state_dict.student``.
 
     Raises:
-        ValueError: the pickle refers to another global, or has too many operations.
+        InputError: there is no state dictionary, or there are several and ``key`` names none of them.
     """
-    operations, memo = 0, {}
-    stack: list[int | None] = []  # number of values of each object; None is a mark
-    for opcode, argument, _ in pickletools.genops(file):
-        if opcode.name == "GLOBAL" and not _GLOBALS.fullmatch(argument):
-            raise ValueError(f"{printable(argument.replace(' ', '.'), 60)} is not part of a state dictionary")
+    with readable(path, "PyTorch file of tensors", _SAVE):
+        found = _find_tensors(_load(path))
+        models = _models(found)
+        if key:
+            asked = [part for part in found if part.name == key or part.name.startswith(f"{key}.")]
+            models = {key: models.get(key) or asked} if key in models or asked else models
+        if not models:
+            held = "".join(sorted({f", but an {part.inside}" for part in found if part.inside})[:1])
+            raise InputError(f"{path}: no state dictionary (tensors by name){held}; {_SAVE}")
+        if len(models) > 1 or key and key not in models:
+            names = ", ".join(f"{name} (tensors: {len(parts):,})" for name, parts in models.items())
+            raise InputError(f"{path}: holds {names}; choose one with --key, e.g. --key {next(iter(models))}")
 
-        values = 1
-        for taken in reversed(opcode.stack_before):
-            if taken is pickletools.stackslice:  # everything above the last mark
-                while (part := stack.pop()) is not None:
-                    values += part
-            elif taken is not pickletools.markobject:
-                values += stack.pop()
-        for made in opcode.stack_after:
-            stack.append(None if made is pickletools.markobject else values if "TUPLE" in opcode.name else 1)
-
-        if "PUT" in opcode.name:
-            memo[argument] = stack[-1]
-        elif "GET" in opcode.name:
-            stack[-1] = memo[argument]
-            operations += stack[-1]
-        operations += 1
-        if operations > MAX_OPERATIONS:
-            raise ValueError(f"a pickle of more than {MAX_OPERATIONS:,} operations")
-
-
-def _state_dict(content: Any) -> dict[str, Tensor] | None:
-    """Tensors by name; None for anything but a state dictionary."""
-    if not isinstance(content, Mapping):
-        return None
-    tensors = {}
-    for name, value in content.items():
-        if not isinstance(name, str):
-            return None
-        # quantized linear layers store their type, and weight and bias as a pair
-        if isinstance(value, torch.dtype):
-            continue
-        if name.endswith("_packed_params") and isinstance(value, tuple) and len(value) == 2:
-            weight, bias = value
-            tensors[f"{name}.weight"] = weight
-            if bias is not None:
-                tensors[f"{name}.bias"] = bias
-        else:
-            tensors[name] = value
-    return tensors if all(isinstance(tensor, Tensor) for tensor in tensors.values()) else None
-
-
-def _sizes(path: Path, tensors: Mapping[str, Tensor]) -> Iterator[TensorSize]:
-    file_bytes, seen = path.stat().st_size, set()
-    for name, tensor in tensors.items():
-        if _type(tensor) not in TYPES:
-            raise unknown_type(path, name, _type(tensor))
-        values = tensor
-        if tensor.layout is torch.sparse_coo:
-            values = tensor._values()
-        elif tensor.layout is not torch.strided:
-            values = tensor.values()
-
-        held = 0 if values.is_meta else values.untyped_storage().nbytes()
-        if values.numel() * values.element_size() > held or held > file_bytes:
-            raise InputError(f"{path}: tensor {name} has a shape of {values.numel():,} values, but fewer are stored; "
-                             "save a copy of it (clone), or check whether the file is damaged")
-        place = (values.data_ptr(), values.dtype, values.shape, values.stride())
-        if values.numel() and place in seen:
-            continue
-        seen.add(place)
-
-        yield _size(name, tensor.shape, values)
-        if values.is_quantized:
-            if values.qscheme() in (torch.per_tensor_affine, torch.per_tensor_symmetric):
-                scale = torch.tensor(values.q_scale(), dtype=torch.float64)
-                zero_point = torch.tensor(values.q_zero_point())
+        [(chosen, parts)] = models.items()
+        # a dictionary of models by device, under a name of its own
+        by_device = not key and all(len(part.keys) > 2 and _DEVICES.fullmatch(part.keys[1]) for part in parts)
+        by_device = by_device or chosen.endswith("device_models")
+        counted, seen = set(map(id, parts)), set()
+        for part in found:
+            name, excluded = part.name, ""
+            if id(part) in counted and part.inside != _OPTIMIZER:
+                if part.inside not in ("", _ARRAY):
+                    raise InputError(f"{path}: {chosen} holds an {part.inside}, not only tensors; {_SAVE}")
+                name = name.removeprefix(f"{chosen}.")
+                name = f"device_models.{name}" if by_device else name
+            elif key:
+                continue
             else:
-                scale, zero_point = values.q_per_channel_scales(), values.q_per_channel_zero_points()
-            yield _size(f"{name}.scale", scale.shape, scale)
-            yield _size(f"{name}.zero_point", zero_point.shape, zero_point)
+                excluded = part.inside if part.inside == _OPTIMIZER else "stored next to the model"
+            yield from _sizes(path, seen, name, part.tensor, excluded)
 
 
-def _size(name: str, shape: torch.Size, values: Tensor) -> TensorSize:
+def _load(path: Path) -> Any:
+    """Load tensors and plain data; other objects are replaced."""
+    with path.open("rb") as file:
+        is_zip = file.read(4) == b"PK\x03\x04"
+        file.seek(0)
+        names = set()
+        for _ in range(0 if is_zip else _PICKLES):
+            names |= torch._weights_only_unpickler.get_globals_in_pkl(file)
+    if is_zip:
+        with BoundedFile(path) as file, zipfile.ZipFile(file) as archive:
+            if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
+                raise InputError(f"{path}: its content is compressed, as in a program of TorchScript; {_SAVE}")
+            if damaged := archive.testzip():
+                raise InputError(f"{path}: damaged: {damaged} does not have its checksum")
+        names = torch.serialization.get_unsafe_globals_in_checkpoint(path)
+
+    stand_ins = []
+    for name in names:
+        if name.startswith(("numpy.", "functools.")):
+            methods = {}
+        elif name == "collections.deque":
+            methods = {"__new__": lambda cls, *arguments: []}
+        else:
+            methods = {"__new__": _counter}
+        stand_ins.append((type(name, (_Inert,), methods), name))
+    with torch.serialization.safe_globals(stand_ins):
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
+
+
+def _counter(cls: type, *arguments: object) -> Counter:
+    """An object whose items and attributes torch sets as the file says, in place of one of any class."""
+    counter = Counter()
+    counter.__dict__.update(class_name=cls.__name__, arguments=arguments)
+    return counter
+
+
+def _find_tensors(content: Any) -> list[_Found]:
+    """List every tensor of a checkpoint, in the order of the file."""
+    found, parts, visited = [], [((), content, "")], set()
+    while parts:
+        keys, value, inside = parts.pop()
+        if isinstance(value, Tensor) and keys:
+            found.append(_Found(keys, value, inside))
+        elif isinstance(value, _Inert) and keys and value.tensor is not None:
+            found.append(_Found(keys, value.tensor, inside or _ARRAY))
+        if id(value) in visited or not isinstance(value, Mapping | list | tuple | set):
+            continue
+        visited.add(id(value))
+        if len(visited) > _MAX_CONTAINERS:
+            raise ValueError(f"it holds more than {_MAX_CONTAINERS:,} dictionaries and lists")
+
+        if not isinstance(value, Mapping):  # such as weight and bias of a quantized layer, under one key
+            for index, part in reversed(list(enumerate(value))):
+                parts.append(((*keys[:-1], ".".join((*keys[-1:], str(index)))), part, inside))
+            continue
+        if "param_groups" in value and "state" in value:
+            inside = inside or _OPTIMIZER
+        attributes = vars(value) if isinstance(value, Counter) else {}
+        of_object = inside or f"object of the class {attributes.get('class_name')}"
+        for name, part in reversed(attributes.items()):
+            parts.append(((*keys, str(name)), part, of_object))
+        for name, part in reversed(value.items()):
+            parts.append(((*keys, str(name)), part, inside))
+    return found
+
+
+def _models(found: list[_Found]) -> dict[str, list[_Found]]:
+    """The tensors that can be a model, by the key they are under; ``.`` for those under no other than their own."""
+    groups: dict[str, list[_Found]] = {}
+    for part in found:
+        groups.setdefault(part.keys[0] if len(part.keys) > 1 else ".", []).append(part)
+    models = {}
+    for name, parts in groups.items():
+        for part in parts:
+            random_state = part.tensor.dtype == torch.uint8 and part.tensor.ndim == 1
+            if not (part.inside or part.tensor.ndim == 0 or random_state or _BESIDE.fullmatch(part.keys[0])):
+                models[name] = parts
+    if not models and any(part.tensor.ndim and not part.inside for part in groups.get(".", ())):
+        return {".": groups["."]}
+    if len(models) > 1 and all(map(_DEVICES.fullmatch, models)):
+        return {"device_models": [part for parts in models.values() for part in parts]}
+
+    # a system for distillation, saved as one model
+    roles: dict[str, list[_Found]] = {}
+    for name, parts in models.items():
+        for part in parts:
+            if match := _ROLES.match(part.name.removeprefix(f"{name}.")):
+                roles.setdefault(match[1] if name == "." else f"{name}.{match[1]}", []).append(part)
+    return roles if len(models) == 1 and len(roles) > 1 else models
+
+
+def _sizes(path: Path, seen: set, name: str, tensor: Tensor, excluded: str) -> Iterator[TensorSize]:
+    """Yield the size of a tensor and of its scales, unless ``seen`` says that its values are counted already."""
+    dtype = str(tensor.dtype).removeprefix("torch.").removesuffix("_x2")
+    if dtype not in TYPES:
+        raise unknown_type(path, name, dtype)
+    values = tensor
+    if tensor.layout is torch.sparse_coo:
+        values = tensor._values()
+    elif tensor.layout is not torch.strided:
+        values = tensor.values()
+
+    held = 0 if values.is_meta else values.untyped_storage().nbytes()
+    if values.numel() * values.element_size() > held or held > path.stat().st_size:
+        raise InputError(f"{path}: tensor {name} has a shape of {values.numel():,} values, but fewer are stored; "
+                         "save a copy of it (clone), or check whether the file is damaged")
+    place = (device_of(name), values.data_ptr(), values.dtype, values.shape, values.stride())
+    if values.numel() and place in seen:
+        return
+    seen.add(place)
+
     stored = values.int_repr() if values.is_quantized else values
-    return TensorSize(name, tuple(shape), _type(values), TYPES[_type(values)], values.numel(),
-                      int(torch.count_nonzero(stored != 0)))
-
-
-def _type(tensor: Tensor) -> str:
-    return str(tensor.dtype).removeprefix("torch.")
+    non_zero = sum(count_non_zero(block.contiguous().view(torch.uint8).numpy(), dtype)
+                   for block in stored.reshape(-1).split(1 << 20)) if stored.numel() else 0
+    numbers = stored.numel() * 8 * stored.element_size() // TYPES[dtype]
+    yield TensorSize(name, tuple(tensor.shape), dtype, TYPES[dtype], numbers, non_zero, excluded)
+    if values.is_quantized:
+        if values.qscheme() in (torch.per_tensor_affine, torch.per_tensor_symmetric):
+            scale = torch.tensor(values.q_scale(), dtype=torch.float64)
+            zero_point = torch.tensor(values.q_zero_point())
+        else:
+            scale, zero_point = values.q_per_channel_scales(), values.q_per_channel_zero_points()
+        for part, setting in (("scale", scale), ("zero_point", zero_point)):
+            yield TensorSize(f"{name}.{part}", tuple(setting.shape), str(setting.dtype).removeprefix("torch."),
+                             8 * setting.element_size(), setting.numel(), int(setting.count_nonzero()), excluded)

@@ -173,19 +173,17 @@ def _sizes(model: Path, files: dict[str, Path], from_waveform: bool) -> str:
     """Size, operators, latency and memory of the model file and of its ONNX models, as a table."""
     import onnx
 
-    from task1a.export.graph import FEATURES
-
     stored = complexity.measure([model])
     in_float = 4 * stored["policies"][complexity.LIMIT_POLICY]["parameters"]
     lines, of_features = [_ROW.format("", "on disk", "non-zero", "operators", "latency", "peak memory")], 0
     for name, path in {"torch": model, **files}.items():
-        tensors = complexity.measure([path])["tensors"]
-        counted = sum(tensor["bytes"] for tensor in tensors)
-        of_features = sum(tensor["bytes"] for tensor in tensors if tensor["name"].startswith(FEATURES))
+        size = complexity.measure([path])
+        counted = size["policies"][complexity.LIMIT_POLICY]["bytes"]
+        of_features = size["models"][0]["excluded"].get("features", {"bytes": 0})["bytes"]
         operators = f"{len(onnx.load(path).graph.node):,}" if path != model else ""
         measured = measure(path, from_waveform)
         lines.append(_ROW.format(
-            name, f"{path.stat().st_size:,} B", f"{counted - of_features:,} B", operators,
+            name, f"{path.stat().st_size:,} B", f"{counted:,} B", operators,
             f"{measured['milliseconds']:.1f} ms", f"{measured['peak_bytes'] / 1e6:.0f} MB"))
 
     features = "with" if from_waveform else "without"

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from task1a.complexity.tensors import FEATURES
 from task1a.compression.packed import SCALE, unpack
 from task1a.config import FeatureConfig
 from task1a.export.log_mel import LogMel
@@ -28,8 +29,6 @@ OPSET = 20
 """Version of the operators: the one that torch exports to by default."""
 WAVEFORM, LOG_MEL, PROBABILITIES = "waveform", "log_mel", "probabilities"
 """Names of inputs and outputs."""
-FEATURES = "features/"
-"""Start of the names of the constants and operators that compute the features."""
 
 
 class Probabilities(nn.Module):

@@ -13,7 +13,7 @@ from onnx import numpy_helper
 from safetensors.torch import load_file
 from torch import nn
 
-from task1a import model_file, runner
+from task1a import complexity, model_file, runner
 from task1a.complexity.model_files import stored_tensors
 from task1a.compression import packed
 from task1a.compression.packed import Packing, stored_state
@@ -102,14 +102,22 @@ def test_what_is_counted_is_what_is_shipped(tmp_path, as_trained):
     model, spec = model_file.load(path)
     exported = graph.network_graph(model, spec)
     graph.store_as_packed(exported, load_file(path))
-    graph.write(tmp_path / "x.onnx", graph.with_features(graph.features_graph(FEATURES), exported))
+    whole = graph.with_features(graph.features_graph(FEATURES), exported)
+    graph.write(tmp_path / "other.onnx", whole)  # of another program
+    graph.describe(whole, spec, {})
+    graph.write(tmp_path / "x.onnx", whole)
+    assert not any(tensor.excluded for tensor in stored_tensors(tmp_path / "other.onnx"))
     found = {tensor.name: tensor for tensor in stored_tensors(tmp_path / "x.onnx")}
     for tensor in stored_tensors(path):
         counted = found.pop(tensor.name)
         assert (counted.bytes, counted.non_zero, counted.statistics) == (
             tensor.bytes, tensor.non_zero, tensor.statistics)
-    assert sum(tensor.bytes for name, tensor in found.items() if not name.startswith("features/")) < 600
-    assert sum(tensor.bytes for name, tensor in found.items() if name.startswith("features/")) > 1000
+    assert sum(tensor.bytes for tensor in found.values() if not tensor.excluded) < 600
+    features = {name: tensor for name, tensor in found.items() if tensor.excluded == "features"}
+    assert features.keys() == {name for name in found if name.startswith("features/")}
+    assert sum(tensor.bytes for tensor in features.values()) > 1000
+    excluded = complexity.measure([tmp_path / "x.onnx"])["models"][0]["excluded"]
+    assert excluded["features"]["bytes"] == sum(tensor.bytes for tensor in features.values())
 
 
 @pytest.mark.parametrize("settings", [

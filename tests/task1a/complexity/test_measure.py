@@ -52,7 +52,8 @@ def test_asc_1_by_hand(tmp_path):
     assert counted["multiply_accumulates"] == 19_562_940
     assert counted["models"] == [{
         "file": "m.safetensors", "file_bytes": (tmp_path / "m.safetensors").stat().st_size, "xz_bytes": None,
-        "multiply_accumulates": 19_562_940, "trainable_parameters": 8_055, "input_shape": [1, 256, 334], "left_out": 0}]
+        "multiply_accumulates": 19_562_940, "trainable_parameters": 8_055, "input_shape": [1, 256, 334], "excluded": {},
+        "device_models": {}}]
     assert counted["within_limit"] and (counted["limit_bytes"], counted["warning_bytes"]) == (131_072, 128_000)
 
 
@@ -140,17 +141,18 @@ def test_models_of_an_ensemble_add_up(tmp_path, capsys):
     assert [t["non_zero"] for t in counted["tensors"] if t["name"] == "head.weight"] == [250, 240]
     assert [t["model"] for t in counted["tensors"]] == 126 * [0] + 126 * [1]
 
-    torch.save({"w": torch.ones(26_000), "num_batches_tracked": torch.tensor(9)}, tmp_path / "c.pt")
+    torch.save({"w": torch.ones(26_000), "n.running_mean": torch.zeros(3), "n.num_batches_tracked": torch.tensor(9)},
+               tmp_path / "c.pt")
     assert main([str(paths[0]), str(tmp_path / "c.pt")]) == 1  # 39,540 B and 104,000 B
     said = capsys.readouterr().out
     assert "model 1: a.safetensors\n" in said and "model 2: c.pt\n" in said
     assert "a.safetensors: " in said and "B on disk, 39,540 B counted\n" in said
-    assert "B on disk, 104,000 B counted, step counters (num_batches_tracked) left out: 1\n" in said
+    assert "104,000 B counted\n  not counted: step counters (num_batches_tracked), 1 values, 8 B\n" in said
     assert "for an input of 1 x 256 x 334: 19,562,940" in said and "together" not in said
     assert "143,540 B" in said and "over the limit by 12,468 B" in said
     counted = complexity.measure([paths[0], tmp_path / "c.pt"])
     assert counted["multiply_accumulates"] is None
-    assert [model["left_out"] for model in counted["models"]] == [0, 1]
+    assert [list(model["excluded"]) for model in counted["models"]] == [[], ["step counters (num_batches_tracked)"]]
 
 
 def test_the_small_encoding_counts_the_same(tmp_path):
