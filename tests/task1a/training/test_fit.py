@@ -209,3 +209,11 @@ def test_other_layouts_and_precisions_train_the_same_float32_model_file(tmp_path
     loss = [pd.read_csv(tmp_path / name / "history.csv").train_loss[0] for name in ("plain", "other")]
     assert loss[0] == pytest.approx(loss[1], rel=0.02)  # the same clips and draws; later epochs drift apart
     assert list(plain) == list(other)
+
+
+@pytest.mark.parametrize(("seconds", "epochs", "left"), [
+    (0.5, 31, "15 s"), (0.5, 240, "120 s"), (0.5, 242, "2 min"), (119.0, 2, "119 s"), (60.0, 101, "100 min"),
+    (4.0, 1, "0 s")])
+def test_time_left(seconds, epochs, left):
+    line = fit._progress([[1, 0.1, 2.0, math.nan, math.nan, seconds]], epochs)
+    assert line.endswith(f"  {seconds:.1f} s, {left} left")
