@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 import soundfile
 
-from evaluation import metrics, report
+from evaluation import figures, metrics, report
 from task1a.challenge import DEVICES, LABELS
 from task1a.errors import InputError, run_command
 from task1a.run import Run
@@ -88,13 +88,13 @@ def written(tmp_path, *runs):
 def test_one_run_is_shown_with_all_of_its_figures(tmp_path, write_evaluated):
     text = written(tmp_path, write_evaluated("plain")).read_text(encoding="utf-8")
     page = Page(text)
-    figures = ["Accuracy by device", "Log loss by device", "Log loss by class and device", "Confusion matrix",
+    titles = ["Accuracy by device", "Log loss by device", "Log loss by class and device", "Confusion matrix",
                "Reliability diagram", "Loss during training", "Size by layer and bit width", "8-bit weights by layer"]
-    assert all(title in page.text for title in figures)
+    assert all(title in page.text for title in titles)
     drawings = [attributes for tag, attributes in page.elements if tag == "svg"]
-    assert len(drawings) == len(figures) + 1  # and the spectrogram of the only recording that is there
+    assert len(drawings) == len(titles) + 1  # and the spectrogram of the only recording that is there
     assert all(drawing["role"] == "img" and drawing["aria-label"] for drawing in drawings)
-    assert page.count("table") == len(figures)
+    assert page.count("table") == len(titles)
     assert "<small>" not in text and "a <small> system" in page.text
     assert "plain/seed0 on tiny" in page.text and "demo data" not in page.text.casefold()
     assert "true scene: audio/park-oslo-2-1-b.wav." in page.text
@@ -110,7 +110,13 @@ def test_one_run_is_shown_with_all_of_its_figures(tmp_path, write_evaluated):
     assert len(sounds) == 1 and sounds[0].startswith(("data:audio/mpeg;base64,", "data:audio/ogg;base64,"))
 
 
-def test_runs_are_shown_side_by_side(tmp_path, write_evaluated):
+@pytest.fixture
+def undrawn(monkeypatch):
+    """Drawings are empty, which saves most of the time of a report."""
+    monkeypatch.setattr(figures, "_svg", lambda figure, title: "")
+
+
+def test_runs_are_shown_side_by_side(tmp_path, write_evaluated, undrawn):
     runs = [write_evaluated("plain"), write_evaluated("plain", 1),
             write_evaluated("other", config={"system": "plain", "training": {"epochs": 30}})]
     page = Page(written(tmp_path, *runs).read_text(encoding="utf-8"))
@@ -192,7 +198,7 @@ def test_hostile_names_are_shown_as_text(tmp_path, write_evaluated):
     assert allowed["default-src"] == allowed["base-uri"] == "'none'" and "script-src" not in allowed
 
 
-def test_a_device_with_the_name_of_a_group_has_its_own_score(write_evaluated):
+def test_a_device_with_the_name_of_a_group_has_its_own_score(write_evaluated, undrawn):
     run = Run(write_evaluated("plain", names={"a": "all seen"}))  # 75 %; the group of a and b has 50 %
     rows = report._scores({"plain": run.read("evaluation")}, {"all seen", "b"}).figures[0].rows
     assert [(row[1], row[2]) for row in rows[1:4]] == [("all seen", "75.0"), ("b", "0.0"), ("all seen", "50.0")]
@@ -290,14 +296,14 @@ def test_damaged_records_are_told_in_one_line(tmp_path, write_evaluated, capsys,
     assert said.count("\n") == 1 and len(said) < 800 and not (tmp_path / "x.html").exists()
 
 
-def test_runs_of_the_same_name_are_told_apart_by_their_folders(tmp_path, write_evaluated):
+def test_runs_of_the_same_name_are_told_apart_by_their_folders(tmp_path, write_evaluated, undrawn):
     one = write_evaluated("plain")
     other = shutil.copytree(one, tmp_path / "others" / "plain" / "seed0")
     page = Page(written(tmp_path, one, other).read_text(encoding="utf-8"))
     assert f"Calibration: {one.as_posix()}" in page.text and f"Calibration: {other.as_posix()}" in page.text
 
 
-def test_temperature_scaling_and_demo_data_are_told(tmp_path, write_evaluated, reference, predictions):
+def test_temperature_scaling_and_demo_data_are_told(tmp_path, write_evaluated, reference, predictions, undrawn):
     before = metrics.before_scaling(reference, predictions, 1.5)
     text = written(tmp_path, write_evaluated("plain", demo=True, before_scaling=before)).read_text(encoding="utf-8")
     assert "divided by the temperature 1.500" in text and "after scaling" in text
