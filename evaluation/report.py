@@ -11,6 +11,7 @@ import base64
 import io
 import sys
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
@@ -391,7 +392,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     runs, inputs = [Run(folder) for folder in arguments.runs], []
     for run in runs:
         inputs += [path for path in run.folder.rglob("*") if path != run.report]
-        inputs += [run.data_root / clip["filename"] for clip in records.read(run, "evaluation")["highest_losses"]]
+        for clip in records.read(run, "evaluation")["highest_losses"]:
+            with suppress(OSError):  # of a name that is too long
+                if (path := run.data_root / clip["filename"]).is_file():
+                    inputs.append(path)
     check_outputs({"--out": arguments.out}, inputs)
     write_output(arguments.out, page(runs))
     print(arguments.out)

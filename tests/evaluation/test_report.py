@@ -310,6 +310,16 @@ def test_temperature_scaling_and_demo_data_are_told(tmp_path, write_evaluated, r
     assert "<title>plain/seed0 on tiny (demo data)</title>" in text
 
 
+@pytest.mark.parametrize("filename", ["\0.wav", "\ud800.wav", "x" * 5000, "."])
+def test_impossible_file_names_do_not_end_a_report(tmp_path, write_evaluated, undrawn, filename):
+    path = write_evaluated("plain") / "evaluation.json"
+    record = json.loads(path.read_text(encoding="utf-8"))
+    record["highest_losses"][0]["filename"] = filename
+    path.write_text(json.dumps(record), encoding="utf-8")
+    page = Page(written(tmp_path, path.parent).read_text(encoding="utf-8"))
+    assert page.text.count("The recording is left out: ") == 5 and "data:audio" not in page.text
+
+
 @pytest.mark.parametrize("name", ["runs/plain/seed0/evaluation.json", "runs/plain/seed0/train/history.csv",
                                   f"data/{RECORDING}", "runs"])
 def test_a_report_never_replaces_an_input(tmp_path, write_evaluated, name):
