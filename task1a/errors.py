@@ -63,7 +63,8 @@ def run_command(main: Callable[[], int]) -> int:
         _report(f"error: {error.args[0]}", *error.args[1:])
         return 2
     except OSError as error:
-        _report(f"error: {error}")
+        advice = "; set TMPDIR to a folder that can be written" if "temporary directory" in str(error) else ""
+        _report(f"error: {error}{advice}")
         return 2
     except FallsShort as error:
         _report(f"falls short: {error}")
@@ -160,6 +161,11 @@ def during(activity: str) -> Iterator[None]:
         if not hasattr(error, "activity"):
             error.activity = activity
         raise
+
+
+def counted(number: int, noun: str, plural: str = "") -> str:
+    """Format a number of things; ``plural`` is given if it is not the noun with an s."""
+    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
 
 
 def shown(value: object) -> str:

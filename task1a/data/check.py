@@ -23,7 +23,7 @@ import pandas as pd
 from task1a.data import sound, tau_layout
 from task1a.data.dataset import Dataset
 from task1a.data.recording import FileIdentity, Header, read_header
-from task1a.errors import InputError
+from task1a.errors import InputError, counted
 from task1a.workers import mapper
 
 NAMED = 10
@@ -135,15 +135,15 @@ def format_report(report: DataReport) -> str:
     """Format a report for a terminal: counts by split and device, formats, notes, problems."""
     facts = report.facts
     demo_mark = " (synthesised demo data)" if facts["demo"] else ""
-    lines = [f"{facts['name']}{demo_mark}: {_count(facts['clips']['meta'], 'clip')} of "
-             f"{_count(len(facts['labels']), 'scene')}, {_count(facts['locations'], 'location')} in "
-             f"{_count(facts['cities'], 'city', 'cities')}"]
+    lines = [f"{facts['name']}{demo_mark}: {counted(facts['clips']['meta'], 'clip')} of "
+             f"{counted(len(facts['labels']), 'scene')}, {counted(facts['locations'], 'location')} in "
+             f"{counted(facts['cities'], 'city', 'cities')}"]
     lines.append(f"  {'split':<6}" + "".join(f"{name:>7}" for name in ("clips", *facts["devices"])))
     for split, by_device in facts["by_device"].items():
         counts = [facts["clips"][split], *(by_device.get(device, 0) for device in facts["devices"])]
         lines.append(f"  {split:<6}" + "".join(f"{count:>7,}" for count in counts))
     if facts["clips"]["evaluation"]:
-        lines.append(f"  evaluation set: {_count(facts['clips']['evaluation'], 'clip')}")
+        lines.append(f"  evaluation set: {counted(facts['clips']['evaluation'], 'clip')}")
     for name, formats in facts["formats"].items():
         lines += [f"  {name} audio: {count:,} x {audio_format}" for audio_format, count in formats.items()]
     lines += [f"note: {note}" for note in report.notes]
@@ -166,7 +166,7 @@ def _check_splits(train: pd.DataFrame, test: pd.DataFrame, left_out: Sequence[st
     in_train, in_test = train.identifier.value_counts(), test.identifier.value_counts()
     _add(report.problems,
          "locations in both the train and the test split: {}; results would not hold for new locations",
-         [f"{name} ({_count(in_train[name], 'train clip')}, {_count(in_test[name], 'test clip')})"
+         [f"{name} ({counted(in_train[name], 'train clip')}, {counted(in_test[name], 'test clip')})"
           for name in sorted(set(in_train.index) & set(in_test.index))])
     for split, part, consequence in (("train", train, "cannot be learnt"), ("test", test, "cannot be tested")):
         readable = part[~part.filename.isin(left_out)]
@@ -258,13 +258,8 @@ def _check_evaluation(dataset: Dataset, report: DataReport, skip_damaged: bool, 
     _check_files("evaluation ", dataset.evaluation, headers, report, skip_damaged)
     _note_sound("evaluation set: ", headers, sample_rate, clip_seconds, report)
     if all(header.fault for header in headers.values()):
-        report.problems.append(f"of {_count(len(clips), 'evaluation clip')}, none can be read: there is nothing to "
+        report.problems.append(f"of {counted(len(clips), 'evaluation clip')}, none can be read: there is nothing to "
                                "submit; restore them, or leave out --eval-root")
-
-
-def _count(number: int, noun: str, plural: str = "") -> str:
-    """Format a number of things; ``plural`` is given if it is not the noun with an s."""
-    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
 
 
 def _add(texts: list[str], heading: str, cases: Sequence[str]) -> None:

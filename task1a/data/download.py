@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from task1a.data.fetch import Archive, fetch, part_of, say
 from task1a.data.unpack import has_size, unpack
-from task1a.errors import CommandParser, InputError, run_command
+from task1a.errors import CommandParser, InputError, counted, run_command
 from task1a.files import exclusive, read_json, write_json
 
 SETS = {
@@ -173,7 +173,7 @@ def _ask_for_acceptance(wanted: Mapping[Path, Release], accept_licence: bool) ->
         if not (folder / RESERVED / data_set.name).is_dir():
             asked.append(data_set.name)
             say(f"{data_set.name}, by {data_set.authors}\n"
-                f"  {len(data_set.archives)} archives of {_gigabytes(data_set.size)} for {folder}\n"
+                f"  {counted(len(data_set.archives), 'archive')} of {_gigabytes(data_set.size)} for {folder}\n"
                 f"  licence: {data_set.licence}; its text is at {data_set.page}")
     if not asked or accept_licence:
         return
@@ -219,12 +219,12 @@ def _download_all(tasks: Sequence[_Task], keep_archives: bool, jobs: int) -> Non
             write_json(task.record, {"md5": task.archive.md5, "kept": keep_archives, "files": files})
             if not keep_archives:
                 task.path.unlink()
-            return f"{task.archive.name}: {len(files):,} files"
+            return f"{task.archive.name}: {counted(len(files), 'file')}"
 
         with ThreadPoolExecutor(jobs) as pool:
             try:
                 for done, finished in enumerate(as_completed([pool.submit(work, task) for task in tasks]), start=1):
-                    say(f"{finished.result()}; {done} of {len(tasks)} archives")
+                    say(f"{finished.result()}; {done} of {counted(len(tasks), 'archive')}")
             except BaseException:
                 stop.set()
                 pool.shutdown(wait=False, cancel_futures=True)

@@ -74,11 +74,11 @@ def read_development(root: Path, allow_overlap: bool = False) -> pd.DataFrame:
                 wrong.append(filename)
         if missing:
             older = older_copy(len(train), len(test))
-            raise InputError(f"{root / SETUP / name}: {len(missing)} clips are not in {META}, first {missing[0]}"
+            raise InputError(f"{root / SETUP / name}: clips that {META} lacks: {len(missing)}, first {missing[0]}"
                              + (f"; {older}" if older else ""))
         if wrong:
-            raise InputError(f"{root / SETUP / name}: {len(wrong)} clips have another scene_label than in {META}, "
-                             f"first {wrong[0]}")
+            raise InputError(f"{root / SETUP / name}: clips with another scene_label than in {META}: "
+                             f"{len(wrong)}, first {wrong[0]}")
 
     in_train, in_test = meta.filename.isin(train.filename), meta.filename.isin(test.filename)
     split = pd.Series("unused", index=meta.index)
@@ -141,7 +141,7 @@ def check_overlap(root: Path, clips: pd.DataFrame) -> None:
     """Raise InputError if clips of a development set are in both splits."""
     both = clips.filename[clips.split == "both"]
     if len(both):
-        raise InputError(f"{root / SETUP}: {len(both)} clips are in both the train and the test split, first "
+        raise InputError(f"{root / SETUP}: clips in both the train and the test split: {len(both)}, first "
                          f"{min(both)}; a model would be tested on what it was trained on, restore the split files")
 
 
@@ -198,6 +198,6 @@ def _read_table(path: Path, columns: Sequence[str], optional: Sequence[str] = ()
         if first != line:
             twice.append(f"{name} (lines {first} and {line})")
     if twice:
-        raise InputError(f"{path}: {len(twice)} clips are listed twice, first {twice[0]}")
+        raise InputError(f"{path}: clips listed twice: {len(twice)}, first {twice[0]}")
     present = [column for column in optional if column in table]
     return table[[*columns, *present]].assign(filename=names)

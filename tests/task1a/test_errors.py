@@ -145,6 +145,11 @@ def test_signals_end_a_command_in_one_line(ignored, sent, status, said):
     assert done.stderr == (f"{said}run the same command again to resume\n" if said else "")
 
 
+def test_counted():
+    assert [errors.counted(number, "clip") for number in (0, 1, 2000)] == ["0 clips", "1 clip", "2,000 clips"]
+    assert errors.counted(2, "city", "cities") == "2 cities" and errors.counted(1, "city", "cities") == "1 city"
+
+
 def test_a_reader_that_ends_is_no_error():
     code = "from task1a.errors import run_command; raise SystemExit(run_command(lambda: print('x' * 10 ** 6) or 0))"
     child = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)

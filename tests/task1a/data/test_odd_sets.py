@@ -56,14 +56,14 @@ fifo = getattr(os, "mkfifo", None)
 
 ODD = {
     # spellings of a clip
-    "./ in test": (listed_in_test(f"./{CLIP}"), f"meta.csv: 1 clips are listed twice, first {CLIP} (lines 2 and 3)"),
-    "// in test": (listed_in_test(CLIP.replace("/", "//")), "1 clips are listed twice"),
-    "backslash in test": (listed_in_test(CLIP.replace("/", "\\")), "1 clips are listed twice"),
-    "without folder in test": (listed_in_test(CLIP.removeprefix("audio/")), "1 clips are listed twice"),
+    "./ in test": (listed_in_test(f"./{CLIP}"), f"meta.csv: clips listed twice: 1, first {CLIP} (lines 2 and 3)"),
+    "// in test": (listed_in_test(CLIP.replace("/", "//")), "clips listed twice: 1"),
+    "backslash in test": (listed_in_test(CLIP.replace("/", "\\")), "clips listed twice: 1"),
+    "without folder in test": (listed_in_test(CLIP.removeprefix("audio/")), "clips listed twice: 1"),
     "/ at the end in test": (listed_in_test(f"{CLIP}/"), "is the name of a folder"),
     "zero-width space in test": (listed_in_test(f"{CLIP}\u200b"), "holds the character '\\u200b'"),
     "../ in test": (listed_in_test("audio/../audio/bus-lyon-1-10-a.wav"), "points outside the data set's folder"),
-    "twice in train": (within(META, OTHER, f"./{CLIP}"), "1 clips are listed twice"),
+    "twice in train": (within(META, OTHER, f"./{CLIP}"), "clips listed twice: 1"),
     # names
     "name is the folder": (everywhere(CLIP, "audio/"), "meta.csv: line 2: 'audio/' is the name of a folder"),
     "name is a folder": (everywhere(CLIP, "audio"), "audio (unreadable: not a regular file)"),

@@ -83,7 +83,7 @@ def test_evaluation_set_keeps_the_order_of_its_file(evaluation, edit):
 def test_clip_in_both_splits_is_refused_or_marked(development, edit):
     setup = development / "evaluation_setup"
     edit(setup / "fold1_train.csv", "scene_label\n", "scene_label\naudio/park-lyon-5-14-a.wav\tpark\n")
-    with pytest.raises(InputError, match="1 clips are in both .* first audio/park-lyon-5-14-a.wav"):
+    with pytest.raises(InputError, match="clips in both .*: 1, first audio/park-lyon-5-14-a.wav"):
         tau_layout.read_development(development)
     clips = tau_layout.read_development(development, allow_overlap=True)
     assert clips.filename[clips.split == "both"].tolist() == ["audio/park-lyon-5-14-a.wav"]
@@ -93,18 +93,18 @@ def test_clip_in_both_splits_is_refused_or_marked(development, edit):
 @pytest.mark.parametrize(("table", "old", "new", "message"), [
     ("meta.csv", "source_label", "device", "no column 'source_label'"),
     ("meta.csv", "\tbus\tlyon-1\ta", "\tbus\t\ta", "line 2: identifier '' is blank"),
-    ("meta.csv", "lyon-1-10-b", "lyon-1-10-a", fr"1 clips are listed twice, first {FIRST} \(lines 2 and 3\)"),
+    ("meta.csv", "lyon-1-10-b", "lyon-1-10-a", fr"clips listed twice: 1, first {FIRST} \(lines 2 and 3\)"),
     ("meta.csv", FIRST, "../other.wav", "points outside"),
     ("meta.csv", FIRST, "audio/../../other.wav", "points outside"),
     ("meta.csv", FIRST, "/etc/other.wav", "points outside"),
     ("meta.csv", FIRST, "C:\\other.wav", "points outside"),
     ("meta.csv", FIRST, ".", "is the name of a folder"),
     ("meta.csv", FIRST, "audio/", "is the name of a folder"),
-    ("meta.csv", FIRST, "audio/else.wav", f"fold1_train.csv: 1 clips are not in meta.csv, first {FIRST}"),
+    ("meta.csv", FIRST, "audio/else.wav", f"fold1_train.csv: clips that meta.csv lacks: 1, first {FIRST}"),
     ("evaluation_setup/fold1_train.csv", f"{FIRST}\tbus", f"{FIRST}\tpark",
-     f"fold1_train.csv: 1 clips have another scene_label than in meta.csv, first {FIRST}"),
+     f"fold1_train.csv: clips with another scene_label than in meta.csv: 1, first {FIRST}"),
     ("evaluation_setup/fold1_evaluate.csv", "13-a.wav\tbus", "13-a.wav\tpark",
-     "fold1_evaluate.csv: 1 clips have another scene_label"),
+     "fold1_evaluate.csv: clips with another scene_label"),
     ("evaluation_setup/fold1_test.csv", "audio/park-lyon-5-14-a.wav\n", "",
      "list different clips .1 in one only, first audio/park-lyon-5-14-a.wav"),
 ])
@@ -124,7 +124,7 @@ def test_older_copy_of_the_split_is_named_as_such(development):
     (setup / "fold1_evaluate.csv").write_text("filename\tscene_label\n" + "".join(f"{f}\tbus\n" for f in test))
     (development / "meta.csv").write_text("filename\tscene_label\tidentifier\tsource_label\n" + "".join(
         f"{f}\tbus\tlyon-1\ta\n" for f in train[:-3] + test[:-2]))
-    with pytest.raises(InputError, match=r"3 clips are not in meta.csv, first audio/13962.wav; this is the older copy"):
+    with pytest.raises(InputError, match=r"clips that meta.csv lacks: 3, first audio/13962.wav; this is the older"):
         tau_layout.read_development(development)
     assert tau_layout.older_copy(13962, 2968) == ""
 
