@@ -14,7 +14,6 @@ in bytes, in kB of 1,000 and in KiB of 1,024 bytes, because the rules say "KB" a
 1,024.
 """
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,7 +43,6 @@ def measure(paths: Sequence[Path], passes: Sequence[int] | None = None, alternat
         InputError: a file cannot be counted (:func:`task1a.complexity.model_files.stored_tensors`).
     """
     from task1a.complexity.model_files import stored_tensors
-    from task1a.model_file import stated_spec
     from task1a.safetensors_file import printable
 
     if alternatives:
@@ -59,8 +57,11 @@ def measure(paths: Sequence[Path], passes: Sequence[int] | None = None, alternat
         for reason in sorted({tensor.excluded for tensor in stored} - {""}):
             excluded[reason] = totals([tensor for tensor in stored if tensor.excluded == reason])
 
-        own = path.name.lower().endswith((".safetensors", ".safetensors.xz"))
-        spec = stated_spec(path) if own else None
+        spec = None
+        if path.name.lower().endswith((".safetensors", ".safetensors.xz")):
+            from task1a.model_file import stated_spec  # imports torch
+
+            spec = stated_spec(path)
         compressed = path.with_name(path.name + ".xz")
         files.append({
             "file": printable(path.name),
@@ -75,12 +76,6 @@ def measure(paths: Sequence[Path], passes: Sequence[int] | None = None, alternat
 
     policies = {"dcase2021": _by_bits([tensor for _, tensor in tensors]),
                 "paper": _by_bits([tensor for _, tensor in tensors if not tensor.statistics])}
-    records = []
-    for index, tensor in tensors:
-        record = {"model": index, **asdict(tensor), "shape": list(tensor.shape), "bytes": tensor.bytes,
-                  "statistics": tensor.statistics}
-        del record["excluded"]
-        records.append(record)
     return {
         "models": files,
         "policies": policies,
@@ -90,7 +85,9 @@ def measure(paths: Sequence[Path], passes: Sequence[int] | None = None, alternat
         "warning_bytes": WARN_ABOVE_BYTES,
         "limit_policy": LIMIT_POLICY,
         "within_limit": policies[LIMIT_POLICY]["bytes"] <= LIMIT_BYTES,
-        "tensors": records,
+        "tensors": [{"model": index, "name": tensor.name, "shape": list(tensor.shape), "dtype": tensor.dtype,
+                     "bits": tensor.bits, "values": tensor.values, "non_zero": tensor.non_zero, "bytes": tensor.bytes,
+                     "statistics": tensor.statistics} for index, tensor in tensors],
     }
 
 

@@ -24,9 +24,9 @@ _SAVE = "save one with torch.save(model.state_dict(), FILE)"
 _PICKLES = 5
 _MAX_CONTAINERS = 100_000
 _OPTIMIZER, _ARRAY = "optimizer state", "array of numpy"
-# what trainings store next to a model, by the names that Lightning, timm and others give it
-_BESIDE = re.compile(r"(?i)(hyper_?param|hparams|args|config|callbacks|loops|optim|(lr_)?sched|scaler|rng|random|"
-                     r"history|metrics|loss).*")
+# what trainings store next to a model
+_BESIDE = re.compile(r"(?i)(hyper_?param(eter)?s|hparams|args|config|callbacks|loops|optimizers?|(lr_)?schedulers?|"
+                     r"scaler|history|metrics|loss(es)?)(_states?|_state_dict)?")
 # keys of models for one recording device each, and of the model for all others
 _DEVICES = re.compile(r"(?i)[a-d]|s[0-9]{1,2}|unknown|device_models|general|(base|general|default)_model")
 _ROLES = re.compile(r"((?:module\.|model\.)?(?:student|teacher))\.")
@@ -73,32 +73,31 @@ def read_state_dict(path: Path, key: str | None = None) -> Iterator[TensorSize]:
     with readable(path, "PyTorch file of tensors", _SAVE):
         found = _find_tensors(_load(path))
         models = _models(found)
-        if key:
+        if key and key not in models:
             asked = [part for part in found if part.name == key or part.name.startswith(f"{key}.")]
-            models = {key: models.get(key) or asked} if key in models or asked else models
+            models |= {key: asked} if asked else {}
         if not models:
             held = "".join(sorted({f", but an {part.inside}" for part in found if part.inside})[:1])
             raise InputError(f"{path}: no state dictionary (tensors by name){held}; {_SAVE}")
-        if len(models) > 1 or key and key not in models:
+        if key not in models and (key or len(models) > 1):
             names = ", ".join(f"{name} (tensors: {len(parts):,})" for name, parts in models.items())
             raise InputError(f"{path}: holds {names}; choose one with --key, e.g. --key {next(iter(models))}")
 
-        [(chosen, parts)] = models.items()
+        chosen = key or next(iter(models))
         # a dictionary of models by device, under a name of its own
-        by_device = not key and all(len(part.keys) > 2 and _DEVICES.fullmatch(part.keys[1]) for part in parts)
-        by_device = by_device or chosen.endswith("device_models")
-        counted, seen = set(map(id, parts)), set()
+        by_device = chosen.endswith("device_models") or not key and all(
+            len(part.keys) > 2 and _DEVICES.fullmatch(part.keys[1]) for part in models[chosen])
+        counted, seen = set(map(id, models[chosen])), set()
         for part in found:
             name, excluded = part.name, ""
-            if id(part) in counted and part.inside != _OPTIMIZER:
-                if part.inside not in ("", _ARRAY):
-                    raise InputError(f"{path}: {chosen} holds an {part.inside}, not only tensors; {_SAVE}")
+            if id(part) in counted and part.inside in ("", _ARRAY):
                 name = name.removeprefix(f"{chosen}.")
                 name = f"device_models.{name}" if by_device else name
-            elif key:
-                continue
+            elif id(part) in counted and part.inside != _OPTIMIZER:
+                raise InputError(f"{path}: {chosen} holds an {part.inside}, not only tensors; {_SAVE}")
             else:
-                excluded = part.inside if part.inside == _OPTIMIZER else "stored next to the model"
+                beside = f"not in {chosen}" if key else "stored next to the model"
+                excluded = _OPTIMIZER if part.inside == _OPTIMIZER else beside
             yield from _sizes(path, seen, name, part.tensor, excluded)
 
 
@@ -143,10 +142,10 @@ def _find_tensors(content: Any) -> list[_Found]:
     found, parts, visited = [], [((), content, "")], set()
     while parts:
         keys, value, inside = parts.pop()
+        if isinstance(value, _Inert):
+            value, inside = value.tensor, inside or _ARRAY
         if isinstance(value, Tensor) and keys:
             found.append(_Found(keys, value, inside))
-        elif isinstance(value, _Inert) and keys and value.tensor is not None:
-            found.append(_Found(keys, value.tensor, inside or _ARRAY))
         if id(value) in visited or not isinstance(value, Mapping | list | tuple | set):
             continue
         visited.add(id(value))
@@ -161,10 +160,8 @@ def _find_tensors(content: Any) -> list[_Found]:
             inside = inside or _OPTIMIZER
         attributes = vars(value) if isinstance(value, Counter) else {}
         of_object = inside or f"object of the class {attributes.get('class_name')}"
-        for name, part in reversed(attributes.items()):
-            parts.append(((*keys, str(name)), part, of_object))
-        for name, part in reversed(value.items()):
-            parts.append(((*keys, str(name)), part, inside))
+        parts += [((*keys, str(name)), part, of_object) for name, part in reversed(attributes.items())]
+        parts += [((*keys, str(name)), part, inside) for name, part in reversed(value.items())]
     return found
 
 
@@ -173,14 +170,13 @@ def _models(found: list[_Found]) -> dict[str, list[_Found]]:
     groups: dict[str, list[_Found]] = {}
     for part in found:
         groups.setdefault(part.keys[0] if len(part.keys) > 1 else ".", []).append(part)
-    models = {}
+    models, others = {}, {}
     for name, parts in groups.items():
         for part in parts:
-            random_state = part.tensor.dtype == torch.uint8 and part.tensor.ndim == 1
-            if not (part.inside or part.tensor.ndim == 0 or random_state or _BESIDE.fullmatch(part.keys[0])):
-                models[name] = parts
-    if not models and any(part.tensor.ndim and not part.inside for part in groups.get(".", ())):
-        return {".": groups["."]}
+            if not part.inside and part.tensor.ndim:
+                random_state = part.tensor.dtype == torch.uint8 and part.tensor.ndim == 1
+                (others if random_state or _BESIDE.fullmatch(part.keys[0]) else models)[name] = parts
+    models = models or others
     if len(models) > 1 and all(map(_DEVICES.fullmatch, models)):
         return {"device_models": [part for parts in models.values() for part in parts]}
 
@@ -195,7 +191,7 @@ def _models(found: list[_Found]) -> dict[str, list[_Found]]:
 
 def _sizes(path: Path, seen: set, name: str, tensor: Tensor, excluded: str) -> Iterator[TensorSize]:
     """Yield the size of a tensor and of its scales, unless ``seen`` says that its values are counted already."""
-    dtype = str(tensor.dtype).removeprefix("torch.").removesuffix("_x2")
+    dtype = str(tensor.dtype).removeprefix("torch.").removesuffix("_x2")  # two values in a byte
     if dtype not in TYPES:
         raise unknown_type(path, name, dtype)
     values = tensor
@@ -203,27 +199,26 @@ def _sizes(path: Path, seen: set, name: str, tensor: Tensor, excluded: str) -> I
         values = tensor._values()
     elif tensor.layout is not torch.strided:
         values = tensor.values()
-
     held = 0 if values.is_meta else values.untyped_storage().nbytes()
     if values.numel() * values.element_size() > held or held > path.stat().st_size:
         raise InputError(f"{path}: tensor {name} has a shape of {values.numel():,} values, but fewer are stored; "
                          "save a copy of it (clone), or check whether the file is damaged")
-    place = (device_of(name), values.data_ptr(), values.dtype, values.shape, values.stride())
+    place = (device_of(name), excluded, values.data_ptr(), values.dtype, values.shape, values.stride())
     if values.numel() and place in seen:
         return
     seen.add(place)
 
-    stored = values.int_repr() if values.is_quantized else values
-    non_zero = sum(count_non_zero(block.contiguous().view(torch.uint8).numpy(), dtype)
-                   for block in stored.reshape(-1).split(1 << 20)) if stored.numel() else 0
-    numbers = stored.numel() * 8 * stored.element_size() // TYPES[dtype]
+    scales = {}
+    if values.is_quantized and values.qscheme() in (torch.per_tensor_affine, torch.per_tensor_symmetric):
+        scales = {".scale": torch.tensor(values.q_scale(), dtype=torch.float64),
+                  ".zero_point": torch.tensor(values.q_zero_point())}
+    elif values.is_quantized:
+        scales = {".scale": values.q_per_channel_scales(), ".zero_point": values.q_per_channel_zero_points()}
+    numbers = 8 * values.element_size() * values.numel() // TYPES[dtype]
+    non_zero = 0
+    for block in (values.int_repr() if scales else values).reshape(-1).split(1 << 20):
+        non_zero += count_non_zero(block.contiguous().view(torch.uint8).numpy(), dtype)
     yield TensorSize(name, tuple(tensor.shape), dtype, TYPES[dtype], numbers, non_zero, excluded)
-    if values.is_quantized:
-        if values.qscheme() in (torch.per_tensor_affine, torch.per_tensor_symmetric):
-            scale = torch.tensor(values.q_scale(), dtype=torch.float64)
-            zero_point = torch.tensor(values.q_zero_point())
-        else:
-            scale, zero_point = values.q_per_channel_scales(), values.q_per_channel_zero_points()
-        for part, setting in (("scale", scale), ("zero_point", zero_point)):
-            yield TensorSize(f"{name}.{part}", tuple(setting.shape), str(setting.dtype).removeprefix("torch."),
-                             8 * setting.element_size(), setting.numel(), int(setting.count_nonzero()), excluded)
+    for part, setting in scales.items():
+        yield TensorSize(name + part, tuple(setting.shape), str(setting.dtype).removeprefix("torch."),
+                         8 * setting.element_size(), setting.numel(), int(setting.count_nonzero()), excluded)

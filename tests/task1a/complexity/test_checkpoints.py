@@ -130,7 +130,7 @@ def test_key_on_the_command_line(tmp_path, capsys):
     (tmp_path / "m.onnx").write_bytes(b"")
     torch.save({"student": STUDENT, "teacher": TEACHER}, tmp_path / "m.pt")
     assert main([str(tmp_path / "m.pt"), "--key", "student"]) == 0
-    assert "12 B counted" in capsys.readouterr().out
+    assert "12 B counted\n  not counted: not in student, 4 values, 8 B\n" in capsys.readouterr().out
     with pytest.raises(InputError, match="only a PyTorch checkpoint"):
         main([str(tmp_path / "m.onnx"), "--key", "student"])
 
@@ -236,6 +236,9 @@ def test_sparse_and_shared_tensors(tmp_path):
     dense, tied = torch.tensor([[0.0, 2.0], [0.0, 0.0]]), torch.ones(3)
     torch.save({"coo": dense.to_sparse(), "csr": dense.to_sparse_csr(), "a": tied, "b": tied, "part": tied[1:],
                 "turned": torch.arange(6).view(2, 3).T}, tmp_path / "m.pt")
+    torch.save({"best": tied, "optimizer": {"state": {0: {"average": tied}}, "param_groups": []}, "net": {"w": tied}},
+               tmp_path / "n.pt")
+    assert [t.name for t in counted(tmp_path / "n.pt", "net")] == ["w"]
     assert {t.name: (t.shape, t.values, t.non_zero) for t in read_tensors(tmp_path / "m.pt")} == {
         "coo": ((2, 2), 1, 1), "csr": ((2, 2), 1, 1), "a": ((3,), 3, 3), "part": ((2,), 2, 2), "turned": ((3, 2), 6, 5)}
 
