@@ -80,6 +80,10 @@ def run_command(main: Callable[[], int]) -> int:
             _report(f"error: {activity} ran out of memory; lower the batch size, or use a smaller model or a larger "
                     "machine")
             return 2
+        if isinstance(error, UnicodeEncodeError) and error.encoding == sys.getfilesystemencoding() != "utf-8":
+            _report(f"error: {activity} needs a file name with {error.object[error.start:error.end]!a}, which this "
+                    f"locale ({error.encoding}) cannot express; set PYTHONUTF8=1 in the environment and try again")
+            return 2
         _report(f"unexpected error in {activity}: {_summary(error)}")
         return 3
     finally:

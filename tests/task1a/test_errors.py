@@ -116,6 +116,15 @@ def test_streams_of_every_kind(environment, closed):
     assert err == "" if "2>&-" in closed else r"error: a\x1bb\nc" in err
 
 
+@pytest.mark.skipif(os.name == "nt", reason="of a POSIX locale")
+@pytest.mark.parametrize(("utf8", "status", "said"), [("0", 2, r"'\\xfc', which this locale \(ascii\) .* PYTHONUTF8=1"),
+                                                      ("1", 2, "No such file or directory: 'Z\u00fcrich'")])
+def test_a_file_name_beyond_the_locale(utf8, status, said):
+    found = command("sys.exit(run_command(lambda: len(open('Z\\u00fcrich').read())))", LC_ALL="C",
+                    PYTHONCOERCECLOCALE="0", PYTHONUTF8=utf8)
+    assert found[0] == status and re.search(said, found[2]) and found[2].count("\n") == 1
+
+
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no full device")
 def test_a_full_disk_under_the_output():
     assert command("sys.exit(run_command(lambda: print('x') or 0))", ">/dev/full") == (
