@@ -98,14 +98,15 @@ def _largest_device_model(tensors: "Sequence[TensorSize]") -> "tuple[Sequence[Te
     """
     from task1a.complexity.tensors import device_of
 
-    devices = {device_of(tensor.name): 0 for tensor in tensors}
-    if not devices.keys() - {None, "base_model"}:
+    parts: dict[str | None, list[TensorSize]] = {}
+    for tensor in tensors:
+        parts.setdefault(device_of(tensor.name), []).append(tensor)
+    if not parts.keys() - {None, "base_model"}:
         return tensors, {}
-    models = {}
-    for device in devices.keys() - {None}:
-        models[device] = [tensor for tensor in tensors if device_of(tensor.name) in (device, None)]
-    sizes = {device: totals(models[device])["bytes"] for device in sorted(models)}
-    return models[max(sizes, key=sizes.__getitem__)], sizes
+    shared = parts.pop(None, [])
+    shared_bytes = sum(tensor.bytes for tensor in shared)
+    sizes = {device: shared_bytes + sum(tensor.bytes for tensor in parts[device]) for device in sorted(parts)}
+    return shared + parts[max(sizes, key=sizes.__getitem__)], sizes
 
 
 def totals(tensors: "Sequence[TensorSize]") -> dict[str, float]:

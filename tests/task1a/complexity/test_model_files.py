@@ -370,16 +370,14 @@ def with_header(header, size=16, length=None):
 
 
 @pytest.mark.parametrize("data", [
-    *(with_header(b"{" + W + b"}", length=length) for length in (0, 1, 2**24, 2**31, 2**32, 2**63, 2**64 - 1)),
+    *(with_header(b"{" + W + b"}", length=length) for length in (0, 1, 2**24, 2**31, 2**64 - 1)),
     *(with_header(header) for header in (
-        b"", b"[]", b"3", b"{" + W, b"{" + W + b"}{}", b"\xef\xbb\xbf{" + W + b"}", b"{" + W + b"}\0", b"{\xff}",
-        b"{" * 100_000, b"[" * 1_000_000, b'{"a":' * 100_000, b'{"a":' + b"9" * 1_000_000 + b"}",
+        b"", b"[]", b"{" + W, b"{" + W + b"}{}", b"{\xff}", b'{"a":' * 100_000,
         b'{"__metadata__":{"a":1},' + W + b"}")),
     *(with_header(b"{" + W.replace(old, new) + b"}") for old, new in (
-        (b'"F32"', b'"F4"'), (b'"F32"', b'"F33"'), (b'"F32"', b'"F64"'), (b"[4]", b"[-2,-2]"), (b"[4]", b"[4.0]"),
-        (b"[4]", b"[NaN]"), (b"[4]", b"[true]"), (b"[4]", b"[4294967296,4294967296]"), (b"[0,16]", b"[-16,0]"),
-        (b"[0,16]", b"[16,0]"), (b"[0,16]", b"[0,16,32]"), (b"[0,16]", b"[0,1000000000000]"))),
-    b"\xff" * 8 + b"{}", with_header(b"{" + W + b"}", 15), with_header(b"{" + W + b"}", 17), with_header(b"{}", 1),
+        (b'"F32"', b'"F4"'), (b'"F32"', b'"F33"'), (b"[4]", b"[-2,-2]"), (b"[4]", b"[4294967296,4294967296]"),
+        (b"[0,16]", b"[-16,0]"), (b"[0,16]", b"[0,1000000000000]"))),
+    with_header(b"{" + W + b"}", 15), with_header(b"{" + W + b"}", 17), with_header(b"{}", 1),
     with_header(b"{" + W + b"," + W.replace(b"w", b"v") + b"}"),  # the same place twice
     with_header(b"{" + W + b"," + W.replace(b"w", b"v").replace(b"[0,16]", b"[20,36]") + b"}", 36),  # bytes between
 ], ids=lambda data: repr(data[8:60]))
@@ -650,30 +648,20 @@ LARGE = {
     "zeros.safetensors": (lambda path: safetensors_of_zeros(path, "F32", 32), None),
     "sixths.safetensors": (lambda path: safetensors_of_zeros(path, "F6_E2M3", 6), None),
     "tensors.safetensors": (lambda path: safetensors_of_bytes(path, 300_000), "enough for 10,000 tensors"),
-    "more tensors.safetensors": (lambda path: safetensors_of_bytes(path, 30_000), "10,000 tensors"),
     "most tensors.safetensors": (lambda path: safetensors_of_bytes(path, 10_000), None),
     "sparse.safetensors": (lambda path: write_zeros(path, size=10 * ZEROS), "too large to be counted"),
-    "lists.safetensors": (lambda path: path.write_bytes(with_header(b'{"a":[' + b"[]," * 690_000 + b"0]}")), "read"),
     "long name.safetensors": (lambda path: save_file({"w" * 2_000_000: torch.ones(1)}, path), None),
     "bomb.safetensors.xz": (lambda path: path.write_bytes(lzma.compress(bytes(ZEROS // 6), preset=0)), "larger than"),
-    "sparse.safetensors.xz": (write_zeros, "too large to be counted"),
     "sparse.pt": (lambda path: write_zeros(path, b"PK\3\4"), "not a readable PyTorch file"),
     "floats.pth": (lambda path: torch.save({"w": torch.zeros(15_000_000)}, path, _use_new_zipfile_serialization=False),
                    None),
     "views.pt": (lambda path: state_dict_of_views(path, 30_000), "10,000 tensors"),
-    "zeros.onnx": (write_zeros, "too large to be counted"),
-    "bytes.onnx": (lambda path: write_onnx(path, TensorProto(
-        name="w", data_type=TensorProto.INT8, dims=[30_000_000], raw_data=bytes(30_000_000))), None),
     "tensors.onnx": (lambda path: onnx_of_bytes(path, 30_000), "10,000 tensors"),
-    "messages.onnx": (lambda path: onnx_of_messages(path, b"\x2a\0" * 16_000_000), "of memory"),
     "nodes.onnx": (lambda path: onnx_of_messages(path, b"\x0a\0" * 16_000_000), "of memory"),
     "beside.onnx": (onnx_beside_zeros, None),
     "all beside.onnx": (lambda path: onnx_beside_zeros(path, length=10 * ZEROS), "6000000000"),
     "tensors.tflite": (lambda path: write_tflite(path, ("w", (4,), INT8, b"1234", {}), times=40_000, graphs=1000),
                        "takes more than 5 s"),
-    "scales.tflite": (lambda path: write_tflite(
-        path, ("w", (4,), INT8, b"1234", {"Quantization": quantization(np.ones(10_000_000), [0])}), times=9_000),
-        "too large"),
     "zeros.h5": (lambda path: keras_of_zeros(path, 500_000_000), "of memory"),
 }
 LOOK = """
