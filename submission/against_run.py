@@ -127,8 +127,11 @@ def _recomputed(folder: Path, file: str) -> tuple[Records, list[Finding]]:
 
 
 def _judged_again(records: Records, file: str) -> tuple[Records, list[Finding]]:
-    """The records of a run with its results computed again, no other part of its evaluation, and a warning if the data
-    set is missing."""
+    """Recompute the results of a run.
+
+    Returns:
+        Records that hold these results only, and a warning if the data set is missing.
+    """
     run, evaluation, findings = Run(records.run), records.evaluation, []
     root = run.data_root
     if not (root / tau_layout.META).is_file():

@@ -65,7 +65,7 @@ def results(evaluation: Mapping[str, Any]) -> Iterator[str]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command; its exit status."""
+    """Run the command and return its exit status."""
     parser = CommandParser(prog="python -m submission.check", description="Show on one screen whether a submission is "
                            "ready for upload.")
     parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="run folder, as for submission.package")

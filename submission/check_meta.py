@@ -117,7 +117,7 @@ def _check_sizes(valid: Mapping[str, Any], file: str, rules: Rules) -> Iterator[
         count, amount = (valid.get(f"{block}.{key}") for key in (values, size))
         if count is not None and amount is not None and count > 8 * unit * float(amount):
             yield Finding("error", file, f"{block}.{size}", f"{unit * float(amount):,.15g} bytes",
-                          f"at least a bit for each of {count:,} values ({values})")
+                          f"at least 1 bit per value, for {count:,} values ({values})")
     for limit in rules.limits:
         if valid.get(limit.path) is None:
             continue

@@ -32,7 +32,7 @@ class Finding:
         names = [name if len(name) <= _NAME_SHOWN else f"{name[:half]}...{name[-half:]}"
                  for name in (self.file, self.where) if name]
         line = f"{_TITLES[self.level]}: {', '.join(names)}: found {self.found}, expected {self.expected}"
-        # nothing that a terminal would obey, line ends included
+        # escape control characters, including line ends
         return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
 
 

@@ -3,15 +3,14 @@
 ``python -m submission.package RUN [RUN...] --authors FILE --out DIR`` writes below DIR, for every run, a system's
 outputs and metadata, ``<label>/<label>.output.csv`` and ``<label>/<label>.meta.yaml``, and the draft of a technical
 report, ``<label>.report.md``; then ``<Lastname>_<Institute>_task1.zip`` in the official hierarchy, with the report that
-``--report PDF`` names. ``--init`` writes a template of the authors' file instead. An edition whose systems were trained
-on several shares of the training data takes RUN with ``{split}`` in the place of their names. An edition of
+``--report PDF`` names. ``--init`` writes a template of the authors' file instead. For 2024, where a system is
+trained on five shares of the training data, RUN contains the placeholder ``{split}``. An edition of
 device-specific models gets the installable inference package of all runs as well,
 ``<Lastname>_<Institute>_task1_inference``.
 
 A package in DIR is removed first, except for edited drafts. The same runs give the same zip byte for byte. The zip is
-validated before it gets its final name; if it is malformed, no file is left behind. Exit status 0 if the files are
-made, even if the package cannot be submitted because it is not about the challenge's data, which is printed; 1 if the
-package would be malformed or over a limit.
+validated before it gets its final name; if it is malformed, no file is left behind. Exit status 0 if the package
+was written, even if it is marked as not submittable; 1 if it would be malformed or over a limit.
 """
 import re
 import shutil
@@ -113,8 +112,8 @@ def package(runs: Sequence[Path], authors: Path | None, out: Path, rules: Rules 
             findings += system.findings
             draft = out / f"{label}{report.SUFFIX}"
             if draft.is_file():  # an unedited one was removed above
-                findings.append(Finding("warning", draft.name, "", "an edited report", "a draft; the report stays as "
-                                        "it is"))
+                findings.append(Finding("warning", draft.name, "", "an edited report", "a draft; the report stays "
+                                        "as it is"))
             else:
                 write_text(draft, system.draft)
             contents = {META_SUFFIX: system.meta}
@@ -226,7 +225,7 @@ def _system(label: str, system: Path, given: Mapping[str, Any], rules: Rules) ->
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command; its exit status."""
+    """Run the command and return its exit status."""
     parser = CommandParser(prog="python -m submission.package", description="Package one to four systems.")
     parser.add_argument("runs", type=Path, nargs="*", metavar="RUN", help="run folder, runs/<system>/seed<N>; where "
                         "the edition has splits, a path with {split} for their runs")

@@ -171,7 +171,7 @@ EDITIONS = {"2021": TASK1A_2021, "2022": TASK1_2022, "2023": TASK1_2023, "2024":
 
 
 def edition(year: str) -> str:
-    """The type of the option ``--edition``, which says why there is no 2026 among its choices."""
+    """Parse the option ``--edition``, and say why 2026 is not available."""
     if year == "2026":
         raise argparse.ArgumentTypeError("DCASE 2026 has no scene classification task; its Task 1 is \"Heterogeneous "
                                          f"Audio Classification\". Choose from {', '.join(EDITIONS)}")

@@ -15,6 +15,7 @@ import torch
 
 from submission import inference_package
 from submission.rules import EDITIONS, INFERENCE_SUFFIX
+from submission.validate import validate
 from task1a import config, inference, model_file, predict
 from task1a.challenge import LABELS
 from task1a.compression import packed
@@ -279,7 +280,7 @@ MODULE_FILE, MODELS = f"{PACKAGE}/{MODULE}.py", f"{PACKAGE}/ckpts/{MODULE}"
     (_unlink("pyproject.toml"), f"Lastname_U-Graz{INFERENCE_SUFFIX}", "no pyproject.toml"),
     (_unlink(MODULE_FILE), PACKAGE, "no module of a system"),
     (lambda root: (root / MODULE_FILE).rename(root / PACKAGE / f"{PACKAGE}_5.py"), f"{PACKAGE}_5.py", "this number"),
-    (lambda root: (root / PACKAGE).rename(root / "code"), f"Lastname_U-Graz{INFERENCE_SUFFIX}", "0 folders"),
+    (lambda root: (root / PACKAGE).rename(root / "code"), f"Lastname_U-Graz{INFERENCE_SUFFIX}", "'code'"),
     (_replace(MODULE_FILE, "def load_model", "def load"), f"{MODULE}.py", "no such function"),
     (_replace(MODULE_FILE, "get_model_for_device, load_inputs", "load_inputs"), f"{MODULE}.py", "no such function"),
     (_replace(MODULE_FILE, "file_paths, device_ids, model_file_path=None", "device_ids, file_paths"), f"{MODULE}.py",
@@ -299,3 +300,60 @@ def test_what_is_wrong_is_named(package, change, file, found):
     findings = inference_package.check(package, RULES)
     assert [finding.file for finding in findings] == [file], findings
     assert found in findings[0].found
+
+
+SETUP = """from setuptools import find_packages, setup
+raise SystemExit("executed")
+setup(name="{name}", packages=find_packages(), package_data={{"{data}": ["resources/*.wav", "ckpts/*.ckpt"]}})
+"""
+
+
+def other_team(root, package="Kim_QTI_task1", name=None, data=None, changes=None):
+    """A package as the organisers' template has it, of another program."""
+    functions = "".join(f"def {function}({', '.join(arguments)}):\n    raise SystemExit('executed')\n"
+                        for function, arguments in inference_package.FUNCTIONS.items())
+    files = {"setup.py": SETUP.format(name=name or package, data=data or package), f"{package}/__init__.py": "",
+             f"{package}/{package}_1.py": functions, f"{package}/ckpts/a.ckpt": "x", f"{package}/models/net.py": "",
+             f"{package}/models/__init__.py": "", f"{package}/resources/test.csv": "", **(changes or {})}
+    for path, text in files.items():
+        if text is not None:
+            (root / path).parent.mkdir(parents=True, exist_ok=True)
+            (root / path).write_text(text)
+    (root / package / "resources").mkdir(exist_ok=True)
+    soundfile.write(root / package / "resources" / "dummy.wav", np.zeros(44100), 44100)
+    return root
+
+
+PYPROJECT = """[project]
+name = "Kim_QTI_task1"
+[tool.setuptools.packages.find]
+include = ["Kim*"]
+[tool.setuptools.package-data]
+"*" = ["*.wav"]
+"""
+
+
+@pytest.mark.parametrize(("settings", "level", "told"), [
+    ({}, None, ""),
+    ({"package": "Kim_QTI_Task1"}, "error", "the folder 'Kim_QTI_Task1'"),
+    ({"package": "Kim_QTI_TASK1"}, "error", "the folder 'Kim_QTI_TASK1'"),
+    ({"package": "Kim_QTI_task1a"}, "error", "the folder 'Kim_QTI_task1a'"),
+    ({"package": "Kim_QTI_X_task1"}, "warning", "an institute with _, which no label has"),
+    ({"package": "Kim_QTI_X_task1", "name": "Kim_QTI-X_task1"}, None, ""),
+    ({"package": "Kim_QTI_X_task1", "name": "Kim_QTIX_task1"}, "warning", "an institute with _, which no label has"),
+    ({"data": "Schmid_CPJKU_task1"}, "warning",
+     "files that installing leaves out: ckpts/a.ckpt, resources/dummy.wav"),
+    ({"changes": {"Kim_QTI_task1/models/__init__.py": None}}, "warning",
+     "files that installing leaves out: models/net.py"),
+    ({"changes": {"Kim_QTI_task1/ckpts/b.pt": "x"}}, "warning", "files that installing leaves out: ckpts/b.pt"),
+    ({"changes": {"setup.py": None, "pyproject.toml": PYPROJECT}}, "warning",
+     "files that installing leaves out: ckpts/a.ckpt"),
+    ({"data": "x", "changes": {"MANIFEST.in": "recursive-include Kim_QTI_task1 *"}}, None, ""),
+    ({"changes": {"setup.py": "setup(package_data=read())"}}, None, ""),
+])
+def test_packages_of_other_teams(tmp_path, settings, level, told):
+    """One line says what is wrong, and nothing is executed."""
+    root = other_team(tmp_path / "dcase2025_task1_inference", **settings)
+    findings = [finding for finding in validate(root, RULES) if finding.found != "no model files of this project"]
+    assert [(finding.level, finding.found) for finding in findings] == ([(level, told)] if level else [])
+    assert validate(root.parent, RULES)[-1].file == validate(root, RULES)[-1].file  # found beside other folders, too
