@@ -219,14 +219,12 @@ def _find_audio(file: BinaryIO) -> _Wav | None:
             return _Wav(form != b"BW64" and not notes, form, kept, position + _CHUNK.size, declared, notes)
         if name == b"ds64":
             long_length = int.from_bytes(file.read(16)[8:], "little")
-        elif name in (b"fmt ", b"fact") and declared < 1000:
+        elif name == b"fmt " and declared < 1000:
             kept += chunk + file.read(declared + declared % 2)
         position += _CHUNK.size + declared + declared % 2
-        if declared % 2:  # some programs leave out the byte that makes the number even
-            around = _read(file, position - 1, 5)
-            if around[1:] not in _CHUNK_NAMES and around[:4] in _CHUNK_NAMES:
-                position -= 1
-                notes.append("unpadded")
+        if declared % 2 and _read(file, position - 1, 4) in _CHUNK_NAMES:
+            position -= 1  # without the byte that makes the number even
+            notes.append("unpadded")
     raise InputError(f"no audio in its first {MAX_CHUNKS:,} chunks")
 
 
@@ -259,8 +257,12 @@ def _check_wav(wav: _Wav, file: BinaryIO, size: int) -> tuple["_Rewritten | None
         raise InputError(f"truncated: {max(0, present):,} of {length:,} bytes of audio")
     if wav.plain and length == declared:
         return None, tuple(notes)
-    ds64 = struct.pack("<4s4x8sIQQQI", b"RF64", b"WAVEds64", 28, 0, length, 0, 0)
-    return _Rewritten(ds64 + wav.head + _CHUNK.pack(b"data", 0xFFFFFFFF), file, wav.start, length), tuple(notes)
+    if length < 1 << 31:
+        head = struct.pack("<4sI4s", b"RIFF", 0xFFFFFFFF, b"WAVE") + wav.head + _CHUNK.pack(b"data", length)
+    else:
+        head = struct.pack("<4s4x8sIQQQI", b"RF64", b"WAVEds64", 28, 0, length, 0, 0)
+        head += wav.head + _CHUNK.pack(b"data", 0xFFFFFFFF)
+    return _Rewritten(head, file, wav.start, length), tuple(notes)
 
 
 def _read(file: BinaryIO, position: int, count: int) -> bytes:

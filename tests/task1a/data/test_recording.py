@@ -120,6 +120,7 @@ READ = {
     "odd chunk, padded": (wav(before=chunk(b"LIST", b"INFOx")), ()),
     "odd chunk, padded by a letter": (wav(before=b"LIST\x05\0\0\0INFOxx"), ()),
     "chunks after": (wav(after=chunk(b"LIST", b"INFO") + chunk(b"id3 ", b"ID3")), ()),
+    "a large chunk after": (wav(after=chunk(b"junk", bytes(9000))), ()),
     "a torn chunk after": (wav(after=b"LIST\xff\xff"), ()),
     "ID3v1 tag after": (wav(after=b"TAG" + bytes(125)), ()),
     "SoX to a pipe": (wav(0x7FFFF000), ("open_length",)),
@@ -151,6 +152,16 @@ def test_read_with_notes(tmp_path, content, notes):
     for source in (path, content):
         with open_recording(source) as opened:
             np.testing.assert_array_equal(opened.read(dtype="int16"), RAMP)
+
+
+@pytest.mark.parametrize("declared", [0, 0xFFFFFFFF])
+@pytest.mark.parametrize("encoding", ["PCM_U8", "PCM_24", "FLOAT", "DOUBLE", "ULAW", "IMA_ADPCM", "MS_ADPCM"])
+def test_open_length_of_every_encoding(encoding, declared):
+    content = encoded("WAV", encoding)
+    expected, _ = soundfile.read(io.BytesIO(content))
+    size = content.index(b"data") + 4
+    with open_recording(content[:size] + struct.pack("<I", declared) + content[size + 4:]) as opened:
+        np.testing.assert_array_equal(opened.read(), expected)
 
 
 def test_more_than_declared(tmp_path):
@@ -267,6 +278,13 @@ def test_without_descriptors(tmp_path, monkeypatch):
     monkeypatch.setattr(recording, "_descriptor", lambda file: None)
     with open_recording(tmp_path / "clip.wav") as opened:
         np.testing.assert_array_equal(opened.read(dtype="int16"), RAMP)
+
+
+def test_a_header_before_a_part_of_a_file():
+    file = recording._Rewritten(b"ab", io.BytesIO(b"xcdex"), 1, 3)
+    assert [file.read(3), file.tell(), file.read(100), file.read(1)] == [b"abc", 3, b"de", b""]
+    assert [file.seek(-2, os.SEEK_END), file.read(1), file.seek(-2, os.SEEK_CUR), file.read(2)] == [3, b"d", 2, b"cd"]
+    assert [file.seek(-5), file.read(2), file.seek(9), file.read(1)] == [0, b"ab", 9, b""]
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs a named pipe")

@@ -79,11 +79,11 @@ def test_channels_are_averaged_as_a_whole_recording_would_be(channels):
     np.testing.assert_array_equal(read_clip(file.getvalue(), features), samples.mean(axis=1))
 
 
-@pytest.mark.parametrize(("sounding", "notes"), [(0, []), (140_000, []), (None, ["silent"])])
-def test_notes_about_all_blocks(sounding, notes):
+@pytest.mark.parametrize(("frame", "value", "notes"), [
+    (0, 0.5, []), (0, -0.5, []), (140_000, 0.5, []), (140_000, -0.5, []), (0, 0.0, ["silent"])])
+def test_notes_about_all_blocks(frame, value, notes):
     samples = np.zeros((150_000, 2))
-    if sounding is not None:
-        samples[sounding] = 0.5
+    samples[frame] = value
     file, sound = io.BytesIO(), SoundCheck()
     soundfile.write(file, samples, 8000, format="WAV", subtype="FLOAT")
     features = FeatureConfig(sample_rate=8000, n_mels=10, window=200, hop=80, n_fft=256, clip_seconds=18.75)

@@ -216,17 +216,18 @@ TONE = np.sin(np.arange(1600))
 ODD_SOUND = {
     "16-bit integers": (TONE * 32767, "floating-point samples far above full scale"),
     "quiet 24-bit integers": (TONE * 20_000, "floating-point samples far above full scale"),
-    "over full scale": (TONE * 4, None),
+    "23.9 dB over full scale": (TONE * 15.6, None),
+    "24.1 dB over full scale": (TONE * 16.1, "floating-point samples far above full scale"),
     "silence": (TONE * 0, "silent or constant"),
     "constant": (TONE * 0 + 0.3, "silent or constant"),
     "silence with dither": (np.round(TONE) * 2 ** -16, "silent or constant"),
     "very quiet": (TONE * 2 ** -14, None),
-    "stereo that cancels": (np.stack([TONE, -0.99 * TONE], axis=1), "channels cancel each other"),
-    "exactly": (np.stack([TONE, -TONE], axis=1), "channels cancel each other"),
+    "mean 30.2 dB below the channels": (np.stack([TONE, -0.94 * TONE], axis=1), "channels cancel each other"),
+    "mean 28.8 dB below the channels": (np.stack([TONE, -0.93 * TONE], axis=1), None),
+    "mean of nothing": (np.stack([TONE, -TONE], axis=1), "channels cancel each other"),
     "three channels that cancel": (np.stack([TONE, TONE, -2 * TONE], axis=1), "channels cancel each other"),
     "stereo": (np.stack([TONE, np.cos(np.arange(1600))], axis=1), None),
     "one silent channel": (np.stack([TONE, 0 * TONE], axis=1), None),
-    "opposite by half": (np.stack([TONE, -0.8 * TONE], axis=1), None),
 }
 
 
