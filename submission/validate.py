@@ -196,8 +196,8 @@ def _check_system(label: str, members: Sequence[Member], rules: Rules, run: Path
         name = next((label + suffix for suffix, other in picked.items() if other is member), "")
         if name and name != member.base:
             # the organisers' validator looks for the ending in the name, and compares the name up to the first dot
-            alike = name in member.base and member.base.startswith(f"{label}.")
-            yield Finding("warning" if alike else "error", member.name, "", f"the name {shown(member.base)}",
+            is_read = name in member.base and member.base.startswith(f"{label}.")
+            yield Finding("warning" if is_read else "error", member.name, "", f"the name {shown(member.base)}",
                           f"the name {name}, as its folder")
         elif not name:
             level = "error" if any(suffix in member.base for suffix in suffixes) else "warning"
@@ -208,6 +208,7 @@ def _check_system(label: str, members: Sequence[Member], rules: Rules, run: Path
 
     runs = rules.runs_of(run) if run else ()
     labels: tuple[str, ...] = ()
+    alike: dict[str, list[str]] = {}
     for suffix, split_run in zip(rules.output_suffixes, runs or [None] * len(rules.output_suffixes), strict=True):
         if suffix not in picked:
             continue
@@ -222,13 +223,16 @@ def _check_system(label: str, members: Sequence[Member], rules: Rules, run: Path
             continue
         labels = labels or table.labels
         same = outputs.setdefault(sha256(table.text.encode("utf-8", "replace")).digest(), name)
-        if same != name:
-            level = "error" if same.startswith(f"{label}.") else "warning"
-            yield Finding(level, name, "", f"the same predictions as in {same}", "those of another system" if level ==
-                          "warning" else "those of a system trained on this share of the training data")
+        alike.setdefault(same, []).append(name)
+        if same not in alike[same]:  # it is of another system
+            yield Finding("warning", name, "", f"the same predictions as in {same}", "those of another system")
         if split_run and not of_level(findings, "error"):
             from submission import against_run  # imports torch, which takes seconds
             yield from against_run.compare_output(table.text, name, split_run)
+    for names in alike.values():
+        if len(names) > 1:
+            yield Finding("error", names[1], "", f"the same predictions in {', '.join(names)}",
+                          "an output for each share of the training data")
     if META_SUFFIX in picked:
         yield from _check_meta(picked[META_SUFFIX], label, labels, rules, runs)
 

@@ -280,7 +280,7 @@ def test_every_split_has_a_run(tmp_path, golden, data_set, write_zip):
     findings = validate(path, package.rules, [tmp_path / "{split}" / "x"])
     assert {finding.file for finding in findings if finding.where.startswith("line ")} == {
         f"{package.label}.output.split_25.csv"}
-    assert "the same predictions as in Kim_QTI_task1_1.output.split_25.csv" in [finding.found for finding in findings]
+    assert any(finding.found.startswith("the same predictions in") for finding in findings)
     assert findings[-1].where == f"{RESULTS}.split_50.overall.accuracy"
     write_run(tmp_path / "split_5" / "y", data_set, 12, 1, train=501)
     for split in SPLITS[1:]:

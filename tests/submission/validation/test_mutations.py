@@ -446,8 +446,8 @@ def test_predictions_twice(golden, found):
     package = golden("2024")
     copied = {name: package.members[package.output] if name.endswith(".csv") else data
               for name, data in package.members.items()}
-    assert [(finding.level, finding.found) for finding in found(copied, package.rules)] == [
-        ("error", "the same predictions as in Kim_QTI_task1_1.output.split_5.csv")] * 4
+    [finding] = found(copied, package.rules)
+    assert (finding.level, finding.found.count("split_")) == ("error", 5)
     package = golden("2023", systems=2)
     copied = {name: package.members[package.output] if name.endswith(".csv") else data
               for name, data in package.members.items()}
