@@ -236,38 +236,34 @@ def main(argv: Sequence[str] | None = None) -> int:
     files = recordings(arguments.paths)
     outputs = {"--csv": arguments.csv, "--json": arguments.json}
     check_outputs(outputs, [arguments.model, *files])
-    to_files = any(outputs.values())
-    results: list[tuple[str, Prediction, list[Prediction]]] = []
+    to_files, damaged = any(outputs.values()), 0
+    results: list[_Result] = []
     noted: dict[str, list[str]] = {}
-    with tqdm(files, unit=" files", disable=len(files) < 2 or not sys.stderr.isatty()) as progress:
-        for file in progress:
-            name, sound = printable(file), SoundCheck()
-            try:
-                windows = list(predictor.windows(file, arguments.window, overlap, sound))
-            except (InputError, OSError) as error:
-                reason = error.strerror if isinstance(error, OSError) else error
-                progress.write(f"error: {name}: {printable(reason)}", file=sys.stderr)
-                continue
-            results.append((name, predictor.whole(windows), windows))
-            noted[name] = sound.header + sound.notes()
-            if not to_files:
-                progress.write(_lines(*results[-1]), file=sys.stdout)
+    try:
+        with tqdm(files, unit=" files", disable=len(files) < 2 or not sys.stderr.isatty()) as progress:
+            for file in progress:
+                name, sound = printable(file), SoundCheck()
+                try:
+                    windows = list(predictor.windows(file, arguments.window, overlap, sound))
+                except (InputError, OSError) as error:
+                    damaged += 1
+                    reason = error.strerror if isinstance(error, OSError) else error
+                    progress.write(f"error: {name}: {printable(reason)}", file=sys.stderr)
+                    continue
+                results.append((name, predictor.whole(windows), windows))
+                noted[name] = sound.header + sound.notes()
+                if not to_files:
+                    progress.write(_lines(*results[-1]), file=sys.stdout)
+    finally:  # what has been predicted is not lost, whatever ends the command
+        if (done := len(results) + damaged) < len(files):
+            print(f"note: ends after {done:,} of {len(files):,} recordings", file=sys.stderr)
+        if to_files and results:
+            _write(results, arguments.csv, arguments.json)
     if not results:
         raise InputError("none of the recordings can be read")
-
-    try:  # the files first: the reader of the lines may have ended, and a full disk leaves the lines at least
-        if arguments.csv:
-            write_output(arguments.csv, _csv(results))
-        if arguments.json:
-            write_output(arguments.json, to_json([
-                {"file": name, **asdict(whole), "windows": [asdict(window) for window in windows]}
-                for name, whole, windows in results]))
-    finally:
-        if to_files:
-            print(*(_lines(*result) for result in results), sep="\n")
     for note in describe(noted):
         print(f"note: {note}", file=sys.stderr)
-    if damaged := len(files) - len(results):
+    if damaged:
         raise FallsShort(f"{damaged:,} of {len(files):,} recordings cannot be read; they are named above")
     return 0
 
@@ -285,6 +281,22 @@ def _listen(predictor: Predictor, window: float, overlap: float) -> int:
     return 0
 
 
+_Result = tuple[str, Prediction, list[Prediction]]
+"""name of a recording, its prediction, and those of its windows"""
+
+
+def _write(results: Sequence[_Result], csv: Path | None, json: Path | None) -> None:
+    """Write the files, and then print the lines: their reader may have ended; and a full disk leaves them at least."""
+    try:
+        if csv:
+            write_output(csv, _csv(results))
+        if json:
+            write_output(json, to_json([{"file": name, **asdict(whole), "windows": [asdict(part) for part in windows]}
+                                        for name, whole, windows in results]))
+    finally:
+        print(*(_lines(*result) for result in results), sep="\n")
+
+
 def _lines(name: str, whole: Prediction, windows: Sequence[Prediction]) -> str:
     """A line for a recording, and one for each of its windows if there are several."""
     lines = [_line(name, whole)]
@@ -298,7 +310,7 @@ def _line(name: str, prediction: Prediction) -> str:
     return f"{name:<40}  " + "  ".join(f"{printable(label)} {100 * probability:.1f}%" for label, probability in best)
 
 
-def _csv(results: Sequence[tuple[str, Prediction, list[Prediction]]]) -> str:
+def _csv(results: Sequence[_Result]) -> str:
     """One row per recording, ``window`` is empty there, and one per window."""
     import pandas as pd
 

@@ -12,10 +12,10 @@ import soxr
 import torch
 
 import task1a
-from task1a import model_file, predict
+from task1a import errors, model_file, predict
 from task1a.compression.packed import stored_state
 from task1a.config import BCResNetASCConfig, FeatureConfig
-from task1a.errors import InputError, run_command
+from task1a.errors import InputError, Terminated, run_command
 from task1a.features.audio import read_clip, read_windows
 from task1a.features.log_mel import log_mel
 from task1a.model_file import ModelSpec
@@ -182,6 +182,25 @@ def test_files_are_written_although_nobody_reads_the_lines(tmp_path, model, monk
     monkeypatch.setattr(sys, "stdout", open(writer, "w"))
     assert run_command(lambda: predict.main([str(model), str(tmp_path), "--csv", str(tmp_path / "p.csv")])) == 141
     assert len(pd.read_csv(tmp_path / "p.csv")) == 2
+
+
+@pytest.mark.parametrize(("error", "status"), [(KeyboardInterrupt(), 130), (Terminated(15), 143), (KeyError(), 3)])
+def test_what_is_predicted_before_the_end_is_kept(tmp_path, model, monkeypatch, capsys, error, status):
+    for name in "abc":
+        soundfile.write(tmp_path / f"{name}.wav", noise(1.0), RATE)
+    windows = predict.Predictor.windows
+
+    def interrupted(self, path, *arguments):
+        if path.name == "c.wav":
+            raise error
+        return windows(self, path, *arguments)
+
+    monkeypatch.setattr(predict.Predictor, "windows", interrupted)
+    monkeypatch.setattr(errors.tempfile, "tempdir", str(tmp_path))
+    assert run_command(lambda: predict.main([str(model), str(tmp_path), "--csv", str(tmp_path / "p.csv")])) == status
+    assert pd.read_csv(tmp_path / "p.csv").file.str[-5:].tolist() == ["a.wav", "a.wav", "b.wav", "b.wav"]
+    shown = capsys.readouterr()
+    assert shown.out.count(".wav") == 2 and "note: ends after 2 of 3 recordings\n" in shown.err
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no full device")
