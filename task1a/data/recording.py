@@ -179,7 +179,7 @@ def _check_log(log: str) -> None:
     for declared, present in re.findall(r"(?:SSND|BODY|Data Size|data|riff) *: (\d+) \(should be (\d+)\)", log):
         if int(declared) > int(present) + 1:  # which some programs leave out, to make the number even
             raise InputError(f"truncated: {int(present):,} of {int(declared):,} bytes of audio")
-    if "File ended unexpectedly" in log or "truncated file" in log:
+    if re.search("Ogg.*(unexpectedly|lacks an end|Junk after)|truncated file", log):
         raise InputError("truncated: ends before its end is marked")
 
 

@@ -92,11 +92,11 @@ def test_truncated_wav(tmp_path, container, encoding, byte_order):
 def test_truncated_others(tmp_path, container, encoding, byte_order):
     """They are refused, or when they are decoded; three are shorter recordings, which the check of a set notes."""
     whole = encoded(container, encoding, byte_order)
-    for left in (12, 44, 200, len(whole) // 4, len(whole) // 2):
+    for left in (12, 44, 200, len(whole) // 4, len(whole) // 2, len(whole) * 9 // 10, len(whole) - 100):
         (tmp_path / "clip").write_bytes(whole[:left])
         header = read_header(tmp_path / "clip")
         if not header.fault and container in ("NIST", "PAF", "IRCAM"):
-            assert header.seconds * header.rate < 14000
+            assert header.seconds * header.rate < 24000
         elif not header.fault:
             assert container in ("FLAC", "MP3")
             with pytest.raises(InputError, match=r"truncated|not readable as audio"):
