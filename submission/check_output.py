@@ -19,7 +19,7 @@ from itertools import chain, islice
 from submission.findings import Finding
 from submission.rules import Rules
 from task1a.challenge import CLIP_FOLDER, KEY_COLUMNS, SUM_TOLERANCE
-from task1a.errors import shown
+from task1a.errors import counted, shown
 
 MAX_LABELS = 100
 MAX_VIOLATIONS = 10_000
@@ -214,7 +214,7 @@ def _check_row(line: bytes, labels: Sequence[str]) -> Iterator[tuple[str, str, s
         yield "", "no UTF-8", "UTF-8 text"
         return
     if len(cells) != 2 + len(labels):
-        yield "", f"{len(cells)} columns", f"{2 + len(labels)}"
+        yield "", counted(len(cells), "column"), f"{2 + len(labels)}"
         return
     filename, scene_label, *cells = cells
     if not _is_clip(filename):

@@ -3,7 +3,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from task1a.errors import shown
+from task1a.errors import counted, shown
 
 Level = Literal["error", "not_submittable", "warning"]
 Verdict = Literal["valid", "not_submittable", "invalid"]
@@ -62,8 +62,8 @@ def tell(findings: Sequence[Finding], challenge: str) -> str:
             lines.append(f"{title}: ... and {len(found) - _LINES_SHOWN:,} more, which submission.validate --json lists")
     errors, reasons = of_level(findings, "error"), of_level(findings, "not_submittable")
     lines.append({
-        "invalid": f"invalid package: {len(errors):,} errors",
-        "not_submittable": f"well-formed, but NOT SUBMITTABLE to {challenge}: {len(reasons):,} reasons above",
+        "invalid": f"invalid package: {counted(len(errors), 'error')}",
+        "not_submittable": f"well-formed, but NOT SUBMITTABLE to {challenge}: {counted(len(reasons), 'reason')} above",
         "valid": f"valid, and submittable to {challenge}",
     }[verdict(findings)])
     return "\n".join(lines)

@@ -24,7 +24,7 @@ from submission import check_meta, check_output
 from submission.archive import Member, opened
 from submission.findings import Finding, as_json, of_level, tell, verdict
 from submission.rules import EDITIONS, FOLDER, INSTALLERS, META_SUFFIX, TASK1A_2021, Rules, edition
-from task1a.errors import CommandParser, InputError, run_command, shown
+from task1a.errors import CommandParser, InputError, counted, run_command, shown
 
 _REPORT = ".pdf"
 _CLUTTER = (".ds_store", "thumbs.db", "ehthumbs.db", "desktop.ini")
@@ -91,7 +91,7 @@ def _check_systems(path: Path, rules: Rules, runs: Sequence[Path], code: Collect
                                            "rules")]
         findings += misplaced
         if len(systems) > rules.systems or not (systems or of_level(findings, "error")):
-            findings.append(Finding("error", path.name, "", f"{len(systems)} systems",
+            findings.append(Finding("error", path.name, "", counted(len(systems), "system"),
                                     f"1 to {rules.systems}; no more are checked"))
         elif len(systems) > rules.template_systems:
             findings.append(Finding("warning", path.name, "", f"{len(systems)} systems",
@@ -99,8 +99,8 @@ def _check_systems(path: Path, rules: Rules, runs: Sequence[Path], code: Collect
                                     f"{rules.year}; their validator takes {rules.systems}"))
         labels = sorted(systems)[:rules.systems]
         if runs and len(runs) != len(labels):
-            raise InputError(f"--run is given {len(runs)} times for {len(labels)} systems; give it once for each, in "
-                             f"this order: {shown(' '.join(labels))}")
+            raise InputError(f"--run is given {counted(len(runs), 'time')} for {counted(len(labels), 'system')}; give "
+                             f"it once for each, in this order: {shown(' '.join(labels))}")
         outputs: dict[bytes, str] = {}
         for label, run in zip(labels, runs or [None] * len(labels), strict=True):
             findings += _check_system(label, [members[name] for name in systems[label]], rules, run, outputs)
@@ -160,11 +160,11 @@ def _by_label(members: Collection[str], is_folder: bool, rules: Rules) -> tuple[
         crashes = [member for member, harmless in clutter if not harmless]
         findings.append(Finding(
             "error" if crashes and not is_folder else "warning", (crashes or [clutter[0][0]])[0], "",
-            f"{len(clutter)} files of the operating system (.DS_Store, __MACOSX, Thumbs.db, desktop.ini)"
+            f"{counted(len(clutter), 'file')} of the operating system (.DS_Store, __MACOSX, Thumbs.db, desktop.ini)"
             f"{', where the validator of the organisers stops' if crashes else ''}", _WITHOUT_CLUTTER))
     if skipped:
-        findings.append(Finding("warning", skipped[0], "", f"{len(skipped)} files that are not of this task, which the "
-                                "organisers skip", hierarchy))
+        findings.append(Finding("warning", skipped[0], "", f"{counted(len(skipped), 'file')} of no system, which "
+                                "the organisers skip", hierarchy))
     if subtask_b:
         findings.append(Finding("warning", subtask_b[0], "", "systems of subtask B, which are not checked",
                                 rules.label_format))

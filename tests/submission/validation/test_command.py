@@ -53,7 +53,7 @@ def test_what_is_told(small, golden, write_zip, tmp_path, capsys):
         "expected authors of your own (--authors FILE)",
         f"warning: {stem}.meta.yaml, system.complexity.model_size: found 130,048 bytes, expected at most 128,000 "
         "bytes, to be within the limit however its unit is read",
-        "invalid package: 1 errors"]
+        "invalid package: 1 error"]
     assert main([str(path), "--json"]) == 1
     told = json.loads(capsys.readouterr().out)
     assert list(told) == ["package", "edition", "verdict", "counts", "findings"]

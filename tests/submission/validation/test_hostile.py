@@ -55,7 +55,7 @@ def test_names_that_do_harm_on_their_own(hostile):
     assert hostile(name="a\x1b[2J.pdf") == [("error", "a\x1b[2J.pdf", r"the name 'a\x1b[2J.pdf'")]
     assert hostile(name="a\u202efdp.exe") == [("error", "a\u202efdp.exe", r"the name 'a\u202efdp.exe'")]
     [(level, _, told)] = hostile(name="x" * 60_000)
-    assert (level, told) == ("warning", "1 files that are not of this task, which the organisers skip")
+    assert (level, told) == ("warning", "1 file of no system, which the organisers skip")
 
 
 @pytest.mark.parametrize("place", [b"\0.pdf", b"a\0b/c", bytes(5)])
