@@ -288,6 +288,13 @@ class _StrictLoader(yaml.SafeLoader):
         self.depth -= 1
         return node
 
+    def construct_object(self, node: Any, deep: bool = False) -> Any:
+        try:
+            return super().construct_object(node, deep)
+        except (KeyError, AttributeError, IndexError, TypeError, ValueError, OverflowError):  # e.g. !!bool maybe
+            raise yaml.MarkedYAMLError(problem=f"no valid {node.tag.rpartition(':')[2]}: {shown(node.value)}",
+                                       problem_mark=node.start_mark) from None
+
     def construct_mapping(self, node: Any, deep: bool = False) -> Any:
         keys: set[tuple[str, str]] = set()
         for key, _ in node.value if isinstance(node, yaml.MappingNode) else ():
