@@ -26,6 +26,7 @@ MAX_MEMBERS = 1000
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 _BROKEN = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, NotImplementedError, RuntimeError, ValueError,
            OverflowError, IndexError, OSError)
+_CHUNK = 64 * 1024
 _LOCAL_HEADER = struct.Struct("<4s2xHHLLLL4s")  # before a member: flags, method, time, checksum and both sizes
 _IN_ZIP64 = 0xFFFFFFFF  # stands for a size that may need more than four bytes and is given elsewhere
 
@@ -53,14 +54,17 @@ class Member:
         """
         if self.size > max_bytes:
             return None, [Finding("error", self.name, "", f"{self.size:,} bytes", f"at most {max_bytes:,}")]
+        chunks, size = [], 0
         try:
             with self.open() as content:
-                data = content.read(self.size + 1)
-            if len(data) > self.size:
-                raise ValueError(f"more than the {self.size:,} bytes that it declares")
+                while chunk := content.read(_CHUNK):  # BoundedFile refuses longer reads
+                    size += len(chunk)
+                    if size > self.size:
+                        raise ValueError(f"more than the {self.size:,} bytes that it declares")
+                    chunks.append(chunk)
         except _BROKEN as error:
             return None, [Finding("error", self.name, "", _one_line(error), "a file that can be read")]
-        return data, []
+        return b"".join(chunks), []
 
 
 @contextmanager

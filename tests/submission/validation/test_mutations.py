@@ -2,6 +2,7 @@
 accepted, if the organisers' validator reads it alike, with a note at most."""
 import csv
 import io
+import random
 
 import pytest
 import yaml
@@ -340,6 +341,7 @@ GOOD = {
     "a rounded mean": ("2021", field(f"{RESULTS}.overall.accuracy", 54.6), None),
     # the files
     "a report": ("2021", added(f"{ABOVE}/{LABEL}/{LABEL}.technical_report.pdf", b"%PDF-1.7"), None),
+    "a large report": ("2021", added(f"{ABOVE}/{LABEL}.pdf", b"%PDF-" + random.Random(0).randbytes(3_000_000)), None),
     "entries of folders": ("2021", added(f"{ABOVE}/", b""), None),
     "Finder's file in a system": ("2021", added(f"{ABOVE}/{LABEL}/.DS_Store"), ("", "1 file of the operating system")),
     "Finder's file at the top": ("2024", added(".DS_Store"), ("", "1 file of the operating system")),
