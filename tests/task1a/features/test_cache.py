@@ -185,7 +185,8 @@ def test_a_version_that_changes_nothing(root, cache_dir, computed, monkeypatch, 
 @pytest.mark.parametrize("change", [
     lambda energies: energies + 0.01,
     lambda energies: np.roll(energies, 1, axis=0),  # shifted bands
-    lambda energies: np.concatenate([energies[:, :5], energies[:, 5:] + 0.05], axis=1),  # a part of the clip
+    lambda energies: energies + 0.05 * np.repeat([1, -1, 0], [10, 10, 1]),  # parts of the clip, in all bands alike
+    lambda energies: energies + 0.05 * np.repeat([[1], [-1]], 4, axis=0),  # bands, in the whole clip alike
 ])
 def test_a_version_that_changes_features(root, cache_dir, computed, monkeypatch, capfd, change):
     folder = build(root, names(root), TINY, cache_dir).folder
