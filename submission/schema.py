@@ -296,8 +296,8 @@ def leaves(block: type[Block]) -> list[tuple[str, FieldInfo]]:
 
 def comments(block: type[Block]) -> dict[str, str]:
     """Comments of all fields by their path, where ``*`` stands for an item of a list or a free name."""
-    found = {path: field.description or _block_in(field.annotation).__doc__ for path, field in _fields(block)}
-    return {path: text for path, text in found.items() if text}  # PYTHONOPTIMIZE=2 leaves no docstrings
+    # PYTHONOPTIMIZE=2 leaves no docstrings
+    return {path: field.description or _block_in(field.annotation).__doc__ or "" for path, field in _fields(block)}
 
 
 def _fields(block: type[Block], above: str = "") -> Iterator[tuple[str, FieldInfo]]:
