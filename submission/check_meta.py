@@ -38,7 +38,8 @@ def read(data: bytes, file: str) -> tuple[Mapping[str, Any] | None, list[Finding
         meta = parse_yaml(data)
     except YAMLError as error:
         where = f"line {error.line}" if error.line else ""
-        return None, [Finding("error", file, where, error.problem, "plain YAML in UTF-8")]
+        return None, [Finding("error", file, where, error.problem.removeprefix("found "),
+                              "plain YAML in UTF-8, indented with spaces")]
     if not isinstance(meta, Mapping):
         return None, [Finding("error", file, "", shown(meta), "the blocks submission, system and results")]
     return meta, []

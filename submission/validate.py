@@ -105,7 +105,7 @@ def _check_systems(path: Path, rules: Rules, runs: Sequence[Path], code: Collect
         for label, run in zip(labels, runs or [None] * len(labels), strict=True):
             findings += _check_system(label, [members[name] for name in systems[label]], rules, run, outputs)
         for name in sorted(members):
-            if name.endswith(_REPORT):
+            if name.endswith(_REPORT) and not _is_clutter(name):
                 data, problems = members[name].read(_REPORT_BYTES)
                 findings += problems
                 if data is not None and not data.startswith(b"%PDF-"):
@@ -123,16 +123,16 @@ def _by_label(members: Collection[str], is_folder: bool, rules: Rules) -> tuple[
     clutter, skipped, subtask_b, misnamed, misplaced = [], [], [], {}, {}
     above = () if is_folder else rules.above
     for member in sorted(members):
-        *folders, base = member.split("/")
-        if member.endswith(_REPORT) or (is_folder and not folders):  # the zip lies beside the labels' folders
-            continue
+        *folders, _ = member.split("/")
         label = folders[-1] if len(folders) == len(above) + 1 else ""
         # the validator of 2021 compares no folder, those of later years the first
         in_place = label and (None in above or folders[:-1] == list(above))
         in_system = in_place and rules.label_pattern.fullmatch(label)
         is_skipped = FOLDER not in member and not is_folder
-        if base.lower() in _CLUTTER or base.startswith("._") or "__MACOSX" in folders:
-            clutter.append((member, bool(is_skipped or in_system)))
+        if _is_clutter(member):
+            clutter.append((member, bool(is_skipped or in_system or _REPORT in member)))
+        elif member.endswith(_REPORT) or (is_folder and not folders):  # the zip lies beside the labels' folders
+            continue
         elif in_system:
             systems.setdefault(label, []).append(member)
             if above and folders[-2] != FOLDER:
@@ -169,6 +169,12 @@ def _by_label(members: Collection[str], is_folder: bool, rules: Rules) -> tuple[
         findings.append(Finding("warning", subtask_b[0], "", "systems of subtask B, which are not checked",
                                 rules.label_format))
     return systems, findings
+
+
+def _is_clutter(member: str) -> bool:
+    """Whether only an operating system puts such a file into a zip."""
+    *folders, base = member.split("/")
+    return base.lower() in _CLUTTER or base.startswith("._") or "__MACOSX" in folders
 
 
 def _has_outputs(systems: Mapping[str, Sequence[str]], rules: Rules) -> bool:
