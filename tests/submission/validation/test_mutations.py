@@ -198,7 +198,7 @@ ERRORS = {
     "an endless number of parameters": (written("total_parameters: 22695", f"total_parameters: 0x{'F' * 9999}"), YAML,
                                         f"{SIZE}.total_parameters", "an integer of 39,996 bits"),
     "more digits than Python reads": (written("total_parameters: 22695", f"total_parameters: {'9' * 9999}"), YAML,
-                                      "line ", "digits"),
+                                      "line ", "no valid int"),
     "more non-zero than all": (field(f"{SIZE}.total_parameters", 3), YAML, f"{SIZE}.total_parameters_non_zero",
                                "22,000"),
     "a billion values in 31 KB": (both(field(f"{SIZE}.total_parameters", 10**9),
