@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from task1a.challenge import size_verdict
 from task1a.config import Config, TrainingConfig, fingerprint
-from task1a.errors import FallsShort, InputError
+from task1a.errors import FallsShort, InputError, counted
 from task1a.files import copy, digest, read_json, remove, write_json
 from task1a.machine import device_of, processes, rank
 from task1a.run import Run
@@ -116,6 +116,9 @@ class Stage:
     """sections of the configuration that a training depends on; only for stages that train"""
 
 
+_LEARNT_FROM = ("filename", "scene_label", "identifier", "device", "split")
+"""columns of a split's clips that the features, the training and the predictions depend on"""
+
 CALIBRATION = frozenset({"training.calibrate", "training.pilot_fraction", "pilots"})
 """inputs of a training whose change divides the logits by another temperature, without training again"""
 
@@ -147,12 +150,12 @@ def data(session: Session, inputs: Inputs) -> list[Path]:
     """Check the recordings and their tables."""
     from task1a.data import check
 
-    settings = session.run.config.data
-    report = check.check(session.dataset, settings.skip_damaged)
+    settings, features = session.run.config.data, session.run.config.features
+    report = check.check(session.dataset, settings.skip_damaged, features.sample_rate, features.clip_seconds)
     session.say(check.format_report(report))
     if report.problems:
-        raise InputError(f"the data set has {len(report.problems)} problem{'s' * (len(report.problems) > 1)}, listed "
-                         "above; correct them, or leave out unreadable clips with --skip-damaged")
+        raise InputError(f"the data set has {counted(len(report.problems), 'problem')}, listed above; correct them, or "
+                         "leave out unreadable clips with --skip-damaged")
     write_json(session.run.data, {**report.facts, "content": inputs["recordings"]})
     return [session.run.data]
 
@@ -173,7 +176,7 @@ def features(session: Session, inputs: Inputs) -> list[Path]:
                       config.data.skip_damaged)
         session.caches[name] = built
         damaged[name] = dict(built.damaged)
-        session.say(f"{name}: {len(built):,} clips in {built.folder}")
+        session.say(f"{name}: {counted(len(built), 'clip')} in {built.folder}")
         for clip, reason in built.damaged.items():
             session.say(f"left out: {clip}: {reason}")
     # decoding finds more damaged clips than the check of the data set, and a scene may have lost all of its clips
@@ -304,7 +307,7 @@ def predict(session: Session, inputs: Inputs) -> list[Path]:
                 labels = predictions.label_columns(table)
                 table[labels] = predictions.scaled(table[labels].to_numpy(), calibration["temperature"])
         predictions.write(path, table)
-        session.say(f"{split}: {len(table):,} clips")
+        session.say(f"{split}: {counted(len(table), 'clip')}")
         written.append(path)
     if calibration:
         write_json(run.calibration, calibration)
@@ -338,7 +341,7 @@ def evaluate(session: Session, inputs: Inputs) -> list[Path]:
     session.say(per_device.format_table(results))
     session.say("\n".join(per_device.notes(results)))
     if left_out:
-        session.say(f"{len(left_out)} damaged test clips were left out")
+        session.say(f"excluded: {counted(len(left_out), 'damaged test clip')}")
     return [run.evaluation, run.report]
 
 
@@ -471,7 +474,8 @@ def _cached_splits(session: Session, damaged: dict[str, dict[str, str]]) -> dict
     digests = {}
     for split, name in session.dataset.splits.items():
         clips = _without(session.dataset.split(split), damaged[name])
-        digests[split] = fingerprint([session.cache(name).digest(clips.filename), clips.to_dict("list")])
+        known = clips[[column for column in _LEARNT_FROM if column in clips]]
+        digests[split] = fingerprint([session.cache(name).digest(clips.filename), known.to_dict("list")])
     return digests
 
 
@@ -545,7 +549,8 @@ def _job(session: Session, folder: Path, recipe: TrainingConfig, inputs: Inputs)
 
     config = session.run.config
     train, validation = _examples(session)
-    session.say(f"{len(train):,} training clips, {len(validation):,} validation clips of other locations")
+    session.say(f"{counted(len(train), 'training clip')}, {counted(len(validation), 'validation clip')} of other "
+                "locations")
     # a finished training is calibrated without being trained again
     identity = fingerprint({key: value for key, value in inputs.items() if key not in CALIBRATION})
     return fit.Job(ModelSpec(config.model, config.features, tuple(session.run.read("data")["labels"])), recipe,

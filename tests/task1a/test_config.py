@@ -324,6 +324,13 @@ def test_a_misspelt_file_is_guessed():
         config.load(SYSTEMS[0].with_name("bcresnet_asc1.yaml"))
 
 
+def test_a_hold_out_model_holds_out_its_own_fraction():
+    training = config.TrainingConfig(calibrate=True, pilot_fraction=0.3, validation_fraction=0.1, validation_seed=4)
+    pilot = config.Config("x", training=training).pilot(replace(training, pilot_fraction=0.2, validation_seed=5))
+    assert (pilot.system, pilot.training) == ("x_pilot", replace(
+        training, validation_fraction=0.2, validation_seed=5, calibrate=False, pilot_fraction=0.0))
+
+
 def test_fingerprints_tell_values_apart():
     base = config.FeatureConfig()
     assert config.fingerprint(base) == config.fingerprint(config.FeatureConfig(n_mels=256))

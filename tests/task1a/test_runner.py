@@ -255,6 +255,23 @@ def test_what_a_pilot_cannot_calibrate_is_named(system, arguments, settings, mes
         runner.main(["--system", system("final", **settings), *arguments[2:]])
 
 
+def test_other_labels_of_the_test_split_are_evaluated_again(again, arguments, toy_data, capsys):
+    shutil.copytree(toy_data[0], again / "set")
+    [name] = pd.read_csv(again / "set/evaluation_setup/fold1_test.csv", sep="\t").filename[:1]
+    for table in ("meta.csv", "evaluation_setup/fold1_evaluate.csv"):
+        text = (again / "set" / table).read_text(encoding="utf-8")
+        line = next(line for line in text.splitlines() if line.startswith(f"{name}\t"))
+        label = "tram" if "\ttram" not in line else "bus"
+        other = "\t".join([name, label, *line.split("\t")[2:]])
+        (again / "set" / table).write_text(text.replace(line, other), encoding="utf-8")
+    said = said_by(capsys, *arguments, "--data-root", str(again / "set"))
+    assert said["train"] == said["compress"] == "up to date" and said["evaluate"] == "data changed"
+    table = pd.read_csv(RUN / "predictions/test.csv", sep="\t").set_index("filename")
+    labels = pd.read_csv(again / "set/evaluation_setup/fold1_evaluate.csv", sep="\t").set_index("filename").scene_label
+    losses = [-np.log(table.loc[clip, label]) for clip, label in labels.items()]
+    assert read_json(RUN / "evaluation.json")["overall"]["logloss"] == pytest.approx(np.mean(losses), rel=1e-6)
+
+
 def test_lost_and_changed_files_are_made_again(again, arguments, capsys):
     (again / RUN / "evaluation.json").unlink()
     with open(again / RUN / "predictions" / "evaluation.csv", "a") as handle:
@@ -346,6 +363,9 @@ def test_other_runs_can_teach(again, system, arguments):
     runner.main([*arguments, "--stage", "data,features,train", "--seed", "1", "training.epochs=1"])
     runner.main(["--system", taught, *arguments[2:], "--stage", "data,features,train,compress"])
     assert (again / "runs/taught/seed0/compress/packed.safetensors").is_file()
+    runner.main([*arguments, "--stage", "train", "--seed", "1", "training.epochs=2", "--force"])
+    with pytest.raises(InputError, match="compress: the finished model .* by another: teachers changed. Nothing was"):
+        runner.main(["--system", taught, *arguments[2:]])
 
 
 def test_an_ensemble_runs_its_members_averages_them_and_adds_their_sizes(again, system, arguments, capsys):
@@ -572,7 +592,7 @@ def test_damaged_clips_stop_the_run_or_are_left_out_and_listed(arguments, toy_da
     assert f"{reference[3]} (truncated: " in capsys.readouterr().out
     runner.main([*own, "--skip-damaged"])
     said = capsys.readouterr().out
-    assert "1 damaged test clips were left out" in said and f"left out: {reference[3]}: truncated" in said
+    assert "excluded: 1 damaged test clip\n" in said and f"left out: {reference[3]}: truncated" in said
     assert read_json(tmp_path / RUN / "evaluation.json")["left_out"] == [reference[3]]
     assert len(pd.read_csv(tmp_path / RUN / "predictions" / "test.csv", sep="\t")) == len(reference) - 1
     assert "audio/7.wav" not in (tmp_path / RUN / "predictions" / "evaluation.csv").read_text(encoding="utf-8")

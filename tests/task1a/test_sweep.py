@@ -266,3 +266,5 @@ def test_real_runs_whose_driver_is_killed_and_a_sweep_that_starts_none(toys, toy
     assert "training.momentum was 0.9, now 0.5. Nothing was changed." in capsys.readouterr().out
     monkeypatch.setattr(sweep, "RUNNER", ("-c", "raise SystemExit(9)"))
     assert run(*arguments, "--systems", "toy") == 0
+    Path("runs/toy/seed0/complexity.json").unlink()  # its evaluation is there, and it is not finished
+    assert run(*arguments, "--systems", "toy", "--retries", "0") == 2
