@@ -224,12 +224,16 @@ NETWORKS = {"bcresnet_asc": BCResNetASCConfig, "bcresnet": BCResNetConfig, "cp_r
 """Settings of each architecture."""
 
 
-def _with_name(model: Any) -> Any:
-    return {"name": "bcresnet_asc", **model} if isinstance(model, dict) else model
+def _without_nulls(model: Any) -> Any:
+    # null removes a setting, also one that the architecture does not have
+    if not isinstance(model, dict):
+        return model
+    given = {key: value for key, value in model.items() if value is not None or key not in KEYS["model"]}
+    return {"name": "bcresnet_asc", **given}
 
 
 Network = Annotated[BCResNetASCConfig | BCResNetConfig | CPResNetConfig, Field(discriminator="name"),
-                    BeforeValidator(_with_name)]
+                    BeforeValidator(_without_nulls)]
 """Settings of any network; ``name`` decides which."""
 
 

@@ -16,7 +16,7 @@ from task1a import config as configuration
 from task1a.challenge import LABELS, size_verdict
 from task1a.config import Config, fingerprint
 from task1a.errors import CommandParser, FallsShort, InputError, during, shown
-from task1a.files import Busy, digest, exclusive, read_yaml, write_json, write_text
+from task1a.files import Busy, digest, exclusive, read_yaml, remove_parts, write_json, write_text
 from task1a.machine import keep_freed_memory, processes, rank
 from task1a.run import Run
 from task1a.stages import (
@@ -221,6 +221,7 @@ def _only_one(run: Run) -> Iterator[None]:
     lock = run.home / ".lock"
     try:
         with exclusive(lock):
+            remove_parts(run.home)
             yield
     except Busy:
         raise Busy(f"{run.home}: another process is working on this run; wait until it ends, or choose another --name, "
@@ -380,9 +381,9 @@ def _refuse_to_replace(session: Session, stage: Stage, inputs: Inputs | None = N
         differing += f"; and {len(names) - 4} more" if len(names) > 4 else ""
     noun = "finished model" if model.is_file() else "interrupted training"
     force = "--force" if stage.name == "train" else "--force --stage compress,complexity,predict,evaluate,package"
-    raise InputError(f"{model.parent}: the {noun} there would be replaced by another: {differing}. Nothing was "
-                     "changed. Keep it and give the new run a folder of its own with --name NAME or --runs DIR, or "
-                     f"replace it with {force}")
+    raise InputError(f"{run.home / stage.name}: the {noun} there would be replaced by another: {differing}. Nothing "
+                     "was changed. Keep it and give the new run a folder of its own with --name NAME or --runs DIR, "
+                     f"or replace it with {force}")
 
 
 def _difference(run: Run, key: str, before: Any, now: Any) -> str:

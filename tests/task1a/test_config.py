@@ -105,6 +105,7 @@ def test_another_architecture_drops_the_settings_of_the_base(tmp_path):
     assert given.model.settings == {"width": 32, "rho": 5}
     kept = config.load(path.with_name("base.yaml"), ["model.name=bcresnet"])  # shared settings stay
     assert (kept.model.tau, kept.model.dropout, kept.model.sub_bands) == (2, 0.3, 4)
+    assert config.load(path, ["model.tau=null", "model.rho=null"]).model.settings == {"width": 64, "rho": 5}
     with pytest.raises(InputError, match="command line: model.tau: cp_resnet has no such setting, only width, rho"):
         config.load(path.with_name("base.yaml"), ["model.tau=3", "model.name=cp_resnet"])
 

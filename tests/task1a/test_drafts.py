@@ -46,8 +46,9 @@ def another_set(toy_data, folder: Path) -> str:
      "another: compression.ratio was 0.5, now 0.7. .* with --force --stage compress,complexity,predict,evaluate,pack"),
     (["training.precision=bf16-mixed", "training.momentum=0.5", "training.batch_size=8", "training.mixup_alpha=0",
       "training.roll_seconds=0"], "training.momentum was 0.9, now 0.5; training.precision .*; and 1 more. Nothing"),
-    (["another set"], "data.root was .*, now .*another. Nothing was changed. Keep it and give the new run a folder of "
-     "its own with --name NAME or --runs DIR, or replace it with --force$"),
+    (["another set"], "^runs/toy/seed0/train: the finished model there would be replaced by another: data.root was .*, "
+     "now .*another. Nothing was changed. Keep it and give the new run a folder of its own with --name NAME or --runs "
+     "DIR, or replace it with --force$"),
 ])
 def test_another_training_is_refused(again, arguments, toy_data, changes, message):
     before = contents(again / "runs")

@@ -23,7 +23,7 @@ from task1a.data.splits import split_validation
 from task1a.errors import FallsShort, InputError
 from task1a.features.audio import read_clip
 from task1a.features.log_mel import log_mel
-from task1a.files import read_json
+from task1a.files import exclusive, read_json
 from task1a.training.calibrate import temperature
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -505,9 +505,7 @@ def test_a_damaged_record_of_a_stage_is_named_and_made_anew(again, arguments, co
 
 
 def test_a_run_that_is_worked_on_is_left_alone(again, arguments):
-    from filelock import FileLock
-
-    with FileLock(again / RUN / ".lock"), pytest.raises(InputError, match="another process is working on this run"):
+    with exclusive(again / RUN / ".lock"), pytest.raises(InputError, match="another process is working on this run"):
         runner.main(arguments)
 
 

@@ -15,10 +15,10 @@ from pathlib import Path
 import psutil
 import pytest
 import yaml
-from filelock import FileLock
 
 from task1a import sweep
 from task1a.errors import run_command
+from task1a.files import exclusive
 
 PROJECT = Path(sweep.__file__).resolve().parents[1]
 RUNNER = sweep.RUNNER
@@ -249,7 +249,7 @@ def test_real_runs_whose_driver_is_killed_and_a_sweep_that_starts_none(toys, toy
     driver.kill()
     driver.communicate()
     for folder in Path("runs").glob("*/seed0"):
-        with FileLock(folder / ".lock").acquire(timeout=30):
+        with exclusive(folder / ".lock", ""):
             assert not (folder / "evaluation.json").exists()
 
     monkeypatch.setattr(sweep, "RUNNER", RUNNER)
