@@ -442,17 +442,21 @@ def _restore_config(run: Run) -> None:
 def _closing_summary(run: Run) -> str:
     """Accuracy and log loss by device, the size of the model, and the paths of the run and the zip."""
     lines = [""]
-    if run.evaluation.is_file():
-        from evaluation.per_device import DEMO_NOTE, summary
+    try:
+        if run.evaluation.is_file():
+            from evaluation import records
+            from evaluation.per_device import DEMO_NOTE, summary
 
-        results = run.read("evaluation")
-        lines.append(f"{run.name}, seed {run.config.seed}, on the {results['data']['clips']:,} test clips of "
-                     f"{results['data']['name']}")
-        if results["data"]["demo"]:
-            lines.append(DEMO_NOTE)
-        lines.append(summary(results))
-    if run.complexity.is_file():
-        lines.append(f"size  {size_verdict(run.read('complexity'))}")
+            results = records.read(run, "evaluation")
+            lines.append(f"{run.name}, seed {run.config.seed}, on the {results['data']['clips']:,} test clips of "
+                         f"{results['data']['name']}")
+            if results["data"]["demo"]:
+                lines.append(DEMO_NOTE)
+            lines.append(summary(results))
+        if run.complexity.is_file():
+            lines.append(f"size  {size_verdict(run.read('complexity'))}")
+    except InputError as error:  # of a stage that was not asked for
+        lines.append(f"note: {error}")
     lines.append(f"run   {run.folder}")
     lines += [f"zip   {path}" for path in sorted(run.submission.glob("*.zip"))]
     return "\n".join(lines)

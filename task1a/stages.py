@@ -333,7 +333,7 @@ def evaluate(session: Session, inputs: Inputs) -> list[Path]:
     results = metrics.evaluate(reference, table, seen_devices=set(facts["by_device"]["train"]))
     judged = {"name": facts["name"], "demo": facts["demo"], "clips": len(reference)}
     left_out = sorted(set(session.dataset.split("test").filename) - set(reference.filename))
-    if run.calibration.is_file():
+    if run.config.training.calibrate and run.calibration.is_file():
         temperature = read_json(run.calibration)["temperature"]
         results["before_scaling"] = metrics.before_scaling(reference, table, temperature)
     write_json(run.evaluation, {"data": judged, **results, "left_out": left_out})

@@ -25,6 +25,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from evaluation import records
 from evaluation.table_file import Table, read_table
 from task1a import runner
 from task1a.errors import CommandParser, FallsShort, InputError, run_command
@@ -285,7 +286,7 @@ def finish(task: Task, finding: str = "") -> None:
     finding = runner.over_limit(task.run, task.wanted) or finding
     accuracy = ""
     if task.run.evaluation.is_file():
-        accuracy = f"accuracy {task.run.read('evaluation')['overall']['accuracy']:.1f} %  "
+        accuracy = f"accuracy {records.read(task.run, 'summary')['overall']['accuracy']:.1f} %  "
     task.state, task.note = "falls short" if finding else "done", accuracy + finding
 
 

@@ -504,6 +504,14 @@ def test_a_damaged_record_of_a_stage_is_named_and_made_anew(again, arguments, co
     assert record.read_bytes() == before
 
 
+@pytest.mark.parametrize("name, content", [("evaluation.json", "{}"), ("evaluation.json", "[1"),
+                                           ("complexity.json", "{")])
+def test_a_damaged_result_does_not_end_another_stage(again, arguments, name, content, capsys):
+    (RUN / name).write_text(content, encoding="utf-8")
+    assert runner.main([*arguments, "--stage", "data"]) == 0
+    assert re.search(rf"^note: .*{name}: damaged", capsys.readouterr().out, re.MULTILINE)
+
+
 def test_a_run_that_is_worked_on_is_left_alone(again, arguments):
     with exclusive(again / RUN / ".lock"), pytest.raises(InputError, match="another process is working on this run"):
         runner.main(arguments)

@@ -318,3 +318,14 @@ def test_averaged_weights_are_pruned_like_the_last_ones(tmp_path, vanilla, undis
     weights = [name for name, value in plain.items() if value.dtype == torch.int8]
     assert all(torch.equal(plain[name] != 0, averaged[name] != 0) for name in weights)
     assert any(not torch.equal(plain[name], averaged[name]) for name in weights)
+
+
+def test_statistics_are_reestimated_over_the_training_clips(tmp_path, vanilla, run, monkeypatch):
+    """They are the same whatever the validation clips are, and others than without."""
+    recipe = replace(RECIPE, reestimate_norms=True)
+    seen = []
+    reestimate = compressing.reestimate
+    monkeypatch.setattr(compressing, "reestimate", lambda model, clips, *rest: seen.append(len(clips)) or reestimate(
+        model, clips, *rest))
+    run(tmp_path, vanilla, recipe=recipe)
+    assert seen == [16]  # there are 8 for validation

@@ -139,3 +139,11 @@ def test_channels_are_dropped_in_training_at_the_rate_of_the_configuration_and_n
     assert len(of_training) == 9 * 4 * 5  # blocks, steps and epochs
     assert stats.binomtest(sum(dropped), len(dropped), rate).pvalue > UNLIKELY
     assert len(of_validation) == 9 * 5 and all(torch.equal(x, y) for x, y in of_validation)
+
+
+@pytest.mark.parametrize("rows, columns", [(3, 0), (0, 3), (3, 1), (1, 3)])
+def test_number_of_masks_along_each_axis(rows, columns):
+    """Of many clips with masks of up to one bin or frame, some have as many masked ones as there are masks."""
+    recipe = replace(PLAIN, frequency_masks=rows, time_masks=columns, frequency_mask_bins=1, time_mask_frames=1)
+    draws = draw(500, 64, 64, recipe, 0, np.random.default_rng(0))
+    assert (int(draws.rows.sum(1).max()), int(draws.columns.sum(1).max())) == (rows, columns)

@@ -108,13 +108,14 @@ def test_training_learns(tmp_path, run):
     assert history.validation_accuracy.iloc[-1] > 80 and history.train_loss.iloc[-1] < history.train_loss.iloc[0]
 
 
-@pytest.mark.parametrize("epochs", [1, 3])
-def test_a_killed_run_goes_on_to_the_same_file(tmp_path, epochs, run, kill_after):
-    run(tmp_path / "whole")
-    kill_after(epochs, run, tmp_path / "killed")
+@pytest.mark.parametrize("epochs, averaging", [(1, 0), (3, 0), (3, 1.5)])
+def test_a_killed_run_goes_on_to_the_same_file(tmp_path, epochs, averaging, run, kill_after):
+    recipe = replace(RECIPE, averaging_epochs=averaging)
+    run(tmp_path / "whole", recipe)
+    kill_after(epochs, run, tmp_path / "killed", recipe)
     assert not (tmp_path / "killed" / "model.safetensors").exists()
     said = []
-    run(tmp_path / "killed", report=said.append)
+    run(tmp_path / "killed", recipe, report=said.append)
     assert said[0] == f"resuming after epoch {epochs} of 4"
     assert len(said) == 1 + 4 - epochs
     whole, resumed = (tmp_path / name / "model.safetensors" for name in ("whole", "killed"))
