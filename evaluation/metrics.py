@@ -41,7 +41,7 @@ import pandas as pd
 from evaluation.calibration import reliability
 from evaluation.intervals import class_weights, score_interval
 from task1a.challenge import KEY_COLUMNS, SIMULATED_DEVICES, clip_key
-from task1a.errors import InputError
+from task1a.errors import InputError, counted
 from task1a.predictions import check_probabilities, label_columns, scaled
 
 EPS = float(np.finfo(np.float64).eps)
@@ -74,15 +74,16 @@ def validate(reference: pd.DataFrame, predictions: pd.DataFrame) -> None:
         keys = table.filename.map(clip_key)
         repeated = keys[keys.duplicated()].unique()
         if len(repeated):
-            raise InputError(f"{name}: {len(repeated)} clips are listed more than once: {_first(repeated)}")
+            raise InputError(f"{name}: {counted(len(repeated), 'clip')} listed more than once: {_first(repeated)}")
 
     expected, given = reference.filename.map(clip_key), predictions.filename.map(clip_key)
     missing, extra = expected[~expected.isin(given)], given[~given.isin(expected)]
     problems = []
     if len(missing):
-        problems.append(f"{len(missing)} of the reference's {len(expected)} clips are missing: {_first(missing)}")
+        problems.append(f"missing {len(missing)} of {counted(len(expected), 'clip')} of the reference: "
+                        f"{_first(missing)}")
     if len(extra):
-        problems.append(f"{len(extra)} clips are not in the reference: {_first(extra)}")
+        problems.append(f"{counted(len(extra), 'clip')} not in the reference: {_first(extra)}")
     if problems:
         raise InputError(f"predictions: {'; '.join(problems)}; predict exactly the clips of the reference")
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from evaluation import markdown
-from task1a.errors import CommandParser, printable, run_command
+from task1a.errors import CommandParser, counted, printable, run_command
 from task1a.files import check_outputs, to_json, write_output
 
 DEMO_NOTE = "demo data: figures say nothing about real recordings"
@@ -69,7 +69,7 @@ def notes(results: Mapping[str, Any]) -> list[str]:
              f"log loss with probabilities clipped to [{EPS:.2g}, 1 - {EPS:.2g}]"]
     zeros = results["probability_0"]
     if zeros:
-        lines.append(f"{len(zeros):,} clips have probability 0 for their true scene: "
+        lines.append(f"{counted(len(zeros), 'clip')} with probability 0 for the true scene: "
                      + ", ".join(map(printable, zeros[:3]))
                      + (", ..." if len(zeros) > 3 else ""))
     return lines

@@ -25,7 +25,7 @@ from torch.nn import functional as F
 
 from task1a import models
 from task1a.config import TrainingConfig
-from task1a.errors import InputError
+from task1a.errors import InputError, counted
 from task1a.files import replacing, write_text
 from task1a.machine import device_of, keep_freed_memory
 from task1a.model_file import ModelSpec
@@ -251,7 +251,7 @@ def batches_of(order: np.ndarray, batch_size: int, world: int) -> list[np.ndarra
     batches = [batch[:len(batch) // world * world] for batch in batches]
     batches = [batch for batch in batches if len(batch) >= 2 * world]
     if not batches:
-        raise InputError(f"{len(order)} training clips are too few for a step on {world} processes")
+        raise InputError(f"too few training clips for a step on {counted(world, 'process', 'processes')}: {len(order)}")
     return batches
 
 

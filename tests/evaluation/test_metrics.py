@@ -238,13 +238,14 @@ def swap(table, row, column, value):
     (lambda r: r.drop(columns="device"), None, "reference: no column 'device'"),
     (lambda r: r[:0], None, "reference: no clip"),
     (None, lambda p: p[:0], "predictions: no clip"),
-    (None, lambda p: swap(p, 1, "filename", "./audio//bus-oslo-1-0-a.wav"), "predictions: 1 clips are listed more"),
-    (lambda r: pd.concat([r, r[:1]]), None, "reference: 1 clips are listed more than once: bus-oslo-1-0-a.wav"),
-    (None, lambda p: swap(p, 1, "filename", "bus-oslo-1-0-a.wav"), "predictions: 1 clips are listed more than once"),
-    (None, lambda p: p[4:], "predictions: 4 of the reference's 8 clips are missing: bus-oslo-1-0-a.wav, "
+    (None, lambda p: swap(p, 1, "filename", "./audio//bus-oslo-1-0-a.wav"), "predictions: 1 clip listed more"),
+    (lambda r: pd.concat([r, r[:1]]), None, "reference: 1 clip listed more than once: bus-oslo-1-0-a.wav"),
+    (None, lambda p: swap(p, 1, "filename", "bus-oslo-1-0-a.wav"), "predictions: 1 clip listed more than once"),
+    (None, lambda p: p[4:], "predictions: missing 4 of 8 clips of the reference: bus-oslo-1-0-a.wav, "
                             "bus-oslo-1-1-a.wav, park-oslo-2-0-a.wav, ...; predict"),
-    (lambda r: r[1:], None, "predictions: 1 clips are not in the reference: bus-oslo-1-0-a.wav; predict"),
-    (None, lambda p: swap(p, 7, "filename", "x.wav"), "are missing: tram.*; 1 clips are not in the reference: x.wav"),
+    (lambda r: r[1:], None, "predictions: 1 clip not in the reference: bus-oslo-1-0-a.wav; predict"),
+    (None, lambda p: swap(p, 7, "filename", "x.wav"), "missing 1 of 8 clips of the reference: tram.*; 1 clip not in "
+                                                      "the reference: x.wav"),
     (None, lambda p: p.drop(columns=["bus", "tram"]), "no column .* for 2 scene labels of the reference: bus, tram"),
     (None, lambda p: swap(p, 2, "scene_label", "zoo"), "audio/park-oslo-2-0-a.wav: scene_label 'zoo' has no column"),
     (None, lambda p: swap(p, 0, "park", np.nan), "bus-oslo-1-0-a.wav: the probability of park is not a finite number"),

@@ -33,7 +33,7 @@ NOTES = """\
 
 expected calibration error 25.0 %
 log loss with probabilities clipped to [2.2e-16, 1 - 2.2e-16]
-1 clips have probability 0 for their true scene: audio/park-oslo-2-1-b.wav
+1 clip with probability 0 for the true scene: audio/park-oslo-2-1-b.wav
 """
 
 SUMMARY = """\
@@ -114,7 +114,7 @@ def test_other_formats_have_the_scores_by_device(tmp_path, data_root, prediction
     head = next(line for line in text.splitlines() if line.startswith("|"))
     assert [cell.strip() for cell in head.strip("|").split("|")] == [
         "device", "accuracy", "95 % interval", "log loss", "95 % interval"]
-    assert "- demo data: figures say nothing about real recordings" in text and "- 1 clips have probability 0" in text
+    assert "- demo data: figures say nothing about real recordings" in text and "- 1 clip with probability 0" in text
     main([*command, "csv"])
     told = capsys.readouterr()
     table = pd.read_csv(io.StringIO(told.out), index_col="device")
@@ -131,7 +131,7 @@ def test_command_marks_demo_data(tmp_path, data_root, predictions, capsys):
 
 
 @pytest.mark.parametrize(("spoil", "message"), [
-    (lambda table: table[:5], "3 of the reference's 8 clips are missing"),
+    (lambda table: table[:5], "missing 3 of 8 clips of the reference"),
     (lambda table: table[["filename"]], "no column 'scene_label'"),
     (lambda table: table[["filename", "scene_label"]], "no column of probabilities for 3 scene labels"),
 ])

@@ -69,7 +69,7 @@ def test_batches_divide_among_processes_and_cover_the_clips():
     assert [len(batch) for batch in fit.batches_of(order, 8, 1)] == [8, 8, 5]
     assert [len(batch) for batch in fit.batches_of(order, 8, 2)] == [8, 8, 4]
     assert [len(batch) for batch in fit.batches_of(order, 10, 1)] == [10, 10]  # one clip is no batch
-    with pytest.raises(InputError, match="1 training clips are too few"):
+    with pytest.raises(InputError, match="too few training clips for a step on 1 process: 1"):
         fit.batches_of(order[:1], 8, 1)
 
 
