@@ -2,10 +2,12 @@
 
 A zip is refused before anything is unpacked if it declares more than a package can hold, or if its members overlap, as
 in zip bombs (D. Fifield, "A better zip bomb", WOOT 2019). Its table of contents is read only up to a maximum size, so
-neither time nor memory depend on what a file claims.
+neither time nor memory depend on what a file claims. A zip states most facts twice; where the two contradict each
+other, programs would read different packages, so that is refused, too.
 """
 import copy
 import os
+import re
 import stat
 import struct
 import zipfile
@@ -22,13 +24,23 @@ from task1a.errors import InputError, shown
 from task1a.files import BoundedFile
 
 MAX_MEMBERS = 1000
+_MAX_DEPTH = 20  # of nested folders
 
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 _BROKEN = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, NotImplementedError, RuntimeError, ValueError,
            OverflowError, IndexError, OSError)
 _CHUNK = 64 * 1024
-_LOCAL_HEADER = struct.Struct("<4s2xHHLLLL4s")  # before a member: flags, method, time, checksum and both sizes
-_IN_ZIP64 = 0xFFFFFFFF  # stands for a size that may need more than four bytes and is given elsewhere
+# before a member: flags, method, time, checksum, both sizes, lengths of the name and of the extra fields
+_LOCAL_HEADER = struct.Struct("<4x2xHHLLLLHH")
+# after the table of contents: two disks, two numbers of members, its size, its place, and the length of a comment;
+# before that in zip64 the same wider, and the place of this record
+_END, _END64 = struct.Struct("<4s4H2LH"), struct.Struct("<4s12x2L4Q4s4xQ4x")
+_IN_ZIP64 = (0xFFFF, 0xFFFFFFFF)  # stand for numbers that may need more bytes and are given elsewhere
+_UNICODE_PATH = 0x7075
+_ENCRYPTED = 0x2041  # flags of the three kinds of encryption
+_UTF8 = 0x800
+_DESCRIPTORS = (12, 16, 20, 24)  # sizes of a record behind a member with its checksum and sizes
+_ALIKE = "a zip that every program reads alike; zip the files again"
 
 
 @dataclass(frozen=True)
@@ -103,11 +115,15 @@ def _zip_members(file: BinaryIO, name: str, max_bytes: int) -> tuple[dict[str, M
     if len(infos) > MAX_MEMBERS or declared > max_bytes:
         return {}, [_too_large(name, len(infos), declared, max_bytes)]
 
+    if not _end_agrees(file, archive):
+        return {}, [Finding("error", name, "", "an end that contradicts the table of contents", _ALIKE)]
     ordered = sorted(infos, key=lambda info: info.header_offset)
     starts = [*(info.header_offset for info in ordered), archive.start_dir]
+    next_starts = {}
     for info, next_start in zip(ordered, starts[1:], strict=True):
         if info.header_offset + _LOCAL_HEADER.size + info.compress_size > next_start:
             return {}, [Finding("error", name, "", "members that share their bytes, as in a zip bomb", "each its own")]
+        next_starts[info.header_offset] = next_start
 
     members, findings, seen = {}, [], set()
     for info in infos:
@@ -115,8 +131,8 @@ def _zip_members(file: BinaryIO, name: str, max_bytes: int) -> tuple[dict[str, M
         reasons = list(_unsafe(info))
         if member in seen:
             reasons.append(("the same name again", "every file once"))
-        if not reasons and not _consistent(file, info):
-            reasons.append(("a header that contradicts the table of contents", "a zip that every program reads alike"))
+        if not reasons and not _header_agrees(file, info, next_starts[info.header_offset]):
+            return {}, [Finding("error", member, "", "a header that contradicts the table of contents", _ALIKE)]
         seen.add(member)
         findings += [Finding("error", member or name, "", *reason) for reason in reasons]
         if not reasons and not member.endswith("/"):
@@ -132,32 +148,72 @@ def _too_large(name: str, files: int, size: int, max_bytes: int) -> Finding:
                    f"at most {MAX_MEMBERS:,} files of {max_bytes:,} bytes")
 
 
-def _consistent(file: BinaryIO, info: zipfile.ZipInfo) -> bool:
-    """Whether the header before a member agrees with the table of contents; zipfile reads only the latter."""
+def _end_agrees(file: BinaryIO, archive: zipfile.ZipFile) -> bool:
+    """Whether the end of a zip describes its table of contents, of which zipfile only reads the size there."""
+    try:
+        end = file.seek(-_END.size - len(archive.comment), os.SEEK_END)
+        signature, *stated, comment = _END.unpack(file.read(_END.size))
+        if any(value in _IN_ZIP64 for value in stated):
+            end = file.seek(end - _END64.size)
+            *_, locator, place = wide = _END64.unpack(file.read(_END64.size))
+            if (wide[0], locator, place) != (b"PK\6\6", b"PK\6\7", end):
+                return False
+            stated = [large if value in _IN_ZIP64 else value for value, large in zip(stated, wide[1:], strict=False)]
+    except _BROKEN:
+        return False
+    count, start = len(archive.infolist()), archive.start_dir
+    return (signature, comment, stated) == (b"PK\5\6", len(archive.comment), [0, 0, count, count, end - start, start])
+
+
+def _header_agrees(file: BinaryIO, info: zipfile.ZipInfo, next_start: int) -> bool:
+    """Whether the header before a member agrees with the table of contents, and nothing is hidden behind the member."""
     try:
         file.seek(info.header_offset)
-        _, flags, method, _, crc, packed, size, _ = _LOCAL_HEADER.unpack(file.read(_LOCAL_HEADER.size))
+        flags, method, _, crc, packed, size, *lengths = _LOCAL_HEADER.unpack(file.read(_LOCAL_HEADER.size))
+        name, extra = map(file.read, lengths)
     except _BROKEN:  # it lies outside the file
         return False
-    if flags & 8:  # checksum and sizes follow the member
-        return method == info.compress_type
-    header = (method, crc, packed, size)
-    contents = (info.compress_type, info.CRC, info.compress_size, info.file_size)
-    return all(stated in (right, _IN_ZIP64) for stated, right in zip(header, contents, strict=True))
+    behind = next_start - info.header_offset - _LOCAL_HEADER.size - sum(lengths) - info.compress_size
+    follows = flags & 8  # checksum and sizes follow the member
+    numbers = ((crc, info.CRC), (packed, info.compress_size), (size, info.file_size))
+    heeded = _ENCRYPTED | (0 if name.isascii() else _UTF8)
+    return (name == info.orig_filename.encode("utf-8" if info.flag_bits & _UTF8 else "cp437")
+            and not (flags ^ info.flag_bits) & heeded and not info.volume and method == info.compress_type
+            and all(stated in (right, _IN_ZIP64[1]) or follows and not stated for stated, right in numbers)
+            and (behind == 0 or follows and behind in _DESCRIPTORS)
+            and all(_without_accents(path) == _without_accents(name) for path in _unicode_paths(extra + info.extra)))
+
+
+def _unicode_paths(extra: bytes) -> Iterator[bytes]:
+    """Other names of a member in its extra fields, which some programs prefer."""
+    while len(extra) >= 4:
+        kind, length = struct.unpack_from("<HH", extra)
+        if kind == _UNICODE_PATH:
+            yield extra[9:4 + length]  # after a version and the checksum of the plain name
+        extra = extra[4 + length:]
+
+
+def _without_accents(name: bytes) -> bytes:
+    """A name in which other letters than ASCII, in whatever encoding, are all the same."""
+    return re.sub(rb"[\x80-\xff]+", b"?", name)
 
 
 def _unsafe(info: zipfile.ZipInfo) -> Iterator[tuple[str, str]]:
     """Yield (found, expected) for every reason not to read a member."""
     name = info.orig_filename
+    kind = stat.S_IFMT(info.external_attr >> 16)
     parts = name.removesuffix("/").split("/")
     if "\\" in name or ":" in parts[0] or any(part in ("", ".", "..") for part in parts):
         yield f"the path {shown(name)}", "a relative path with forward slashes that stays inside the package"
     elif not name.isprintable():
         yield f"the name {shown(name)}", "a name without control characters"
-    kind = stat.S_IFMT(info.external_attr >> 16)
+    elif name.endswith("/") and (info.file_size or info.compress_size > 2):  # an empty stream has two bytes
+        yield "a folder with content", _ALIKE
+    elif not name.endswith("/") and (kind == stat.S_IFDIR or info.external_attr & 0x10):  # of Unix or of Windows
+        yield "a file marked as a folder", _ALIKE
     if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
         yield "a link or special file", "regular files only"
-    if info.flag_bits & 1:
+    if info.flag_bits & _ENCRYPTED:
         yield "an encrypted member", "one that everybody can read"
     if info.compress_type not in _METHODS:
         yield f"compression method {info.compress_type}", "stored or deflated members"
@@ -176,6 +232,8 @@ def _folder_members(folder: Path, max_bytes: int,
                 name = PurePosixPath(path.relative_to(folder)).as_posix()
                 if entry.is_symlink() or not (entry.is_file() or entry.is_dir()):
                     findings.append(Finding("error", name, "", "a link or special file", "regular files only"))
+                elif entry.is_dir() and name.count("/") == _MAX_DEPTH:
+                    return {}, [Finding("error", name, "", "a folder this deep", f"at most {_MAX_DEPTH} above a file")]
                 elif entry.is_dir():
                     folders.append(path)
                 else:
