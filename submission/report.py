@@ -1,9 +1,11 @@
 """A draft of the technical report on a system, with marks where the authors have to write.
 
 The draft is Markdown, ready to be edited. A digest in its first line tells a report that was edited, which is left
-alone, from a draft, which is rewritten with every package.
+alone, from a draft, which is rewritten with every package. Whatever is filled in stays text: authors, labels, devices
+and names come from files of any origin, and may look like HTML or Markdown.
 """
 import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ import yaml
 from submission.meta_yaml import Records, results
 from submission.rules import RESULTS, Rules
 from task1a.config import NETWORKS
+from task1a.errors import printable
 
 SUFFIX = ".report.md"
 """end of the file's name, after the label"""
@@ -22,6 +25,9 @@ _SCOPES = {"global": "the smallest of all layers together", "layer": "the smalle
            "lamp": "the smallest of all layers relative to those of their own layer (layer-adaptive magnitude pruning)"}
 _TITLES = {"device_specific": "With a model for each known device", "general": "With the general model for all devices",
            **{f"split_{percent}": f"Trained on {percent} % of the training data" for percent in (5, 10, 25, 50, 100)}}
+# HTML and Markdown (CommonMark, tables, mathematics); an underscore within a word is none, and keeps names legible
+_MARKUP = re.compile(r"[\\`*\[\]{}<>|~$&]|(?<![^\W_])_|_(?![^\W_])|^[#+=-](?!\d)|^\d{1,9}[.)](?= |$)")
+_ENTITIES = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
 _SCHEDULES = {"one_shot": "at once", "iterative": "in a few equal steps", "gradual": "a little before every epoch"}
 
 
@@ -37,6 +43,7 @@ def draft(meta: Mapping[str, Any], records: Sequence[Records], rules: Rules) -> 
         KeyError, jinja2.UndefinedError: a record lacks an entry.
     """
     import jinja2
+    from markupsafe import Markup
 
     last = records[-1]
     runs = {}
@@ -48,14 +55,22 @@ def draft(meta: Mapping[str, Any], records: Sequence[Records], rules: Rules) -> 
     largest = max(stored_bits, key=stored_bits.get)
     stated = meta["system"]["complexity"]
     limits = [(limit, stated[limit.path.rpartition(".")[2]]) for limit in rules.limits]
-    environment = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True,
-                                     keep_trailing_newline=True)
-    environment.filters |= {"number": _number, "decimals": _decimals, "cell": _cell, "yaml": _yaml}
+    # text and the results of filters are escaped here, macros are Markup already
+    environment = jinja2.Environment(
+        undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True,
+        autoescape=True, finalize=lambda value: value if isinstance(value, Markup) else Markup(escaped(value)))
+    environment.filters |= {"number": _number, "decimals": _decimals, "yaml": lambda tree: Markup(_yaml(tree))}
     text = environment.from_string(_TEMPLATE.read_text(encoding="utf-8")).render(
         meta=meta, rules=rules, runs=runs, last=last, networks=NETWORKS, scopes=_SCOPES, schedules=_SCHEDULES,
         members={name: last.members.get(name) for name in last.config["ensemble"]}, largest=largest,
         operations=runs[largest].complexity["multiply_accumulates"], models=_models(runs[largest]), limits=limits)
     return f"{_mark(text)}\n{text}"
+
+
+def escaped(value: Any) -> str:
+    """A value as one line of text that Markdown shows as it is, with control characters as their escapes."""
+    line = printable(" ".join(str(value).split()))
+    return _MARKUP.sub(lambda match: _ENTITIES.get(match[0], f"{match[0][:-1]}\\{match[0][-1]}"), line)
 
 
 def is_untouched(path: Path) -> bool:
@@ -79,7 +94,7 @@ def _models(records: Records) -> dict[str, list[dict[str, Any]]]:
         for tensor in records.complexity["tensors"]:
             if tensor["model"] == index:
                 stored_bytes = -(-tensor["values"] * tensor["bits"] // 8)
-                rows.append({"name": f"`{tensor['name']}`", "shape": " × ".join(map(str, tensor["shape"])) or "scalar",
+                rows.append({"name": tensor["name"], "shape": " × ".join(map(str, tensor["shape"])) or "scalar",
                              "type": tensor["dtype"],
                              "counts": (tensor["values"], tensor["non_zero"], tensor["bytes"], stored_bytes)})
         sums = [sum(column) for column in zip(*(row["counts"] for row in rows), strict=True)]
@@ -98,10 +113,8 @@ def _decimals(scores: Mapping[str, float] | None, key: str, digits: int) -> str:
     return "–" if value is None else f"{value:.{digits}f}"
 
 
-def _cell(text: str) -> str:
-    """Text with escaped bars, which would end the cell of a table."""
-    return str(text).replace("|", "\\|")
-
-
 def _yaml(tree: Mapping[str, Any]) -> str:
-    return yaml.safe_dump(tree, sort_keys=False, allow_unicode=True)
+    """A block of YAML, between fences that its text does not contain."""
+    text = yaml.safe_dump(tree, sort_keys=False, allow_unicode=True)
+    fence = "`" * max([3, *(len(run) + 1 for run in re.findall("`+", text))])
+    return "\n".join([f"{fence}yaml", *map(printable, text.removesuffix("\n").split("\n")), fence])

@@ -41,8 +41,8 @@ def test_complexity_lists_every_tensor_and_adds_them_up(tmp_path, make_run):
     text = section(draft(make_run(tmp_path / "run", clips=1)), "4. Complexity")
     [(header, rows)] = tables(text)
     assert header == ["tensor", "shape", "type", "values", "non-zero", "bytes", "with zeros"]
-    assert rows == [["`stem.weight`", "20 × 1 × 10 × 100", "int8", "20,000", "19,500", "19,500", "20,000"],
-                    ["`norm.weight`", "2695", "float16", "2,695", "2,500", "12,720", "5,390"],
+    assert rows == [["stem.weight", "20 × 1 × 10 × 100", "int8", "20,000", "19,500", "19,500", "20,000"],
+                    ["norm.weight", "2695", "float16", "2,695", "2,500", "12,720", "5,390"],
                     ["together", "", "", "22,695", "22,000", "32,220", "25,390"]]
     assert "The limit is 131,072 bytes; the system has 32,220." in text
     assert "- `model_size`: 31.4648\n" in text
@@ -111,8 +111,8 @@ def test_an_ensemble_is_told_by_its_members(tmp_path, make_run, said):
     assert "77 epochs" in system.split("### b")[0] and "60 epochs" not in system
     assert "TO BE WRITTEN: what its own run says of it" in system.split("### b")[1]
     first, second = tables(section(text, "4. Complexity"))
-    assert [row[0] for row in first[1]] == ["`stem.weight`", "together"]
-    assert [row[0] for row in second[1]] == ["`norm.weight`", "together"]
+    assert [row[0] for row in first[1]] == ["stem.weight", "together"]
+    assert [row[0] for row in second[1]] == ["norm.weight", "together"]
     assert tables(section(text, "5. Reproduction")) == []
 
 
