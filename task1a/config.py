@@ -20,6 +20,8 @@ from task1a.files import YAMLError, parse_yaml, read_yaml
 
 MAX_BASES = 10
 """Maximum length of a chain of base configurations."""
+MAX_FRAMES = 50_000
+"""Maximum number of frames of a clip, which bounds time and memory: 300 s with a hop of 6 ms."""
 
 
 def _number(value: Any) -> Any:
@@ -116,6 +118,9 @@ class FeatureConfig:
         if self.hop > self.window:
             raise ValueError(f"features.hop={self.hop} is longer than features.window={self.window}: samples between "
                              "the frames would be lost")
+        if self.frames > MAX_FRAMES:
+            raise ValueError(f"features.hop={self.hop} divides a clip into {self.frames:,} frames; at most "
+                             f"{MAX_FRAMES:,} are computed: raise features.hop or lower features.clip_seconds")
         if not self.f_min < self.highest_frequency <= self.sample_rate / 2:
             raise ValueError(f"features.f_max={self.highest_frequency:g} must lie between features.f_min="
                              f"{self.f_min:g} and half of features.sample_rate={self.sample_rate}")

@@ -24,6 +24,10 @@ class InputError(Exception):
         return "\n".join(map(str, self.args))
 
 
+class ModelError(InputError):
+    """A model file is wrong, whatever it is given to predict."""
+
+
 class FallsShort(Exception):
     """The result falls short of what is required, e.g. the model is too large. The message is one line."""
 

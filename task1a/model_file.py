@@ -11,10 +11,10 @@ import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
-from pydantic import TypeAdapter, ValidationError
+from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
 from safetensors.torch import save as save_bytes
 from torch import Tensor, nn
 
@@ -30,8 +30,25 @@ from task1a.safetensors_file import SafetensorsFile, opened, printable
 
 FORMAT = "task1a-model-2"
 """The only key of the metadata; safetensors writes several keys in a random order."""
+MAX_CLIP_BYTES, MAX_CLIP_OPERATIONS = 10 ** 10, 2 ** 38
+"""Maximum memory of the activations and maximum number of multiply-accumulates for one clip: 80 and 500 times those of
+the paper's largest network, so that the file of a stranger cannot exhaust the machine."""
 # neither its position nor its neighbours help to predict a byte of a sparse int8 tensor
 _XZ = [{"id": lzma.FILTER_LZMA2, "preset": 9 | lzma.PRESET_EXTREME, "lc": 0, "lp": 0, "pb": 0}]
+
+
+def _plain(label: str) -> str:
+    if label in ("filename", "scene_label"):
+        raise ValueError("this is the name of a column of prediction tables")
+    if not label.isprintable() or label != label.strip() or '"' in label:
+        raise ValueError("a label holds no control characters, quotation marks or spaces around it")
+    return label
+
+
+def _distinct(labels: tuple[str, ...]) -> tuple[str, ...]:
+    if len(set(labels)) < len(labels):
+        raise ValueError("a label is repeated")
+    return labels
 
 
 @dataclass(frozen=True)
@@ -40,7 +57,8 @@ class ModelSpec:
 
     model: Network
     features: FeatureConfig
-    labels: tuple[str, ...]
+    labels: Annotated[tuple[Annotated[str, Field(min_length=1, max_length=1000), AfterValidator(_plain)], ...],
+                      AfterValidator(_distinct)]
     packing: Packing | None = None
     """how a compressed model is packed; None for a vanilla model, which is float32 throughout"""
 
@@ -63,6 +81,12 @@ class ModelSpec:
         with torch.device("meta"):
             model = self.build()
         return models.multiply_accumulates(model, self.input_shape)
+
+    def activation_bytes(self) -> int:
+        """Estimated memory for one clip: all activations together, although not all are needed at the same time."""
+        with torch.device("meta"):
+            model = self.build()
+        return models.training_bytes(model, self.input_shape, 2) // 2  # batch norms refuse to train on a single value
 
     def trainable_parameters(self) -> int:
         """Number of trainable values, including pruned ones."""
@@ -141,7 +165,20 @@ def read(path: Path) -> tuple[dict[str, Tensor], ModelSpec]:
             dtype = getattr(torch, entry.dtype)
             flat = torch.frombuffer(content, dtype=dtype) if content else torch.empty(0, dtype=dtype)
             tensors[name] = flat.reshape(entry.shape)
+    for name, value in (tensors if spec.packing is None else tensors | unpack(tensors)).items():
+        if not value.isfinite().all():
+            raise InputError(f"{path}: tensor {name} holds values that are not finite numbers; train the model again")
+        if name.endswith(".running_var") and (value < 0).any():
+            raise InputError(f"{path}: tensor {name} holds negative variances; train the model again")
     return tensors, spec
+
+
+def largest(path: Path) -> tuple[str, float]:
+    """Name of the tensor with the largest magnitude, decoded to float32, and that magnitude."""
+    tensors, spec = read(path)
+    found = {name: float(value.abs().max()) for name, value in
+             (tensors if spec.packing is None else unpack(tensors)).items()}
+    return max(found.items(), key=lambda item: item[1])
 
 
 def stated_spec(path: Path) -> ModelSpec | None:
@@ -170,10 +207,15 @@ def verified(stored: SafetensorsFile) -> ModelSpec:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch warns of layers without outputs, which are rejected below
             expected = spec.stored_form()
-            spec.multiply_accumulates()  # fails if the layers do not fit the clips
+            operations = spec.multiply_accumulates()  # fails if the layers do not fit the clips
+            activations = spec.activation_bytes()
     except Exception as error:  # torch and the networks raise all kinds of exceptions for extreme settings
         raise InputError(f"{path}: damaged metadata: no model can be built from its settings "
                          f"({printable(' '.join(str(error).split()))})") from None
+    if operations > MAX_CLIP_OPERATIONS or activations > MAX_CLIP_BYTES:
+        raise InputError(f"{path}: a clip of {spec.features.clip_seconds:g} s would take {operations / 1e9:,.1f} "
+                         f"billion multiply-accumulates and about {activations / 1e9:,.1f} GB of memory; at most "
+                         f"{MAX_CLIP_OPERATIONS / 1e9:,.0f} billion and {MAX_CLIP_BYTES / 1e9:,.0f} GB are allowed")
     for name in sorted(set(expected) ^ set(stored.tensors)):
         state = "missing" if name in expected else "not part of the architecture"
         raise InputError(f"{path}: tensor {printable(name)} is {state}; the file was made for another model, or by "
@@ -193,7 +235,8 @@ def _stated(stored: SafetensorsFile) -> tuple[ModelSpec, Mapping[str, Any]]:
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         place = ".".join(str(part) for part in first["loc"])
-        raise InputError(f"{stored.path}: damaged metadata: {printable(place)}: {printable(first['msg'])} "
+        fault = first["msg"].removeprefix("Value error, ")
+        raise InputError(f"{stored.path}: damaged metadata: {printable(place)}: {printable(fault)} "
                          f"(given {shown(first['input'])})") from None
     except (ValueError, KeyError, TypeError, RecursionError):
         raise InputError(f"{stored.path}: damaged metadata") from None

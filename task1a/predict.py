@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from task1a import microphone
 from task1a.data.sound import SoundCheck, describe
-from task1a.errors import CommandParser, FallsShort, InputError, printable, run_command
+from task1a.errors import CommandParser, FallsShort, InputError, ModelError, printable, run_command
 from task1a.features.audio import read_windows
 from task1a.files import check_outputs, to_json, write_output
 from task1a.machine import device_of, keep_freed_memory
@@ -36,7 +36,7 @@ ReadClips = Callable[[np.ndarray], np.ndarray]
 SUFFIXES = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".aifc", ".au", ".caf", ".w64", ".rf64")
 """Files that are taken from a folder."""
 
-_BATCH = 16  # windows per forward pass
+_BATCH, _BATCH_BYTES = 16, 10 ** 9  # windows per forward pass, fewer if their activations take more memory
 _LEAST_STEP = 0.1  # seconds between two predictions of what a microphone records
 
 
@@ -72,9 +72,10 @@ def predict(path: Path, filenames: Sequence[str], read: ReadClips, batch_size: i
 
     Returns:
         A table of :mod:`task1a.predictions`; probabilities are the softmax of the logits in float64.
-    """
-    import torch
 
+    Raises:
+        InputError: the file is not a usable model, or its outputs overflow.
+    """
     from task1a import model_file, predictions
 
     keep_freed_memory()
@@ -84,8 +85,20 @@ def predict(path: Path, filenames: Sequence[str], read: ReadClips, batch_size: i
         frames = round(number * spec.features.frames / time_rolls)
         outputs = logits(model, lambda indices, shift=frames: np.roll(read(indices), shift, axis=-1), len(filenames),
                          batch_size, device)
-        shifted.append(torch.softmax(outputs.double(), dim=1).numpy())
+        shifted.append(_probabilities(outputs, path))
     return predictions.table(filenames, np.mean(shifted, axis=0), spec.labels)
+
+
+def _probabilities(outputs: "Tensor", path: Path) -> np.ndarray:
+    """The softmax of the logits [clips, classes] of a model file, in float64."""
+    import torch
+
+    from task1a import model_file
+
+    if not outputs.isfinite().all():  # the features are finite
+        name, largest = model_file.largest(path)
+        raise ModelError(f"{path}: its outputs overflow; the largest of its values, {largest:g}, is in tensor {name}")
+    return torch.softmax(outputs.double(), dim=1).numpy()
 
 
 @dataclass(frozen=True)
@@ -113,27 +126,37 @@ class Predictor:
         device: ``auto``, ``cpu`` or ``cuda``.
 
     Raises:
-        InputError: the file is not a usable model, or there is no such device.
+        InputError: the file is not a usable model, a mel filter of its features is empty, or there is no such device.
     """
 
     def __init__(self, path: Path, device: str = "auto") -> None:
         import torch
 
         from task1a import model_file
+        from task1a.features.log_mel import stored_log_mel
 
-        self.device = torch.device(device_of(device))
+        self.path, self.device = path, torch.device(device_of(device))
         self.model, self.spec = model_file.load_for_inference(path, self.device)
+        self.batch_size = max(1, min(_BATCH, _BATCH_BYTES // self.spec.activation_bytes()))
+        features = self.spec.features
+        try:
+            stored_log_mel(np.zeros(features.n_fft, np.float32), features)
+        except InputError as error:
+            raise ModelError(f"{path}: {error}") from None
 
     def predict(self, samples: np.ndarray, rate: int) -> Prediction:
         """Predict the scene of samples: the mean over their windows.
 
         Shape:
-            samples: [samples] or [samples, channels], floating-point values in [-1, 1] or integers.
+            samples: [samples] or [samples, channels], floating-point values in [-1, 1] or integers, which are scaled
+                by the range of their type.
         """
         recording = io.BytesIO()
         samples = np.asarray(samples)
         if np.issubdtype(samples.dtype, np.integer):
-            samples = samples / float(np.iinfo(samples.dtype).max + 1)
+            integers = np.iinfo(samples.dtype)
+            middle = (integers.max + integers.min + 1) // 2  # 0, or 128 for bytes without a sign as in WAV
+            samples = (samples - float(middle)) / float(integers.max + 1 - middle)
         soundfile.write(recording, samples, rate, format="WAV", subtype="FLOAT")
         return self.whole(list(self.windows(recording.getvalue())))
 
@@ -142,7 +165,7 @@ class Predictor:
         """Predict the windows of a recording, see :func:`task1a.features.audio.read_windows`.
 
         Raises:
-            InputError, OSError: the recording cannot be read.
+            InputError, OSError: the recording cannot be read, or the outputs of the model overflow (ModelError).
         """
         from task1a.features.log_mel import stored_log_mel
 
@@ -152,19 +175,16 @@ class Predictor:
             if not np.isfinite(energies).all():
                 raise InputError("holds samples too large to compute with")
             waiting.append((start, end, energies))
-            if len(waiting) == _BATCH:
+            if len(waiting) == self.batch_size:
                 yield from self._predicted(waiting)
                 waiting = []
         if waiting:
             yield from self._predicted(waiting)
 
     def _predicted(self, windows: Sequence[tuple[float, float, np.ndarray]]) -> Iterator[Prediction]:
-        import torch
-
         energies = np.stack([window[2] for window in windows])
-        outputs = logits(self.model, lambda indices: energies[indices], len(windows), _BATCH, self.device)
-        probabilities = torch.softmax(outputs.double(), dim=1).numpy()
-        for (start, end, _), values in zip(windows, probabilities, strict=True):
+        outputs = logits(self.model, lambda indices: energies[indices], len(windows), len(windows), self.device)
+        for (start, end, _), values in zip(windows, _probabilities(outputs, self.path), strict=True):
             yield Prediction(start, end, dict(zip(self.spec.labels, values.tolist(), strict=True)))
 
     def whole(self, windows: Sequence[Prediction]) -> Prediction:
@@ -233,6 +253,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.microphone:
         return _listen(predictor, arguments.window or longest, overlap)
 
+    for label in predictor.spec.labels:
+        if arguments.csv and label in _COLUMNS:
+            raise InputError(f"--csv: {label} is a scene of the model and a column of the table; use --json")
     files = recordings(arguments.paths)
     outputs = {"--csv": arguments.csv, "--json": arguments.json}
     check_outputs(outputs, [arguments.model, *files])
@@ -245,6 +268,8 @@ def main(argv: Sequence[str] | None = None) -> int:
                 name, sound = printable(file), SoundCheck()
                 try:
                     windows = list(predictor.windows(file, arguments.window, overlap, sound))
+                except ModelError:
+                    raise
                 except (InputError, OSError) as error:
                     damaged += 1
                     reason = error.strerror if isinstance(error, OSError) else error
@@ -281,6 +306,8 @@ def _listen(predictor: Predictor, window: float, overlap: float) -> int:
     return 0
 
 
+_COLUMNS = ("file", "window", "start", "end", "scene")
+"""columns of the CSV file before those of the scenes"""
 _Result = tuple[str, Prediction, list[Prediction]]
 """name of a recording, its prediction, and those of its windows"""
 
@@ -317,8 +344,8 @@ def _csv(results: Sequence[_Result]) -> str:
     rows = []
     for name, whole, windows in results:
         for number, prediction in enumerate([whole, *windows]):
-            rows.append({"file": name, "window": number or None, "start": round(prediction.start, 3),
-                         "end": round(prediction.end, 3), "scene": prediction.scene, **prediction.probabilities})
+            row = name, number or None, round(prediction.start, 3), round(prediction.end, 3), prediction.scene
+            rows.append(dict(zip(_COLUMNS, row, strict=True)) | prediction.probabilities)
     return pd.DataFrame(rows).astype({"window": "Int64"}).to_csv(index=False, lineterminator="\n", float_format="%.9g")
 
 
