@@ -13,26 +13,30 @@ Layout, functions and limits are those of the organisers' template (https://gith
 A label becomes the name of a module with ``_`` in place of ``-``.
 """
 import ast
+import io
 import re
 import shutil
+import symtable
 import tempfile
+import tokenize
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import jinja2
 import numpy as np
 import soundfile
 
+from submission.archive import Member, opened
 from submission.findings import Finding
 from submission.rules import FOLDER, INFERENCE_MARK, INFERENCE_SUFFIX, INSTALLERS, Rules
-from task1a import model_file, predictions
+from task1a import predictions
 from task1a.complexity import measure
 from task1a.data.recording import open_recording
-from task1a.errors import InputError, shown
+from task1a.errors import InputError, counted, shown
 from task1a.files import copy, write_text
-from task1a.inference import GENERAL
 from task1a.run import Run
 
 FUNCTIONS = {
@@ -52,10 +56,19 @@ COPIED = (
     "models/kernels.py", "models/mixstyle.py", "models/normalization.py", "safetensors_file.py")
 """modules of ``task1a`` that predicting needs"""
 
-_SOURCE = Path(model_file.__file__).parent
+GENERAL = "general"
+"""name of the model for the clips of unknown devices"""
+
+_SOURCE = Path(predictions.__file__).parent
 _TEMPLATES = jinja2.Environment(loader=jinja2.FileSystemLoader(Path(__file__).parent), keep_trailing_newline=True,
                                 undefined=jinja2.StrictUndefined)
-_MAX_PYTHON_BYTES = 1 << 20
+# of everything, which only needs listing; of all modules and of one, whose syntax takes up to 700 times its size to
+# check; of the file that installs, which takes more; and of a model
+_MAX_BYTES, _MAX_PYTHON_BYTES, _MAX_MODULE_BYTES, _MAX_SETUP_BYTES = 1 << 31, 1 << 21, 1 << 18, 1 << 15
+_MAX_MODEL_BYTES = 1 << 23
+_MAX_LOOKUPS = 1000  # of patterns in the folders of a package
+# endings of files that are no models
+_NO_MODELS = ("", ".cfg", ".csv", ".ini", ".json", ".md", ".py", ".pyc", ".toml", ".txt", ".wav", ".yaml", ".yml")
 _PACKAGE = re.compile(rf"[A-Za-z0-9-]+(_[A-Za-z0-9-]+)+_{FOLDER}")
 _MODULE = re.compile(rf".*{FOLDER}.*_[0-9]+\.py", re.IGNORECASE)
 
@@ -115,6 +128,7 @@ def render(runs: Mapping[str, Path], out: Path) -> Path:
                 label=label, package=package, module=module))
 
         first = next(iter(systems))
+        from task1a import model_file  # imports torch, which takes seconds
         seconds = model_file.stated_spec(systems[first][GENERAL]).features.clip_seconds
         noise = np.random.default_rng(0).uniform(-0.1, 0.1, round(44_100 * seconds))
         soundfile.write(inside / "resources" / "dummy.wav", noise, 44_100, subtype="PCM_24")
@@ -153,15 +167,12 @@ def check(folder: Path, rules: Rules) -> list[Finding]:
     inside = sorted(path for path in root.glob(f"*{INFERENCE_SUFFIX}") if path.is_dir())
     if inside and not root.name.endswith(INFERENCE_SUFFIX):
         root = inside[0]
-    return list(_findings(root, rules))
+    # everything is listed, and counted, before a file is opened
+    with opened(root, _MAX_BYTES, without=[root / ".git"]) as (members, findings):
+        return findings or list(_findings(root, members, rules))
 
 
-def _findings(root: Path, rules: Rules) -> Iterator[Finding]:
-    links = sorted(path for path in root.rglob("*") if path.is_symlink())
-    for path in links:
-        yield Finding("error", path.relative_to(root).as_posix(), "", "a link", "regular files only")
-    if links:
-        return
+def _findings(root: Path, members: Mapping[str, Member], rules: Rules) -> Iterator[Finding]:
     if not any((root / name).is_file() for name in INSTALLERS):
         yield Finding("error", root.name, "", "no pyproject.toml or setup.py", "a package that pip can install")
     folders = sorted(path for path in root.iterdir() if path.is_dir())
@@ -180,19 +191,31 @@ def _findings(root: Path, rules: Rules) -> Iterator[Finding]:
     names = f"{package.name}_1.py to {package.name}_{rules.systems}.py"
     if not modules:
         yield Finding("error", package.name, "", "no module of a system", names)
+    inside = {name: member for name, member in members.items() if name.startswith(f"{package.name}/")}
+    has_models = any(file.size and PurePosixPath(name).suffix not in _NO_MODELS for name, file in inside.items())
+    if not has_models:
+        yield Finding("error", package.name, "", "no model", "the models of every system, in ckpts/<label>")
     for path in modules:
-        if re.fullmatch(rf"{re.escape(package.name)}_[1-{rules.systems}]\.py", path.name):
-            yield from _check_module(path)
-            yield from _check_models(package / "ckpts" / path.stem, rules)
-        else:
+        if path.is_dir():
+            yield Finding("error", path.name, "", "a folder", "a module")
+        elif not re.fullmatch(rf"{re.escape(package.name)}_[1-{rules.systems}]\.py", path.name):
             yield Finding("error", path.name, "", "a module with this number", names)
-    setup = _read_setup(root)
+        elif has_models:
+            yield from _check_models(package / "ckpts" / path.stem, rules)
+    sources = {name: member for name, member in inside.items() if name.endswith(".py")}
+    python_bytes = sum(member.size for member in sources.values())
+    if python_bytes > _MAX_PYTHON_BYTES:
+        yield Finding("error", package.name, "", f"{python_bytes:,} bytes of Python", f"at most {_MAX_PYTHON_BYTES:,}")
+        return
+    for member in sources.values():
+        yield from _check_module(member, package / member.base in modules)
+    setup = _read_setup(root, members)
     if setup.name and not any(rules.label_pattern.fullmatch(f"{name}_1") and name.replace("-", "_") == package.name
                for name in (package.name, setup.name)):
         yield Finding("warning", package.name, "", "an institute with _, which no label has",
                       f"Lastname_Institute_{FOLDER}; if the _ stands for a hyphen, write the hyphen in the name that "
                       "pyproject.toml or setup.py states")
-    left_out = _left_out(root, package, setup)
+    left_out = _left_out(root, package, inside, setup)
     if left_out:
         more = f" and {len(left_out) - 5:,} more" if len(left_out) > 5 else ""
         yield Finding("warning", package.name, "", f"files that installing leaves out: {', '.join(left_out[:5])}{more}",
@@ -218,24 +241,25 @@ class _Setup:
     """patterns of the other files, by package"""
 
 
-def _read_setup(root: Path) -> _Setup:
-    """Read pyproject.toml, or else setup.py."""
+def _read_setup(root: Path, members: Mapping[str, Member]) -> _Setup:
+    """Read pyproject.toml, or else setup.py, unless they are damaged or too large."""
     from setuptools import find_namespace_packages, find_packages
     from setuptools.compat.py310 import tomllib
 
+    texts = {name: members[name].read(_MAX_SETUP_BYTES)[0] for name in INSTALLERS if name in members}
     try:
-        if (root / "pyproject.toml").is_file():
-            project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))
+        if "pyproject.toml" in texts:
+            project = tomllib.loads(texts["pyproject.toml"].decode("utf-8"))
             tool = project.get("tool", {}).get("setuptools", {})
             name, packages, data = project.get("project", {}).get("name", ""), tool.get("packages"), {}
             if isinstance(packages, Mapping):
                 find = packages.get("find", {})
                 packages = (find_namespace_packages if find.get("namespaces", True) else find_packages)(
                     str(root), exclude=find.get("exclude", ()), include=find.get("include", ("*",)))
-            if packages is not None or not (root / "setup.py").is_file():
+            if packages is not None or "setup.py" not in texts:
                 return _Setup(name, packages, tool.get("package-data", data))
         given = {}
-        for node in ast.walk(ast.parse((root / "setup.py").read_bytes())):
+        for node in ast.walk(ast.parse(texts["setup.py"])):
             if isinstance(node, ast.Call) and getattr(node.func, "attr", getattr(node.func, "id", "")) == "setup":
                 given = {keyword.arg: keyword.value for keyword in node.keywords}
         packages = given.get("packages")
@@ -252,46 +276,57 @@ def _read_setup(root: Path) -> _Setup:
         return _Setup()
 
 
-def _left_out(root: Path, package: Path, setup: _Setup) -> list[str]:
+def _left_out(root: Path, package: Path, inside: Mapping[str, Member], setup: _Setup) -> list[str]:
     """Files of a package that are missing once it is installed; none if what is installed is not written out."""
     if setup.packages is None or (root / "MANIFEST.in").is_file():
         return []
+    wanted = {(name, pattern) for name in setup.packages
+              for pattern in ("*.py", *setup.data.get(name, ()), *setup.data.get("", ()), *setup.data.get("*", ()))}
+    if len(wanted) > _MAX_LOOKUPS or any(pattern.count("**") > 1 for _, pattern in wanted):
+        return []
     installed = set()
-    for name in setup.packages:
-        folder = root.joinpath(*name.split("."))
-        installed.update(folder.glob("*.py"))
-        for pattern in {*setup.data.get(name, ()), *setup.data.get("", ()), *setup.data.get("*", ())}:
-            with suppress(ValueError, NotImplementedError):
-                installed.update(folder.glob(pattern))
-    files = (path for path in package.rglob("*") if path.is_file() and path.suffix != ".pyc")
+    for name, pattern in wanted:
+        with suppress(ValueError, NotImplementedError):
+            found = root.joinpath(*name.split(".")).glob(pattern)
+            installed.update(path.relative_to(root).as_posix() for path in found)
     # the organisers' script fetches the list of the test split where it is missing
-    return sorted(path.relative_to(package).as_posix() for path in files
-                  if path not in installed and path != package / "resources" / "test.csv")
+    installed.add(f"{package.name}/resources/test.csv")
+    return [name.removeprefix(f"{package.name}/") for name in sorted(inside)
+            if name not in installed and not name.endswith(".pyc")]
 
 
-def _check_module(path: Path) -> Iterator[Finding]:
-    """Check that a module defines or imports the functions that the organisers call."""
-    if path.stat().st_size > _MAX_PYTHON_BYTES:
-        yield Finding("error", path.name, "", f"{path.stat().st_size:,} bytes", f"at most {_MAX_PYTHON_BYTES:,}")
+def _check_module(member: Member, of_system: bool) -> Iterator[Finding]:
+    """Check that a module can be imported, and that one of a system has the functions that the organisers call.
+
+    Its table of symbols is made without building a syntax tree in Python, or any code.
+    """
+    data, findings = member.read(_MAX_MODULE_BYTES)
+    yield from findings
+    if data is None:
         return
     try:
-        tree = ast.parse(path.read_bytes())
-    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        encoding, _ = tokenize.detect_encoding(io.BytesIO(data).readline)
+        if encoding == "punycode":  # which takes seconds to decode
+            raise LookupError
+        text = data.decode(encoding)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            table = symtable.symtable(text, member.base, "exec")
+    except (SyntaxError, ValueError, LookupError, RecursionError, MemoryError) as error:
         where = f"line {error.lineno}" if getattr(error, "lineno", None) else ""
-        yield Finding("error", path.name, where, "no valid Python", "a module that can be imported")
+        found = f"text that is not {error.encoding}" if isinstance(error, UnicodeError) else "no valid Python"
+        yield Finding("error", member.base, where, found, "a module that can be imported")
         return
-    defined, imported = {}, set()
-    for node in tree.body:
-        if isinstance(node, ast.FunctionDef):
-            defined[node.name] = [argument.arg for argument in (*node.args.posonlyargs, *node.args.args)]
-        elif isinstance(node, ast.ImportFrom | ast.Import):
-            imported |= {alias.asname or alias.name for alias in node.names}
-    for name, arguments in FUNCTIONS.items():
-        if name in defined and tuple(defined[name][:len(arguments)]) != arguments:
-            yield Finding("error", path.name, name, f"the arguments {shown(', '.join(defined[name]))}",
-                          f"{', '.join(arguments)}, in this order")
-        elif name not in defined and name not in imported:
-            yield Finding("error", path.name, name, "no such function", "one that the organisers can call")
+    symbols = {symbol.get_name(): symbol for symbol in table.get_symbols()}
+    for name, arguments in FUNCTIONS.items() if of_system else ():
+        symbol = symbols.get(name)
+        if symbol is None or not (symbol.is_assigned() or symbol.is_imported()):
+            yield Finding("error", member.base, name, "no such function", "one that the organisers can call")
+        elif symbol.is_namespace() and symbol.get_namespaces()[-1].get_type() == "function":
+            defined = symbol.get_namespaces()[-1].get_parameters()
+            if defined[:len(arguments)] != arguments:
+                yield Finding("error", member.base, name, f"the arguments {shown(', '.join(defined))}",
+                              f"{', '.join(arguments)}, in this order")
 
 
 def _check_models(folder: Path, rules: Rules) -> Iterator[Finding]:
@@ -302,14 +337,27 @@ def _check_models(folder: Path, rules: Rules) -> Iterator[Finding]:
         yield Finding("warning", where, "", "no model files of this project", "*.safetensors, whose size is counted "
                       "here; count other files with python -m task1a.complexity")
         return
+    if len(files) > 1 + len(rules.devices):
+        yield Finding("error", where, "", counted(len(files), "model"), f"at most one for each of the "
+                      f"{len(rules.devices)} devices, and {GENERAL}.safetensors")
+        return
+    large = [path for path in files if path.stat().st_size > _MAX_MODEL_BYTES]
+    for path in large:
+        yield Finding("error", f"{where}/{path.name}", "", f"{path.stat().st_size:,} bytes",
+                      f"at most {_MAX_MODEL_BYTES:,}")
+    if large:
+        return
     if GENERAL not in [path.stem for path in files]:
         yield Finding("error", where, "", f"no {GENERAL}.safetensors", "a model for the clips of unknown devices")
+    from task1a import model_file  # imports torch, which takes seconds
     other_labels = set()
     for path in files:
         name = f"{where}/{path.name}"
         try:
-            _, spec = model_file.read(path)
-            size = sizes(path)
+            size = sizes(path)  # which checks the file
+            spec = model_file.stated_spec(path)
+            if spec is None:
+                raise InputError("of another program")
         except InputError as error:
             reason = str(error).removeprefix(f"{path}: ")
             yield Finding("error", name, "", shown(reason), "a model file of this project")

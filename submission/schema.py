@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, create_model
 from pydantic.fields import FieldInfo
+from pydantic_core import PydanticCustomError
 
 from submission.findings import Finding, Level
 from task1a.errors import shown
@@ -21,6 +22,7 @@ _NEVER = 9999
 _NUMBER = re.compile(r"[+-]?([0-9]{1,20}\.?[0-9]{0,20}|\.[0-9]{1,20})([eE][+-]?[0-9]{1,3})?")
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 _EMAIL = re.compile(r"[^@\s]+@[^@\s.]+(\.[^@\s.]+)+")
+_SCHEME = re.compile(r"[\x00-\x20]*(?!https?:)[a-z][a-z0-9+.\t\n\r-]*:", re.ASCII | re.IGNORECASE)
 _URL = re.compile(r"https?://([a-z0-9-]+\.)+[a-z0-9-]+(:[0-9]{1,5})?([/?#]\S*)?", re.ASCII | re.IGNORECASE)
 
 
@@ -37,6 +39,8 @@ def _check_email(value: str) -> str:
 
 
 def _check_url(value: str) -> str:
+    if _SCHEME.match(value):  # a page that links to it would run or open something else
+        raise PydanticCustomError("scheme", "an address that starts with https://")
     if not _URL.fullmatch(value):
         raise ValueError("an address that starts with https://")
     return value
@@ -166,7 +170,7 @@ class ExternalDataset(Block):
     """A data set from outside the task."""
 
     name: Text = _value("Name of the data set.")
-    url: Text | None = _value("Where it can be had.")
+    url: Url | None = _value("Where it can be had.")
     total_audio_length: Number | None = _value("In minutes; null if it is not known.")
 
 
@@ -180,7 +184,7 @@ class System(Block):
     external_datasets: list[ExternalDataset] | None = _value(
         "Data from outside the task, each set with name, url and total_audio_length in minutes; empty if none was "
         "used.", by_authors=True)
-    source_code: Text | None = _value("Address of the published source code; null if it is not published.",
+    source_code: Url | None = _value("Address of the published source code; null if it is not published.",
                                       by_authors=True)
 
 
@@ -387,7 +391,7 @@ _EXPECTED = {"string_type": "text", "int_type": "a whole number", "float_type": 
              "bool_type": "true or false", "list_type": "a list", "too_short": "at least one item",
              "dict_type": "a block of fields", "model_type": "a block of fields"}
 UNKNOWN = "an unknown field"
-_OUT_OF_RANGE = ("greater_than_equal", "less_than_equal", "finite_number")
+_ALWAYS_ERRORS = ("greater_than_equal", "less_than_equal", "finite_number", "scheme")
 
 
 def check(block: type[Block], tree: Any, file: str, unknown: Level) -> list[Finding]:
@@ -426,7 +430,7 @@ def check(block: type[Block], tree: Any, file: str, unknown: Level) -> list[Find
         else:
             # pydantic writes "Input should be greater than 0", and "Value error, " before the text of a validator
             expected = re.sub("^(.* should (be|have)|Value error,) ", "", problem["msg"])
-            checked = unknown == "error" or kind in _OUT_OF_RANGE or not (of_field and facts.get("any_value"))
+            checked = unknown == "error" or kind in _ALWAYS_ERRORS or not (of_field and facts.get("any_value"))
             findings.append(Finding("error" if checked else "warning", file, where,
                                     "null" if given is None else shown(given), _EXPECTED.get(kind, expected)))
     return findings

@@ -120,10 +120,14 @@ def test_optional_fields_may_be_left_out(written, said, text):
     ({"complexity": {"macs": 3}}, "system.complexity.macs: found an unknown field, expected only memory_use there"),
     ({"complexity": 3}, "system.complexity: found 3, expected a block of fields"),
     ({"complexity": {"memory_use": "much"}}, "system.complexity.memory_use: found 'much', expected a number"),
-    ({"external_datasets": [{"name": "A", "url": "b"}]},
+    ({"external_datasets": [{"name": "A", "url": "https://b.test"}]},
      "system.external_datasets[0].total_audio_length: found no such field"),
-    ({"external_datasets": [{"name": "A", "url": "b", "total_audio_length": 1, "hours": 2}]},
+    ({"external_datasets": [{"name": "A", "url": "https://b.test", "total_audio_length": 1, "hours": 2}]},
      "system.external_datasets[0].hours: found an unknown field"),
+    ({"external_datasets": [{"name": "A", "url": "data:,x", "total_audio_length": 1}]},
+     "system.external_datasets[0].url: found 'data:,x', expected an address that starts with https://"),
+    ({"source_code": "javascript:alert(1)"}, "system.source_code: found 'javascript:alert(1)', expected an address"),
+    ({"source_code": "code.test/x"}, "system.source_code: found 'code.test/x', expected an address"),
 ])
 def test_a_mistake_is_one_line_with_its_place(written, said, system, told):
     [line] = problems(written(said.authors, **system), TASK1_2022)
