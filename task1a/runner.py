@@ -16,7 +16,7 @@ from task1a import config as configuration
 from task1a.challenge import LABELS, size_verdict
 from task1a.config import Config, fingerprint
 from task1a.errors import CommandParser, FallsShort, InputError, during, shown
-from task1a.files import Busy, digest, exclusive, read_yaml, remove_parts, write_json, write_text
+from task1a.files import Busy, digest, exclusive, read_yaml, remove, remove_parts, write_json, write_text
 from task1a.machine import keep_freed_memory, processes, rank
 from task1a.run import Run
 from task1a.stages import (
@@ -402,8 +402,10 @@ def _difference(run: Run, key: str, before: Any, now: Any) -> str:
 def _run_stage(session: Session, stage: Stage, inputs: Inputs) -> None:
     run, record = session.run, session.run.stage_record(stage.name)
     if rank() == 0:
-        # a record without outputs is that of an interrupted stage
-        write_json(record, {"inputs": inputs, "outputs": None})
+        if stage.sections:  # a record without outputs is that of an interrupted training
+            write_json(record, {"inputs": inputs, "outputs": None})
+        else:
+            remove(record)
         write_text(run.config_file, configuration.to_yaml(run.config))
     with during(f"stage {stage.name} of {run}"):
         written = stage.work(session, inputs)

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -37,6 +38,8 @@ def checkout(tmp_path_factory, toy_data) -> Path:
     named = dict.fromkeys(re.findall(r"(?:--data-root|--eval-root) (TAU\S+)", TEXT))
     for name, root in zip(named, toy_data, strict=True):
         (folder / name).symlink_to(root)
+    weights = {"weight": torch.ones(2, 2)}
+    torch.save({"student": weights, "teacher": weights, "epoch": 3}, folder / "last.ckpt")
     return folder
 
 

@@ -136,9 +136,10 @@ def _suffix(path: Path) -> str:
 
 def _read_apart(path: Path, key: str | None) -> list[TensorSize]:
     """Run :func:`read_tensors` in a process of its own, and end it when it takes too much time or memory."""
-    command = [sys.executable, "-m", __name__, os.getcwd(), str(path), key or ""]
+    code = f"import sys; from {__name__} import _main; _main(*sys.argv[1:])"
+    command = [sys.executable, "-c", code, os.getcwd(), str(path), key or ""]
     with tempfile.TemporaryFile() as answer:
-        # not in the current folder, from which python -m would import modules
+        # not in the current folder, from which it would import modules
         child = subprocess.Popen(command, cwd=Path(__file__).parents[2], stdin=subprocess.DEVNULL, stdout=answer,
                                  stderr=subprocess.DEVNULL)
         started = None
@@ -181,7 +182,3 @@ def _main(folder: str, path: str, key: str) -> None:
     except InputError as error:
         said = {"error": str(error)}
     print(json.dumps(said))
-
-
-if __name__ == "__main__":
-    _main(*sys.argv[1:])

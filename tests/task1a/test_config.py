@@ -296,7 +296,7 @@ KEYS = [f"{section}.{key}" for section in config.KEYS for key in config.KEYS[sec
     section for section in config.KEYS if not config.KEYS[section]]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(st.sampled_from(SYSTEMS), st.dictionaries(st.sampled_from(KEYS), VALUES, min_size=1, max_size=3))
 @example(SYSTEMS[0], {"features.n_fft": 65_536, "features.n_mels": 1024})
 def test_any_value_of_any_key_is_refused_in_one_line_or_gives_a_network_that_fits(system, options):
@@ -311,7 +311,7 @@ def test_any_value_of_any_key_is_refused_in_one_line_or_gives_a_network_that_fit
     json.dumps(asdict(loaded), allow_nan=False)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(st.sampled_from(KEYS), st.text() | st.text("[]{}&*!:,0123456789.e-+\n ", max_size=200))
 def test_any_text_of_an_override_is_refused_in_one_line_or_read(key, text):
     try:

@@ -45,7 +45,7 @@ def heard(tmp_path, toy_spec):
 
         clips, nothing = (Examples(lambda indices: stored[indices], np.zeros(n, np.int64)) for n in (CLIPS, 0))
         job = fit.Job(replace(toy_spec, features=FEATURES), PLAIN, seed, clips, nothing, tmp_path, "x", "cpu",
-                      resume=False, report=lambda text: None)
+                      report=lambda text: None)
         model = nn.Sequential(nn.Flatten(), nn.Linear(2 * FRAMES, 3))
         fit.fit(job, group, model, listen)
         return np.reshape(numbers, (EPOCHS, -1)), np.reshape(shifts, (EPOCHS, -1))
