@@ -21,13 +21,14 @@ from task1a.config import BCResNetASCConfig, BCResNetConfig, CPResNetConfig, Fea
 from task1a.errors import FallsShort, InputError
 from task1a.export import __main__ as export
 from task1a.export import check, graph
+from task1a.export.activations import quantize_activations
 from task1a.export.log_mel import LogMel
 from task1a.features.log_mel import log_mel, stored_log_mel
 from task1a.files import digest, read_json
 from task1a.model_file import ModelSpec
 
 FEATURES = FeatureConfig(n_mels=32, n_fft=1024, window=1024, hop=800, clip_seconds=1.0)
-LABELS = ("bus", "park", "tram")
+LABELS = ("tram", "bus", "park")  # not sorted
 PACKING = Packing("tensor")
 ASC = BCResNetASCConfig(tau=0.6)
 MEASURED = {"milliseconds": 1.5, "peak_bytes": 2_000_000}
@@ -106,6 +107,7 @@ def test_what_is_counted_is_what_is_shipped(tmp_path, as_trained):
     graph.write(tmp_path / "other.onnx", whole)  # of another program
     graph.describe(whole, spec, {})
     graph.write(tmp_path / "x.onnx", whole)
+    assert {entry.key: json.loads(entry.value) for entry in whole.metadata_props}["labels"] == list(LABELS)
     assert not any(tensor.excluded for tensor in stored_tensors(tmp_path / "other.onnx"))
     found = {tensor.name: tensor for tensor in stored_tensors(tmp_path / "x.onnx")}
     for tensor in stored_tensors(path):
@@ -165,6 +167,20 @@ def run(toy_data, toy_system, tmp_path_factory):
         yield folder / "runs" / "toy" / "seed0"
 
 
+@pytest.mark.parametrize(("reduce_range", "largest"), [(False, 127), (True, 64)])
+def test_bits_of_weights(tmp_path, as_trained, reduce_range, largest):
+    """Each channel uses the range of its codes: 8 bits, or 7."""
+    model, spec = model_file.load(write(tmp_path / "x.safetensors", as_trained, ASC))
+    clips = np.random.default_rng(0).normal(-5, 3, (2, *spec.input_shape[1:])).astype(np.float32)
+    exported = quantize_activations(graph.network_graph(model, spec), clips, lambda clip: clip, reduce_range)
+    values = initializers(exported)
+    makers = {node.output[0]: node for node in exported.graph.node}
+    codes = [values[makers[node.input[1]].input[0]] for node in exported.graph.node if node.op_type == "Conv"]
+    assert codes and all(weight.dtype == np.int8 for weight in codes)
+    used = np.concatenate([np.abs(weight.astype(int)).reshape(len(weight), -1).max(axis=1) for weight in codes])
+    assert set(used[used > 0]) <= {largest - 1, largest} and (used > 0).any()
+
+
 @pytest.mark.parametrize("features", ["inside", "outside"])
 def test_a_run_is_exported_with_8_bit_activations(run, toy_data, tmp_path, capsys, monkeypatch, features):
     monkeypatch.chdir(run.parents[2])
@@ -196,6 +212,7 @@ def test_a_run_is_exported_with_8_bit_activations(run, toy_data, tmp_path, capsy
         assert types[makers[node.input[1]].input[0]] == np.int8
     quantized = [node for node in exported.graph.node if node.op_type == "QuantizeLinear"]
     assert len(convolutions) < len(quantized) <= 2 * len(convolutions)
+    assert {types[node.input[2]] for node in quantized} == {np.dtype(np.int8)}
     assert [value.name for value in exported.graph.input] == [{"inside": "waveform", "outside": "log_mel"}[features]]
 
     # and predicts about the same

@@ -16,7 +16,7 @@ from task1a import model_file, safetensors_file
 from task1a.complexity import measure
 from task1a.compression import packed
 from task1a.compression.packed import Packing, stored_state
-from task1a.config import BCResNetASCConfig, FeatureConfig
+from task1a.config import BCResNetASCConfig, CPResNetConfig, FeatureConfig
 from task1a.errors import InputError
 from task1a.model_file import ModelSpec
 
@@ -150,6 +150,15 @@ def test_the_small_encoding_is_read_like_the_file_itself(tmp_path, spec):
     (lambda path: respecify(path, model=BCResNetASCConfig(tau=0.4)), "the architecture needs"),
     (lambda path: respecify(path, labels=("bus", "tram")), "head.weight is .*, the architecture needs"),
     (lambda path: respecify(path, packing=Packing("tensor")), "head.weight_scale is missing"),
+    (lambda path: respecify(path, labels=("bus", "tram", "bus")), "labels: a label is repeated"),
+    (lambda path: respecify(path, labels=("bus", "", "tram")), "labels.1: .* at least 1 character"),
+    (lambda path: respecify(path, labels=("bus", "x" * 1_000_000, "tram")), "labels.1: .* at most 1000 characters"),
+    (lambda path: respecify(path, labels=("filename", "bus", "tram")), "labels.0: .* the name of a column"),
+    (lambda path: respecify(path, labels=("bus", "\x1b[2J", "tram")), r"labels.1: .* no control .*'\\x1b\[2J'"),
+    (lambda path: respecify(path, labels=("bus ", "metro", "tram")), "labels.0: .* no .* spaces around it"),
+    (lambda path: retensor(path, head__bias=torch.tensor([0, torch.nan, 0])), "head.bias holds .* not finite"),
+    (lambda path: retensor(path, stem__1__running_mean=torch.full((4,), -torch.inf)), "stem.1.running_mean holds"),
+    (lambda path: retensor(path, stem__1__running_var=torch.tensor([1, 0, -1e-9, 1])), "running_var .* negative"),
 ])
 def test_what_does_not_fit_is_named(stored, damage, message):
     damage(stored)
@@ -163,6 +172,24 @@ def test_a_packed_file_of_another_packing_is_refused(tmp_path):
     path = write(tmp_path / "m.safetensors", PACKED)
     model_file.save(path, load_file(path), replace(PACKED, packing=Packing("tensor")))
     refused(path, "the architecture needs")
+
+
+@pytest.mark.parametrize(("name", "value"), [
+    ("head.weight_scale", torch.inf), ("head.weight_scale", 3e37), ("stem.1.weight", torch.nan)])
+def test_packed_values_that_are_not_finite(tmp_path, name, value):
+    path = write(tmp_path / "m.safetensors", PACKED)
+    tensors = load_file(path)
+    model_file.save(path, tensors | {name: torch.full_like(tensors[name], value)}, PACKED)
+    refused(path, f"tensor {name.removesuffix('_scale')}.* holds values that are not finite")
+
+
+@pytest.mark.parametrize(("network", "features"), [
+    (BCResNetASCConfig(tau=8.0), FeatureConfig(n_mels=1024, n_fft=16384, clip_seconds=300.0)),
+    (CPResNetConfig(width=128), FeatureConfig(n_mels=512, n_fft=8192, clip_seconds=300.0)),
+], ids=["memory", "operations"])
+def test_clips_that_would_exhaust_the_machine(tmp_path, network, features):
+    path = write(tmp_path / "m.safetensors", ModelSpec(network, features, SPEC.labels))
+    refused(path, "a clip of 300 s would take [0-9.]+ billion multiply-accumulates and about [0-9.]+ GB")
 
 
 def test_statistics_of_norms_are_no_part_of_a_packed_file(tmp_path):

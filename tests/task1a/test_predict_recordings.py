@@ -2,11 +2,14 @@
 import io
 import json
 import os
+import re
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.io.wavfile
 import soundfile
 import soxr
 import torch
@@ -84,6 +87,8 @@ def test_windows_are_consecutive_parts_of_the_recording(tmp_path):
     halves = list(read_windows(tmp_path / "x.wav", FEATURES, overlap=0.5))
     assert [start for start, _, _ in halves] == [0, 0.5, 1, 1.5, 2, 2.5]  # the last 0.1 s are left out
     np.testing.assert_array_equal(halves[3][2], samples[24000:40000])
+    overlapping = [start for start, _, _ in read_windows(tmp_path / "x.wav", FEATURES, overlap=0.2)]
+    assert overlapping == pytest.approx([0, 0.8, 1.6, 2.4])  # of the last 0.4 s, half are new
     quarters = list(read_windows(tmp_path / "x.wav", FEATURES, window=0.25))
     assert len(quarters) == 14
     np.testing.assert_array_equal(quarters[1][2], np.tile(samples[4000:8000], 4))
@@ -139,13 +144,17 @@ def test_what_cannot_be_predicted_is_told(tmp_path, model, monkeypatch, argument
         predict.main([str(model), *arguments])
 
 
-@pytest.mark.parametrize("scale", [1.0, 32768])
-def test_samples_are_predicted_like_their_file(tmp_path, model, scale):
-    samples = (noise(2.5, 22050, 2) * 32768).astype(np.int16)
-    soundfile.write(tmp_path / "x.wav", samples, 22050, subtype="PCM_16")
+@pytest.mark.parametrize(("given", "subtype"), [
+    (np.float64, "PCM_16"), (np.float32, "PCM_16"), (np.int16, "PCM_16"), (np.int32, "PCM_32"), (np.uint8, "PCM_U8")])
+def test_samples_are_predicted_like_their_file(tmp_path, model, given, subtype):
+    soundfile.write(tmp_path / "x.wav", noise(2.5, 22050, 2), 22050, subtype=subtype)
     predictor = task1a.load(model, "cpu")
-    given = samples if scale > 1 else samples / 32768
-    found = predictor.predict(given, 22050)
+    if np.issubdtype(given, np.integer):
+        samples = scipy.io.wavfile.read(tmp_path / "x.wav")[1]
+    else:
+        samples = soundfile.read(tmp_path / "x.wav", dtype=given.__name__)[0]
+    assert samples.dtype == given
+    found = predictor.predict(samples, 22050)
     expected = predictor.whole(list(predictor.windows(tmp_path / "x.wav")))
     assert found.probabilities == pytest.approx(expected.probabilities, abs=1e-6)
     assert (found.start, found.end) == (0, 2.5) and found.scene in LABELS
@@ -226,6 +235,35 @@ def test_outputs_that_are_inputs(tmp_path, model, monkeypatch, outputs):
     with pytest.raises(InputError, match=f"^{outputs[-2]} .*(overwritten; give another name|give the name of a file)"):
         predict.main(["model", "x.wav", *outputs])
     assert {path: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()} == before
+
+
+@pytest.mark.parametrize(("largest", "labels", "features", "options", "message"), [
+    (3e38, LABELS, FEATURES, [], "its outputs overflow; the largest of its values, 3e.38, is in tensor head.weight"),
+    (1.0, LABELS, replace(FEATURES, n_mels=256, n_fft=1024), [], "[0-9]+ of 256 mel filters are empty"),
+    (1.0, ("bus", "start", "tram"), FEATURES, ["--csv", "p.csv"], "--csv: start is a scene .* use --json")])
+def test_models_at_fault(tmp_path, monkeypatch, capsys, largest, labels, features, options, message):
+    """No recording is named, and no other one is tried."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("a.wav", "b.wav"):
+        soundfile.write(name, noise(1.0), RATE)
+    spec = ModelSpec(BCResNetASCConfig(tau=0.4), features, labels)
+    tensors = stored_state(spec.build())
+    tensors["head.weight"][:] = largest
+    model_file.save(tmp_path / "m.safetensors", tensors, spec)
+    assert run_command(lambda: predict.main(["m.safetensors", ".", *options])) == 2
+    shown = capsys.readouterr()
+    [error] = [line for line in shown.err.splitlines() if not line.startswith("note: ends after 0")]
+    assert re.match(f"error: (m.safetensors: )?{message}", error) and not shown.out
+
+
+@pytest.mark.parametrize("windows", [1, 3, 16])
+def test_windows_of_a_batch_by_their_memory(tmp_path, model, monkeypatch, windows):
+    soundfile.write(tmp_path / "x.wav", noise(17.0), RATE)
+    monkeypatch.setattr(predict, "_BATCH_BYTES", windows * model_file.stated_spec(model).activation_bytes())
+    predictor, given = predict.Predictor(model, "cpu"), []
+    predictor.model.register_forward_pre_hook(lambda _, inputs: given.append(len(inputs[0])))
+    assert len(list(predictor.windows(tmp_path / "x.wav"))) == 17 == sum(given)
+    assert set(given[:-1]) == {windows}
 
 
 def test_notes_about_sound(tmp_path, model, capsys):

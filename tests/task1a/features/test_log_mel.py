@@ -75,6 +75,9 @@ def test_class_and_function_are_one(features, noise):
 
 
 def test_empty_filters_are_refused():
+    with pytest.raises(ValueError, match="50,001 frames; at most 50,000"):
+        FeatureConfig(hop=16, clip_seconds=50.0)
+    assert FeatureConfig(hop=16, clip_seconds=49.999).frames == 50_000
     with pytest.raises(InputError, match=r"mel filters are empty: features.n_fft=1024 .* features.n_mels=256"):
         LogMel(FeatureConfig(window=1024, n_fft=1024))
     assert (mel_filters(PAPER).max(axis=1) > 0).all()
