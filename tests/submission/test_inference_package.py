@@ -1,6 +1,7 @@
 """The inference package: installed apart from this project, it predicts as the runs do."""
 import ast
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -273,6 +274,47 @@ def _link(root):
     (root / PACKAGE / "secret").symlink_to("/etc/hostname")
 
 
+def _folder(name):
+    return lambda root: (root / name).mkdir()
+
+
+def _pipe(name):
+    def change(root):
+        (root / name).unlink(missing_ok=True)
+        os.mkfifo(root / name)
+    return change
+
+
+def _write(name, content):
+    return lambda root: (root / name).write_bytes(content)
+
+
+def _sparse(name, size):
+    """A file of any size that takes no room."""
+    def change(root):
+        with (root / name).open("wb") as file:
+            file.truncate(size)
+    return change
+
+
+def _copies(number):
+    def change(root):
+        for index in range(number):
+            shutil.copy(root / MODELS / "a.safetensors", root / MODELS / f"x{index}.safetensors")
+    return change
+
+
+def _without_models(root):
+    for path in (root / MODELS).iterdir():
+        path.write_bytes(b"")
+
+
+def _deep(root):
+    for _ in range(300):
+        root = root / "x"
+        root.mkdir()
+
+
 MODULE_FILE, MODELS = f"{PACKAGE}/{MODULE}.py", f"{PACKAGE}/ckpts/{MODULE}"
 
 
@@ -294,6 +336,20 @@ MODULE_FILE, MODELS = f"{PACKAGE}/{MODULE}.py", f"{PACKAGE}/ckpts/{MODULE}"
     (_other_labels, f"ckpts/{MODULE}/a.safetensors", "the labels"),
     (_unlink(f"{PACKAGE}/resources/dummy.wav"), "resources/dummy.wav", "No such file"),
     (_link, f"{PACKAGE}/secret", "a link"),
+    (_pipe(MODULE_FILE), MODULE_FILE, "a link or special file"),
+    (_pipe("pyproject.toml"), "pyproject.toml", "a link or special file"),
+    (_folder(f"{PACKAGE}/{PACKAGE}_2.py"), f"{PACKAGE}_2.py", "a folder"),
+    (_write(MODULE_FILE, b"# caf\xe9"), f"{MODULE}.py", "no valid Python"),
+    (_write(f"{PACKAGE}/net.py", b"1\n2\n'caf\xe9'"), "net.py", "text that is not utf-8"),
+    (_write(f"{PACKAGE}/net.py", b"# coding: punycode\n"), "net.py", "no valid Python"),
+    (_write(f"{PACKAGE}/net.py", b"[]," * 90_000), f"{PACKAGE}/net.py", "270,000 bytes"),
+    (lambda root: [_write(f"{PACKAGE}/{index}.py", b"\n" * 240_000)(root) for index in range(9)], PACKAGE,
+     "bytes of Python"),
+    (_sparse(f"{MODELS}/a.safetensors", 907 << 20), f"ckpts/{MODULE}/a.safetensors", "951,058,432 bytes"),
+    (_copies(8), f"ckpts/{MODULE}", "11 models"),
+    (_copies(1000), f"Lastname_U-Graz{INFERENCE_SUFFIX}", "1,001 files"),
+    (_without_models, PACKAGE, "no model"),
+    (_deep, "/".join("x" * 21), "a folder this deep"),
 ])
 def test_what_is_wrong_is_named(package, change, file, found):
     change(package)
@@ -318,7 +374,7 @@ def other_team(root, package="Kim_QTI_task1", name=None, data=None, changes=None
     for path, text in files.items():
         if text is not None:
             (root / path).parent.mkdir(parents=True, exist_ok=True)
-            (root / path).write_text(text)
+            (root / path).write_text(text, encoding="latin-1")
     (root / package / "resources").mkdir(exist_ok=True)
     soundfile.write(root / package / "resources" / "dummy.wav", np.zeros(44100), 44100)
     return root
@@ -350,6 +406,10 @@ include = ["Kim*"]
      "files that installing leaves out: ckpts/a.ckpt"),
     ({"data": "x", "changes": {"MANIFEST.in": "recursive-include Kim_QTI_task1 *"}}, None, ""),
     ({"changes": {"setup.py": "setup(package_data=read())"}}, None, ""),
+    ({"changes": {"setup.py": SETUP + "[]," * 20_000}}, None, ""),
+    ({"changes": {"Kim_QTI_task1/models/net.py": "# coding: latin-1\n# caf\xe9"}}, None, ""),
+    ({"changes": {"Kim_QTI_task1/models/net.py": "x = '\\d'"}}, None, ""),
+    ({"changes": {".git/" + "x/" * 30 + "y": ""}}, None, ""),
 ])
 def test_packages_of_other_teams(tmp_path, settings, level, told):
     """One line says what is wrong, and nothing is executed."""

@@ -1,4 +1,5 @@
 import json
+import re
 from itertools import takewhile
 
 import pytest
@@ -158,9 +159,51 @@ def test_a_general_model_alone_is_an_ordinary_system(tmp_path, make_run):
     assert section(text, "4. Complexity").lstrip().startswith("Every stored tensor; *bytes* counts")
 
 
-def test_a_label_with_a_bar_stays_in_its_cell(tmp_path, make_run):
-    text = draft(make_run(tmp_path / "run", clips=1, labels=("a|b", "c")))
-    assert "| a\\|b | 50.5 | 1.000 |" in text
+MARKUP = ("<script>x</script>", "x\n\n# y", "[x](javascript:y)", "![x](y)", "`x`", "```\n<b>", "**x**", "_x_", "x|y",
+          "$x$", "\u202ex", "\x1b[2J", "&lt;", "1. x", "- x", "> x", "~~x~~", "x\\", "<!--")
+
+
+def hostile_draft(make_run, root, names):
+    """A draft of a system whose authors, labels, devices, tensors and packages have these names."""
+    run = make_run(root, clips=1, labels=names, devices=names)
+    for file, changes in {
+        "complexity": {"tensors": [{"model": 0, "name": name, "shape": [1], "dtype": name, "bits": 8, "values": 1,
+                                    "non_zero": 1, "bytes": 1} for name in names], "models": [{"file": names[5]}]},
+        "environment": {"packages": {name: name for name in names}, "platform": names[1]},
+        "data": {"name": names[0], "by_device": {"train": {name: 1 for name in names}}},
+    }.items():
+        record = json.loads((run / f"{file}.json").read_text())
+        (run / f"{file}.json").write_text(json.dumps(record | changes))
+    return draft(run, authors=[{"firstname": name, "lastname": name, "email": name, "affiliation": {"institute": name}}
+                               for name in names])
+
+
+def test_markup_stays_text(tmp_path, make_run):
+    """The lines are those of harmless names, and no mark is left that is not escaped."""
+    text = hostile_draft(make_run, tmp_path / "hostile", MARKUP)
+    plain = hostile_draft(make_run, tmp_path / "plain", [f"name{chr(97 + index)}" for index in range(len(MARKUP))])
+    lines, expected = text.splitlines()[1:], plain.splitlines()[1:]
+    assert len(lines) == len(expected)
+    for line, right in zip(lines, expected, strict=True):
+        bare = re.sub(r"\\[!-/:-@\[-`{-~]", "", line)  # without what a backslash makes text
+        if "name" in right:
+            assert not re.search(r"[<>$~\u202e\x1b]|^- (- |1\.)|\b_|_\b|]\(", bare), line
+            assert bare.count("|") == right.count("|"), line
+            assert bare.count("*") == right.count("*"), line
+        else:
+            assert line == right
+    assert all(text.count(shown) >= 5 for shown in (
+        "x # y", r"\[x\](javascript:y)", "&lt;b&gt;", r"x\|y", r"\_x\_", r"\\u202ex", r"\\x1b\[2J", "&amp;lt;",
+        r"1\. x", r"\- x"))
+
+
+def test_a_setting_stays_in_its_block(tmp_path, make_run, said):
+    name = "x\n\n```\n# y\n````\n"
+    config = said.config | {"submission": said.config["submission"] | {"name": name}}
+    text = draft(make_run(tmp_path / "run", clips=1, config=config))
+    fence, body = re.search(r"\n(`+)yaml\n(.*?)\n\1\n", text, re.DOTALL).groups()
+    assert yaml.safe_load(body)["submission"]["name"] == name
+    assert len(fence) == 5
 
 
 def test_a_draft_is_known_until_it_is_edited(tmp_path, make_run):

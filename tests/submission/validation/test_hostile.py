@@ -112,6 +112,70 @@ def test_headers_that_contradict_the_table_of_contents(tmp_path, golden, write_z
         assert findings or place in (6, 7, 10, 11, 12, 13), place
 
 
+def set_bytes(place, value):
+    """A function that overwrites bytes of a zip, at a place or where a text occurs first."""
+    def change(data):
+        start = place(data) if callable(place) else data.index(place)
+        return data[:start] + value + data[start + len(value):]
+    return change
+
+
+def behind_end(offset):
+    return lambda data: data.rindex(b"PK\5\6") + offset
+
+
+def hidden(data):
+    """A member between the others that the table of contents does not list."""
+    start, end = data.index(b"PK\1\2"), data.rindex(b"PK\5\6")
+    member = b"PK\3\4" + bytes(22) + b"\1\0\0\0" + b"x"
+    return data[:start] + member + data[start:end + 16] + struct.pack("<L", start + len(member)) + data[end + 20:]
+
+
+def zip64(count):
+    """A function that moves what the end of a zip says to the wider records."""
+    def change(data):
+        start, end = data.index(b"PK\1\2"), data.rindex(b"PK\5\6")
+        record = struct.pack("<4sQ2H2L4Q", b"PK\6\6", 44, 45, 45, 0, 0, count, count, end - start, start)
+        return (data[:end] + record + struct.pack("<4sLQL", b"PK\6\7", 0, end, 1)
+                + data[end:end + 8] + b"\xff" * 12 + bytes(2))
+    return change
+
+
+@pytest.mark.parametrize("change", [
+    set_bytes(behind_end(8), bytes(4)), set_bytes(behind_end(8), bytes(2)), set_bytes(behind_end(10), b"\7"),
+    set_bytes(behind_end(4), b"\1"), set_bytes(behind_end(6), b"\1"), set_bytes(lambda data: 6, b"\1"),
+    set_bytes(lambda data: data.index(b"PK\1\2") + 34, b"\1"), set_bytes(INSIDE.encode(), b"X"),
+    lambda data: b"#!" + data, lambda data: data + b"\n", hidden, zip64(0),
+])
+def test_zips_that_programs_read_differently(tmp_path, golden, write_zip, change):
+    path = write_zip(tmp_path / "p.zip", golden().members)
+    path.write_bytes(change(path.read_bytes()))
+    [finding] = validate(path, golden().rules)
+    assert (finding.level, "contradicts the table of contents" in finding.found) == ("error", True)
+    path.write_bytes(zip64(2)(write_zip(tmp_path / "p.zip", golden().members).read_bytes()))
+    assert validate(path, golden().rules) == ()
+
+
+@pytest.mark.parametrize(("plain", "other", "read"), [
+    ("a.pdf", "a.pdf", True), ("M\u2554ller.pdf", "Müller.pdf", True), ("a.pdf", "b.pdf", False),
+    ("a.pdf", "ä.pdf", False), ("a.pdf", "../a.pdf", False)])
+def test_a_second_name(hostile, plain, other, read):
+    plain, other = f"{INSIDE}/{plain}", f"{INSIDE}/{other}"
+    field = struct.pack("<BL", 1, zlib.crc32(plain.encode())) + other.encode()
+    extra = struct.pack("<HH", 0x7075, len(field)) + field
+    told = hostile(lambda info: setattr(info, "extra", extra), plain)
+    assert [found for *_, found in told] == ([] if read else ["a header that contradicts the table of contents"])
+
+
+@pytest.mark.parametrize(("name", "attributes", "content", "told"), [
+    ("x/", 0, b"", []), ("x/", 0, b"x", ["a folder with content"]), ("x.pdf", 0x20, b"%PDF-", []),
+    ("x.pdf", 0x10, b"%PDF-", ["a file marked as a folder"]),
+    ("x.pdf", stat.S_IFDIR << 16, b"%PDF-", ["a file marked as a folder"])])
+def test_folder_or_file(hostile, name, attributes, content, told):
+    findings = hostile(lambda info: setattr(info, "external_attr", attributes), f"{INSIDE}/{name}", content)
+    assert [found for *_, found in findings] == told
+
+
 def test_a_member_that_is_longer_than_it_says(tmp_path, golden):
     package = golden()
     content = package.members[CSV] + b"audio/99.wav\ttram\n"

@@ -211,6 +211,9 @@ ERRORS = {
     "size in bytes": (field(f"{SIZE}.model_size", 32256), YAML, f"{SIZE}.model_size", "33,030,144 bytes"),
     "external set without url": (field("system.external_datasets.0.url", ...), YAML,
                                  "system.external_datasets[0].url", "no such field"),
+    "script for an address": (field("system.source_code", " Java\tscript:x()"), YAML, "system.source_code", "' Java"),
+    "data for an address": (field("system.external_datasets.0.url", "data:,x"), YAML,
+                            "system.external_datasets[0].url", "'data:,x'"),
     # of the results
     "percent sign": (field(f"{RESULTS}.overall.accuracy", "54.5 %"), YAML, f"{RESULTS}.overall.accuracy", "'54.5 %'"),
     "results null": (field(RESULTS, None), YAML, RESULTS, "null"),
@@ -409,6 +412,7 @@ def test_other_data_is_no_error(golden, found, mutate, told):
      f"{RESULTS}.overall.accuracy", "0.5"),
     (field("system.complexity.macs", 1), "system.complexity.macs", "unknown"),
     (field("notes", "x"), "notes", "unknown"),
+    (field("system.source_code", "will follow"), "system.source_code", "'will follow'"),
     (field(f"{AUTHORS}.0.phone", "1"), f"{AUTHORS}[0].phone", "unknown"),
     (field(f"{RESULTS}.overall.f1", 0.5), f"{RESULTS}.overall.f1", "unknown"),
     (added(f"{ABOVE}/{LABEL}/{LABEL}.pdf", b"<html>"), "", "no PDF"),
