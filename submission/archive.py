@@ -31,15 +31,14 @@ _BROKEN = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, NotImplemente
            OverflowError, IndexError, OSError)
 _CHUNK = 64 * 1024
 # before a member: flags, method, time, checksum, both sizes, lengths of the name and of the extra fields
-_LOCAL_HEADER = struct.Struct("<4x2xHHLLLLHH")
+_LOCAL_HEADER = struct.Struct("<4s2xHHLLLLHH")
 # after the table of contents: two disks, two numbers of members, its size, its place, and the length of a comment;
 # before that in zip64 the same wider, and the place of this record
 _END, _END64 = struct.Struct("<4s4H2LH"), struct.Struct("<4s12x2L4Q4s4xQ4x")
 _IN_ZIP64 = (0xFFFF, 0xFFFFFFFF)  # stand for numbers that may need more bytes and are given elsewhere
-_UNICODE_PATH = 0x7075
-_ENCRYPTED = 0x2041  # flags of the three kinds of encryption
-_UTF8 = 0x800
+_ENCRYPTED, _UTF8 = 0x2041, 0x800  # flags
 _DESCRIPTORS = (12, 16, 20, 24)  # sizes of a record behind a member with its checksum and sizes
+_NO_ASCII = re.compile(rb"[\x80-\xff]+")  # differs between encodings
 _ALIKE = "a zip that every program reads alike; zip the files again"
 
 
@@ -169,33 +168,28 @@ def _header_agrees(file: BinaryIO, info: zipfile.ZipInfo, next_start: int) -> bo
     """Whether the header before a member agrees with the table of contents, and nothing is hidden behind the member."""
     try:
         file.seek(info.header_offset)
-        flags, method, _, crc, packed, size, *lengths = _LOCAL_HEADER.unpack(file.read(_LOCAL_HEADER.size))
+        signature, flags, method, _, crc, packed, size, *lengths = _LOCAL_HEADER.unpack(file.read(_LOCAL_HEADER.size))
         name, extra = map(file.read, lengths)
     except _BROKEN:  # it lies outside the file
         return False
     behind = next_start - info.header_offset - _LOCAL_HEADER.size - sum(lengths) - info.compress_size
     follows = flags & 8  # checksum and sizes follow the member
     numbers = ((crc, info.CRC), (packed, info.compress_size), (size, info.file_size))
+    names = {_NO_ASCII.sub(b"?", path) for path in (name, *_unicode_paths(extra + info.extra))}
     heeded = _ENCRYPTED | (0 if name.isascii() else _UTF8)
-    return (name == info.orig_filename.encode("utf-8" if info.flag_bits & _UTF8 else "cp437")
+    return (signature == b"PK\3\4" and name == info.orig_filename.encode("utf-8" if info.flag_bits & _UTF8 else "cp437")
             and not (flags ^ info.flag_bits) & heeded and not info.volume and method == info.compress_type
             and all(stated in (right, _IN_ZIP64[1]) or follows and not stated for stated, right in numbers)
-            and (behind == 0 or follows and behind in _DESCRIPTORS)
-            and all(_without_accents(path) == _without_accents(name) for path in _unicode_paths(extra + info.extra)))
+            and (behind == 0 or follows and behind in _DESCRIPTORS) and len(names) == 1)
 
 
 def _unicode_paths(extra: bytes) -> Iterator[bytes]:
     """Other names of a member in its extra fields, which some programs prefer."""
     while len(extra) >= 4:
         kind, length = struct.unpack_from("<HH", extra)
-        if kind == _UNICODE_PATH:
+        if kind == 0x7075:
             yield extra[9:4 + length]  # after a version and the checksum of the plain name
         extra = extra[4 + length:]
-
-
-def _without_accents(name: bytes) -> bytes:
-    """A name in which other letters than ASCII, in whatever encoding, are all the same."""
-    return re.sub(rb"[\x80-\xff]+", b"?", name)
 
 
 def _unsafe(info: zipfile.ZipInfo) -> Iterator[tuple[str, str]]:

@@ -1,7 +1,6 @@
 """Check a system output of any origin, size and content.
 
-Every violation is reported with its line. The rows of a block are checked at once and, if something is wrong, one by
-one.
+Every violation is reported with its line.
 
 The organisers' validator reads the table with Python's ``csv`` and finds columns by their names. What it reads alike,
 such as CR LF, quotes, spaces around numbers, another folder or another order of the columns, is a warning. It stops
@@ -29,7 +28,6 @@ MAX_LINE_BYTES = 4096
 
 _EXTRA_ROWS = 100_000  # for data sets other than the challenge's
 _ROW_BYTES = 320  # two names, ten numbers with all digits, and the tabs
-_BLOCK = 1024
 _FOLDER = CLIP_FOLDER.removesuffix("/")
 # float() accepts more than decimal numbers: nan, 1_0, the digits of other scripts, spaces around them
 _NUMBER_CHARACTERS = re.compile(r"[0-9.eE+\-\t]*")
@@ -176,34 +174,9 @@ def _check_header(header: bytes, file: str,
 
 def _check_rows(rows: Rows, file: str, labels: Sequence[str]) -> Iterator[Finding]:
     """Yield what is wrong within the rows below the header."""
-    for start in range(0, len(rows), _BLOCK):
-        block = rows[start:start + _BLOCK]
-        if not _all_right([line for _, line in block], labels):
-            for number, line in block:
-                for field, *rest in _check_row(line, labels):
-                    yield Finding("error", file, f"line {number}{field}", *rest)
-
-
-def _all_right(lines: Sequence[bytes], labels: Sequence[str]) -> bool:
-    """Whether all rows of a block are valid, at least as strictly as by :func:`_check_row`."""
-    import numpy as np
-
-    try:
-        rows = [line.decode("ascii").split("\t") for line in lines]
-    except UnicodeDecodeError:
-        return False
-    if any(len(row) != 2 + len(labels) or not _is_clip(row[0]) for row in rows):
-        return False
-    cells = [cell for row in rows for cell in row[2:]]
-    if not _NUMBER_CHARACTERS.fullmatch("\t".join(cells)):
-        return False
-    try:
-        values = np.array([float(cell) for cell in cells]).reshape(len(rows), len(labels))
-        chosen = values[np.arange(len(rows)), [labels.index(row[1]) for row in rows]]
-    except ValueError:  # no number, or an unknown label
-        return False
-    return bool(((values >= 0) & (values <= 1)).all() and (chosen == values.max(axis=1)).all()
-                and (np.abs(values.sum(axis=1) - 1) <= SUM_TOLERANCE).all())
+    for number, line in rows:
+        for field, *rest in _check_row(line, labels):
+            yield Finding("error", file, f"line {number}{field}", *rest)
 
 
 def _check_row(line: bytes, labels: Sequence[str]) -> Iterator[tuple[str, str, str]]:
