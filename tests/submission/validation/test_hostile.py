@@ -376,6 +376,7 @@ print(json.dumps([told, int(peak.split()[1]) / 1024]))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads the peak of memory where Linux tells it")
 def test_time_and_memory(tmp_path, golden):
     members = golden().members

@@ -696,6 +696,7 @@ print(json.dumps([told, max(own, resource.getrusage(resource.RUSAGE_CHILDREN).ru
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="asks Linux for the peak of memory")
 def test_time_and_memory(tmp_path):
     for name, (write_file, _) in LARGE.items():
