@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from task1a import complexity
-from task1a.errors import CommandParser, FallsShort, InputError, run_command
+from task1a.errors import CommandParser, FallsShort, InputError, printable, run_command
 from task1a.export.measure import measure
 from task1a.files import copy, digest
 from task1a.run import Run
@@ -78,7 +78,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         waveforms = _read_all(paths, read) if paths else check.noise(spec.features)
         truth, of_network, *found = check.compare(network, spec.features, [alone, *files.values()], waveforms)
-        where = f"{len(truth):,} {where}"
+        where = printable(f"{len(truth):,} {where}")
         difference, inside = np.abs(of_network - truth).max(), np.abs(found[0] - truth).max()
         for value, limit in ((difference, check.TOLERANCE), (inside, check.TOLERANCE_INSIDE)):
             if not value <= limit:
@@ -91,7 +91,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             for name, probabilities in zip(["torch", *files], [truth, *found], strict=True):
                 print(f"  {name:<22} {_scores(test_clips, probabilities, spec)}")
         print(f"\n{_sizes(arguments.model, files, arguments.features == 'inside')}")
-    print(arguments.out)
+    print(printable(arguments.out))
     return 0
 
 
