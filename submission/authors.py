@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from submission import schema
-from submission.blocks import nested, to_text
 from submission.check_meta import at, check_authors
 from submission.findings import Finding
+from submission.meta_yaml import nested, to_text
 from submission.rules import Rules
 from task1a.errors import InputError, shown
 from task1a.files import parse_yaml, read_yaml

@@ -2,13 +2,18 @@
 
 Sizes are those under the policy of the limit (``dcase2021``: everything a layer stores). A KB is 1,024 bytes, as in the
 official model-size tool, and is not rounded, so that the number of bytes can be recovered from it.
+
+The YAML is written here because ruamel.yaml, which keeps comments, quotes by the rules of YAML 1.2: the name ``No`` and
+the number ``1e-05`` would be read as something else by the YAML 1.1 readers of the organisers.
 """
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from submission import blocks
+import yaml
+
 from submission.findings import Finding
 from submission.rules import DEMO_SUFFIX, META_SUFFIX, Rules
 from task1a.config import NETWORKS
@@ -84,7 +89,7 @@ def build(label: str, given: Mapping[str, Any], records: Sequence[Records], rule
     for path, value in given.items():
         if value is not None or path not in values:
             values[path] = value
-    return blocks.nested({path: values[path] for path in rules.comments if path in values})
+    return nested({path: values[path] for path in rules.comments if path in values})
 
 
 def results(records: Sequence[Records], rules: Rules) -> dict[str, Records | None]:
@@ -181,3 +186,56 @@ def _used(steps: Mapping[str, Any]) -> str | None:
 
 def _scores(scores: Mapping[str, float]) -> dict[str, float]:
     return {"logloss": scores["logloss"], "accuracy": scores["accuracy"]}
+
+
+def nested(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Nest values that are given by path (keys joined by dots), in the same order."""
+    tree: dict[str, Any] = {}
+    for path, value in values.items():
+        *above, key = path.split(".")
+        block = tree
+        for name in above:
+            block = block.setdefault(name, {})
+        block[key] = value
+    return tree
+
+
+def to_text(tree: Mapping[str, Any], comments: Mapping[str, str]) -> str:
+    """Write a tree as YAML, with a comment above every field where it occurs first.
+
+    Args:
+        tree: blocks, lists of blocks, and plain values.
+        comments: comments by path; ``*`` stands for an item of a list or a free name.
+    """
+    return "\n".join(_lines(tree, (), comments, set())) + "\n"
+
+
+def _lines(node: Mapping[str, Any], path: tuple[str, ...], comments: Mapping[str, str],
+           commented: set[str]) -> Iterator[str]:
+    indent = "  " * len(path)
+    for key, value in node.items():
+        here = (*path, key if ".".join((*path, str(key))) in comments else "*")
+        field = ".".join(here)
+        if comments.get(field) and field not in commented:
+            yield f"{indent}# {comments[field]}"
+        commented.add(field)
+        if not value or not isinstance(value, dict | list):
+            yield f"{indent}{_scalar(key)}: {_scalar(value)}"
+            continue
+        yield f"{indent}{_scalar(key)}:"
+        if isinstance(value, dict):
+            yield from _lines(value, here, comments, commented)
+            continue
+        for item in value:
+            yield f"{indent}  -"
+            yield from _lines(item, (*here, "*"), comments, commented)
+
+
+def _scalar(value: Any) -> str:
+    """A value on one line, quoted where YAML would read something else."""
+    for style in (None, '"'):
+        text = yaml.safe_dump(value, allow_unicode=True, width=math.inf, default_style=style)
+        text = text.removesuffix("\n").removesuffix("\n...")
+        if len(text.splitlines()) == 1:
+            break
+    return text

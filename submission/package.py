@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from submission import authors as authors_file
-from submission import blocks, meta_yaml, report
+from submission import meta_yaml, report
 from submission.findings import Finding, of_level, tell
 from submission.rules import (
     EDITIONS,
@@ -217,7 +217,7 @@ def _system(label: str, system: Path, given: Mapping[str, Any], rules: Rules) ->
                                     "devices"))
         meta = meta_yaml.build(label, given, records, rules)
         draft = report.draft(meta, records, rules)
-        return _System(blocks.to_text(meta, rules.comments), draft, tuple(outputs), findings)
+        return _System(meta_yaml.to_text(meta, rules.comments), draft, tuple(outputs), findings)
     except (KeyError, TypeError, jinja2.UndefinedError) as error:
         raise InputError(f"{runs[-1]}: its records are incomplete ({error}); make them again with: "
                          "python task1a.py --stage data,complexity,evaluate --force, with the run's --system and --seed"

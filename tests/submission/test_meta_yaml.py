@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from submission import authors as authors_file
-from submission import blocks, meta_yaml
+from submission import meta_yaml
 from submission.rules import EDITIONS, TASK1_2023, TASK1_2024, TASK1_2025, TASK1A_2021
 from task1a.errors import InputError
 
@@ -37,7 +37,7 @@ def build(run, authors, label="Muller-Los_UGraz_task1a_1"):
 
 def test_metadata_is_what_the_run_and_the_authors_say(tmp_path, make_run, authors, said):
     meta = build(make_run(tmp_path / "run", clips=1), authors)
-    assert yaml.safe_load(blocks.to_text(meta, TASK1A_2021.comments)) == {
+    assert yaml.safe_load(meta_yaml.to_text(meta, TASK1A_2021.comments)) == {
         "submission": {"label": "Muller-Los_UGraz_task1a_1", "name": "BC-ResNet-ASC-1", "abbreviation": "BCRes1",
                        "authors": said.authors},
         "system": {
@@ -156,7 +156,7 @@ def test_an_ordinary_system_of_2025_is_a_general_model(tmp_path, make_run):
     assert results["device_specific"] is None
     assert results["general"]["overall"] == {"logloss": 1.0, "accuracy": 55.0}
     # as text, the block is null and has no fields
-    text = blocks.to_text(meta, TASK1_2025.comments)
+    text = meta_yaml.to_text(meta, TASK1_2025.comments)
     assert yaml.safe_load(text) == meta
     assert text.count("device_specific: null\n") == 1
 
@@ -188,7 +188,7 @@ def test_classes_and_devices_without_clips_are_left_out(tmp_path, make_run, auth
 
 
 def test_every_field_has_its_comment_above_it(tmp_path, make_run, authors):
-    lines = blocks.to_text(build(make_run(tmp_path / "run", clips=1), authors), TASK1A_2021.comments).splitlines()
+    lines = meta_yaml.to_text(build(make_run(tmp_path / "run", clips=1), authors), TASK1A_2021.comments).splitlines()
     told = {path: comment for path, comment in TASK1A_2021.comments.items() if comment}
     written = [(lines[i - 1].strip(), line.strip()) for i, line in enumerate(lines)]
     for path, comment in told.items():
@@ -204,7 +204,7 @@ def test_any_text_survives_the_comments(name, scene, number):
     meta = {"submission": {"name": name, "label": "null", "abbreviation": "Yes: #1",
                            "authors": [{"lastname": "No", "firstname": name}, {"lastname": "1e3"}]},
             "results": {"development_dataset": {"class_wise": {scene: {"logloss": number}}}}}
-    assert yaml.safe_load(blocks.to_text(meta, TASK1A_2021.comments)) == meta
+    assert yaml.safe_load(meta_yaml.to_text(meta, TASK1A_2021.comments)) == meta
 
 
 @pytest.mark.parametrize(("name", "stage"), [("complexity.json", "complexity"), ("evaluation.json", "evaluate"),
