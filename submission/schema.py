@@ -188,25 +188,17 @@ class System(Block):
                                       by_authors=True)
 
 
-class OverallScores(Block):
-    """Over all clips."""
-
-    logloss: Number | None = _field("Mean log loss, natural logarithm; null if it was not computed.")
-    accuracy: Percent | None = _field("Mean of the classes' accuracies, in percent.")
-
-
-class ClassScores(Block):
-    """Scores of one class."""
-
-    logloss: Number | None = _field("Mean log loss of the class; null if it was not computed.")
-    accuracy: Percent | None = _field("Clips of the class that are labelled right, in percent.")
+def _scores(comment: str, log_loss: str, accuracy: str) -> type[Block]:
+    return create_model("Scores", __base__=Block, __doc__=comment,
+                        logloss=(Number | None, _field(f"{log_loss}; null if it was not computed.")),
+                        accuracy=(Percent | None, _field(f"{accuracy}, in percent.")))
 
 
-class DeviceScores(Block):
-    """Scores of one device."""
-
-    logloss: Number | None = _field("Mean log loss of the device; null if it was not computed.")
-    accuracy: Percent | None = _field("Mean of the classes' accuracies within the device, in percent.")
+OverallScores = _scores("Over all clips.", "Mean log loss, natural logarithm", "Mean of the classes' accuracies")
+ClassScores = _scores("Scores of one class.", "Mean log loss of the class",
+                      "Clips of the class that are labelled right")
+DeviceScores = _scores("Scores of one device.", "Mean log loss of the device",
+                       "Mean of the classes' accuracies within the device")
 
 
 class Scores(Block):
