@@ -152,12 +152,13 @@ def _end_agrees(file: BinaryIO, archive: zipfile.ZipFile) -> bool:
     try:
         end = file.seek(-_END.size - len(archive.comment), os.SEEK_END)
         signature, *stated, comment = _END.unpack(file.read(_END.size))
-        if any(value in _IN_ZIP64 for value in stated):
-            end = file.seek(end - _END64.size)
-            *_, locator, place = wide = _END64.unpack(file.read(_END64.size))
-            if (wide[0], locator, place) != (b"PK\6\6", b"PK\6\7", end):
+        file.seek(max(end - _END64.size, 0))
+        wide, *larger, locator, place = _END64.unpack(file.read(_END64.size).ljust(_END64.size))
+        if (wide, locator) == (b"PK\6\6", b"PK\6\7"):  # also where no number needs it
+            end -= _END64.size
+            stated = [large if value in _IN_ZIP64 else value for value, large in zip(stated, larger, strict=True)]
+            if place != end or larger != stated:
                 return False
-            stated = [large if value in _IN_ZIP64 else value for value, large in zip(stated, wide[1:], strict=False)]
     except _BROKEN:
         return False
     count, start = len(archive.infolist()), archive.start_dir
