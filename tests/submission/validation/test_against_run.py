@@ -242,7 +242,7 @@ def test_damaged_test_clips_are_left_out(case, differences, data_set):
     tree["results"]["development_dataset"] = scored(table[1:], data_set[1])
     assert differences(case, case.with_meta(tree)) == []
     table[2:].to_csv(run / "predictions/test.csv", sep="\t", index=False)
-    with pytest.raises(InputError, match="cannot be judged by .*: 1 of .*359 clips"):
+    with pytest.raises(InputError, match="cannot be judged by .*: predictions: missing 1 of 359 clips"):
         differences(case, case.with_meta(tree))
 
 
