@@ -473,7 +473,7 @@ def test_what_would_fail_at_the_end_is_told_at_the_beginning(arguments, tmp_path
     for override, message in (("submission.authors=nobody.yaml", "nobody.yaml: no such file with authors"),
                               ("training.batch_size=100000", r"a training step of this network takes at least [\d.]+")):
         with pytest.raises(InputError, match=message):
-            runner.main([*arguments, override, "features.clip_seconds=300.0", "features.hop=16"])
+            runner.main([*arguments, override, "features.clip_seconds=300.0", "features.hop=100"])
     assert "[data]" not in capsys.readouterr().out
 
 
