@@ -47,6 +47,7 @@ def heard(tmp_path, toy_spec):
         job = fit.Job(replace(toy_spec, features=FEATURES), PLAIN, seed, clips, nothing, tmp_path, "x", "cpu",
                       report=lambda text: None)
         model = nn.Sequential(nn.Flatten(), nn.Linear(2 * FRAMES, 3))
+        (tmp_path / "checkpoint.pt").unlink(missing_ok=True)  # of another call
         fit.fit(job, group, model, listen)
         return np.reshape(numbers, (EPOCHS, -1)), np.reshape(shifts, (EPOCHS, -1))
     return train
