@@ -30,11 +30,11 @@ import soxr
 import torch
 from threadpoolctl import threadpool_limits
 
-from task1a.compat import torchaudio
 from task1a.config import FeatureConfig
 from task1a.errors import CommandParser, InputError, run_command
 from task1a.features.audio import read_clip
 from task1a.features.build import build
+from task1a.features.compat import torchaudio
 from task1a.features.log_mel import LogMel
 from task1a.machine import keep_freed_memory
 

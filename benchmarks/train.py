@@ -29,8 +29,9 @@ from task1a.compression.fold import fold_batch_norms
 from task1a.errors import CommandParser, run_command
 from task1a.machine import keep_freed_memory
 from task1a.model_file import ModelSpec
-from task1a.models import bcresnet, kernels, normalization
-from task1a.models.inference_form import inference_form
+from task1a.models import bcresnet, normalization
+from task1a.models.cpu import kernels
+from task1a.models.cpu.inference_form import inference_form
 from task1a.training.compress import Teacher, distillation_loss
 
 SYSTEMS = Path(__file__).resolve().parent.parent / "system_configs"

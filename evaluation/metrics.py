@@ -20,7 +20,7 @@ Metrics
 * Device groups: *real* are the devices that are not simulated, as the reference tells in a column ``simulated`` or,
   without it, as in the TAU sets; *seen* are those with training clips, *unseen* the others [task]. A group is scored
   like a device, over the clips of all its devices together.
-* Intervals: 95 % over locations, for every score (:func:`evaluation.intervals.score_interval`).
+* Intervals: 95 % over locations, for every score (:func:`evaluation.compare.intervals.score_interval`).
 * Calibration: reliability and expected calibration error (:mod:`evaluation.calibration`).
 
 Sources
@@ -39,10 +39,10 @@ import numpy as np
 import pandas as pd
 
 from evaluation.calibration import reliability
-from evaluation.intervals import class_weights, score_interval
+from evaluation.compare.intervals import class_weights, score_interval
 from task1a.challenge import KEY_COLUMNS, SIMULATED_DEVICES, clip_key
 from task1a.errors import InputError, counted
-from task1a.predictions import check_probabilities, label_columns, scaled
+from task1a.predict.predictions import check_probabilities, label_columns, scaled
 
 EPS = float(np.finfo(np.float64).eps)
 """Probabilities are clipped to [EPS, 1 - EPS] in the log loss."""
@@ -62,7 +62,7 @@ def validate(reference: pd.DataFrame, predictions: pd.DataFrame) -> None:
 
     Raises:
         InputError: a table is empty, lacks a column or lists a clip twice; the clips differ; a label of the reference
-            has no column; or the probabilities are invalid (:func:`task1a.predictions.check_probabilities`).
+            has no column; or the probabilities are invalid (:func:`task1a.predict.predictions.check_probabilities`).
     """
     for name, table, columns in (("reference", reference, (*KEY_COLUMNS, "device")),
                                  ("predictions", predictions, KEY_COLUMNS)):

@@ -127,8 +127,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
 
     from evaluation.metrics import evaluate
-    from task1a import predictions
     from task1a.data.tau_layout import META, SETUP, is_demo, read_development
+    from task1a.predict import predictions
 
     tables = [arguments.data_root / META, *(arguments.data_root / SETUP).glob("*.csv")]
     check_outputs({"--json": arguments.json}, [arguments.predictions, *tables])

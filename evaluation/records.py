@@ -11,7 +11,7 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, with_confi
 from typing_extensions import NotRequired, TypedDict  # pydantic needs this one before Python 3.12
 
 from task1a.errors import InputError, shown
-from task1a.run import Run
+from task1a.pipeline.run import Run
 
 HISTORY = ("epoch", "learning_rate", "train_loss", "validation_log_loss", "validation_accuracy")
 """columns of ``history.csv`` that the report shows; the last two may be empty"""

@@ -18,11 +18,11 @@ from pathlib import Path
 from typing import Any
 
 from evaluation import records
-from evaluation.table_file import SYSTEMS
+from evaluation.tables.table_file import SYSTEMS
 from task1a.challenge import DEVICES, LABELS, clip_key
 from task1a.config import Config, load
 from task1a.errors import InputError
-from task1a.run import Run
+from task1a.pipeline.run import Run
 
 METRICS = {"accuracy": ("Accuracy", 1), "logloss": ("Log loss", 3)}
 """title and decimals of each score, by its name in ``evaluation.json``"""
@@ -243,7 +243,7 @@ def read_result(run: Run) -> Result:
 
     names = None
     if run.test_predictions.is_file():
-        from task1a import predictions
+        from task1a.predict import predictions
 
         names = left_out | set(predictions.read(run.test_predictions).filename.map(clip_key))
     found = settings(config)

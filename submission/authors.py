@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from submission import schema
-from submission.check_meta import at, check_authors
-from submission.findings import Finding
-from submission.meta_yaml import nested, to_text
+from submission.metadata import nested, to_text
 from submission.rules import Rules
+from submission.validation.findings import Finding
+from submission.validation.metadata import at, check_authors
 from task1a.errors import InputError, shown
 from task1a.files import parse_yaml, read_yaml
 

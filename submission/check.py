@@ -12,13 +12,13 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from evaluation.per_device import DEMO_NOTE
-from submission import meta_yaml
+from submission import metadata as meta_yaml
 from submission.authors import INIT
-from submission.findings import tell, verdict
-from submission.meta_yaml import Records
+from submission.metadata import Records
 from submission.package import package
 from submission.rules import EDITIONS, RESULTS, Rules, edition
 from submission.validate import validate
+from submission.validation.findings import tell, verdict
 from task1a.errors import CommandParser, run_command
 
 

@@ -23,8 +23,8 @@ from pathlib import Path
 from typing import Any
 
 from submission import authors as authors_file
-from submission import meta_yaml, report
-from submission.findings import Finding, of_level, tell
+from submission import metadata as meta_yaml
+from submission import report
 from submission.rules import (
     EDITIONS,
     FOLDER,
@@ -36,9 +36,10 @@ from submission.rules import (
     edition,
 )
 from submission.validate import validate
+from submission.validation.findings import Finding, of_level, tell
 from task1a.errors import CommandParser, InputError, run_command
 from task1a.files import remove, replacing, write_text
-from task1a.run import Run
+from task1a.pipeline.run import Run
 
 MAX_PDF_BYTES = 32 * 1024 * 1024
 """maximum size of a technical report"""
@@ -87,7 +88,7 @@ def package(runs: Sequence[Path], authors: Path | None, out: Path, rules: Rules 
     Raises:
         InputError: a run is incomplete, the authors' file has problems (one line each), or the report is no PDF.
     """
-    from task1a import predictions
+    from task1a.predict import predictions
 
     out, runs = Path(out), [Path(run) for run in runs]
     clear(out)
@@ -124,9 +125,10 @@ def package(runs: Sequence[Path], authors: Path | None, out: Path, rules: Rules 
                 write_text(out / name, text)
                 members[f"{above}/{name}"] = out / name
         if rules.device_models:
-            from submission import inference_package  # imports torch, which takes seconds
+            from submission.inference2025 import check  # import torch, which takes seconds
+            from submission.inference2025 import package as inference_package
             code = inference_package.render(dict(zip(systems, runs, strict=True)), out)
-            findings += inference_package.check(code, rules)
+            findings += check.check(code, rules)
         if pdf is not None:
             members[f"{above}/{target.stem}.technical_report.pdf"] = pdf
         with replacing(target) as unchecked:

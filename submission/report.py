@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from submission.meta_yaml import Records, results
+from submission.metadata import Records, results
 from submission.rules import RESULTS, Rules
 from task1a.config import NETWORKS
 from task1a.errors import printable

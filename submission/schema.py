@@ -15,7 +15,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticCustomError
 
-from submission.findings import Finding, Level
+from submission.validation.findings import Finding, Level
 from task1a.errors import shown
 
 _NEVER = 9999

@@ -20,10 +20,11 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
 
-from submission import check_meta, check_output
-from submission.archive import Member, opened
-from submission.findings import Finding, as_json, of_level, tell, verdict
 from submission.rules import EDITIONS, FOLDER, INSTALLERS, META_SUFFIX, TASK1A_2021, Rules, edition
+from submission.validation import metadata as check_meta
+from submission.validation import output as check_output
+from submission.validation.archive import Member, opened
+from submission.validation.findings import Finding, as_json, of_level, tell, verdict
 from task1a.errors import CommandParser, InputError, counted, run_command, shown
 
 _REPORT = ".pdf"
@@ -52,8 +53,8 @@ def validate(path: Path, rules: Rules = TASK1A_2021, runs: Sequence[Path] = ()) 
         raise InputError(f"{path}: an inference package, which --run does not compare; give the zip of the outputs")
     findings = [] if path in code else _check_systems(path, rules, runs, code)
     for folder in code:
-        from submission import inference_package  # imports torch, which takes seconds
-        findings += inference_package.check(folder, rules)
+        from submission.inference2025.check import check  # imports torch, which takes seconds
+        findings += check(folder, rules)
     return tuple(findings)
 
 
@@ -233,7 +234,7 @@ def _check_system(label: str, members: Sequence[Member], rules: Rules, run: Path
         if same not in alike[same]:  # it is of another system
             yield Finding("warning", name, "", f"the same predictions as in {same}", "those of another system")
         if split_run and not of_level(findings, "error"):
-            from submission import against_run  # imports torch, which takes seconds
+            from submission.validation import against_run  # imports torch, which takes seconds
             yield from against_run.compare_output(table.text, name, split_run)
     for names in alike.values():
         if len(names) > 1:
@@ -258,7 +259,7 @@ def _check_meta(member: Member, label: str, labels: Sequence[str], rules: Rules,
     if meta is not None:
         findings += check_meta.check(meta, member.base, label, labels, rules)
     if meta is not None and runs:
-        from submission import against_run  # imports torch, which takes seconds
+        from submission.validation import against_run  # imports torch, which takes seconds
         findings += against_run.compare_meta(meta, member.base, runs, rules)
     return findings
 

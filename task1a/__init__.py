@@ -5,13 +5,13 @@
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from task1a.predict import Predictor
+    from task1a.predict.recordings import Predictor
 
 
 def load(path: str, device: str = "auto") -> "Predictor":
-    """Load a model file, to predict recordings with it; see :class:`task1a.predict.Predictor`."""
+    """Load a model file, to predict recordings with it; see :class:`task1a.predict.recordings.Predictor`."""
     from pathlib import Path
 
-    from task1a.predict import Predictor
+    from task1a.predict.recordings import Predictor
 
     return Predictor(Path(path), device)

@@ -18,6 +18,8 @@ from pydantic.dataclasses import dataclass
 from task1a.errors import InputError, shown
 from task1a.files import YAMLError, parse_yaml, read_yaml
 
+SYSTEMS = Path(__file__).resolve().parent.parent / "system_configs"
+"""the systems of this project"""
 MAX_BASES = 10
 """Maximum length of a chain of base configurations."""
 MAX_FRAMES = 50_000

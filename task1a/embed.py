@@ -18,12 +18,12 @@ import numpy as np
 from evaluation.per_device import DEMO_NOTE
 from task1a.errors import CommandParser, InputError, run_command
 from task1a.files import replacing, write_json
-from task1a.run import Run
+from task1a.pipeline.run import Run
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from task1a.predict import ReadClips
+    from task1a.predict.clips import ReadClips
 
 AXES = {"frequency-wise": (1, 3), "channel-wise": (2, 3)}
 """axes of [N, C, F, T] over which each kind of statistics is computed"""

@@ -1,8 +1,12 @@
-"""Cores, devices and memory of the machine, and the ranks of torchrun."""
+"""Cores, devices and memory of the machine, its software, and the ranks of torchrun."""
 import ctypes
 import math
 import os
+import platform
+import subprocess
+from importlib import metadata
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from task1a.errors import InputError
 
@@ -98,3 +102,31 @@ def keep_freed_memory() -> None:
         libc.mallopt(trim_threshold, 2 ** 31 - 1)
     except (OSError, AttributeError):
         pass
+
+
+def environment(device: str) -> dict[str, Any]:
+    """Versions of Python and packages, git commit, machine and compute device that a run is made with."""
+    import torch
+
+    packages = ("torch", "torchaudio", "lightning-fabric", "numpy", "pandas", "scikit-learn", "soundfile", "soxr")
+    used = device_of(device)
+    return {
+        "python": platform.python_version(),
+        "packages": {name: metadata.version(name) for name in packages},
+        "git_commit": _git_commit(),
+        "platform": platform.platform(),
+        "processor": platform.processor() or platform.machine(),
+        "threads": torch.get_num_threads(),
+        "device": torch.cuda.get_device_name() if used == "cuda" else used,
+    }
+
+
+def _git_commit() -> str | None:
+    """The commit of this checkout, with ``+changes`` if files differ from it; None outside of a checkout."""
+    try:
+        described = subprocess.run(
+            ["git", "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty=+changes"], text=True,
+            cwd=Path(__file__).parent, capture_output=True, check=True, timeout=10)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return described.stdout.strip()

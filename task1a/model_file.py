@@ -21,11 +21,10 @@ from torch import Tensor, nn
 from task1a import models
 from task1a.compression.fold import fold_batch_norms, merge_batch_norms
 from task1a.compression.packed import Packing, packed_form, stored_state, unpack
-from task1a.compression.stored import hold
 from task1a.config import FeatureConfig, Network
 from task1a.errors import InputError, shown
 from task1a.files import replacing
-from task1a.models.inference_form import inference_form
+from task1a.models.cpu.inference_form import inference_form
 from task1a.safetensors_file import SafetensorsFile, opened, printable
 
 FORMAT = "task1a-model-2"
@@ -135,20 +134,12 @@ def load(path: Path) -> tuple[nn.Module, ModelSpec]:
 def load_for_inference(path: Path, device: torch.device) -> tuple[nn.Module, ModelSpec]:
     """Load a model like :func:`load`, onto a device; on a CPU in the form that is fastest for inference.
 
-    The form has the same outputs up to rounding, and no gradients (:mod:`task1a.models.inference_form`).
+    The form has the same outputs up to rounding, and no gradients (:mod:`task1a.models.cpu.inference_form`).
     """
     model, spec = load(path)
     if device.type == "cpu":
         model = inference_form(fold_batch_norms(model, spec.input_shape), spec.input_shape)
     return model.to(device), spec
-
-
-def load_stored(path: Path) -> tuple[nn.Module, ModelSpec]:
-    """Load a model like :func:`load`, with its tensors in their stored types (:mod:`task1a.compression.stored`)."""
-    tensors, spec = read(path)
-    if spec.packing is None:
-        return load(path)
-    return hold(spec.build(), tensors), spec
 
 
 def read(path: Path) -> tuple[dict[str, Tensor], ModelSpec]:

@@ -19,7 +19,7 @@ from task1a import complexity
 from task1a.errors import CommandParser, FallsShort, InputError, printable, run_command
 from task1a.export.measure import measure
 from task1a.files import copy, digest
-from task1a.run import Run
+from task1a.pipeline.run import Run
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -42,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from task1a.export import check, graph
     from task1a.export.activations import quantize_activations
     from task1a.features.log_mel import stored_log_mel
-    from task1a.predict import recordings
+    from task1a.predict.recordings import recordings
 
     network, spec = model_file.load(arguments.model)
     read = partial(check.read_waveform, features=spec.features)

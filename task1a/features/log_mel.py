@@ -12,9 +12,9 @@ import numpy as np
 import scipy.sparse
 import torch
 
-from task1a.compat import torchaudio
 from task1a.config import FeatureConfig
 from task1a.errors import InputError
+from task1a.features.compat import torchaudio
 
 _BLOCK = 64  # frames transformed at once; larger blocks are slower, because their memory is allocated for every clip
 

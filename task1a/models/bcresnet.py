@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from task1a.models.kernels import FrequencyConv2d, PointwiseConv2d
+from task1a.models.cpu.kernels import FrequencyConv2d, PointwiseConv2d
 from task1a.models.normalization import SubSpectralNorm
 
 

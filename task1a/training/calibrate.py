@@ -19,7 +19,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from task1a.files import write_json
-from task1a.predict import logits
+from task1a.predict.clips import logits
 from task1a.training.examples import Examples
 from task1a.training.fit import Job
 

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 if TYPE_CHECKING:
-    from task1a.predict import ReadClips
+    from task1a.predict.clips import ReadClips
 
 HELD_SHARE = 0.5
 """largest share of the free memory of a GPU that is used to hold clips; a training step needs the rest"""

@@ -29,7 +29,7 @@ from task1a.errors import InputError, counted
 from task1a.files import replacing, write_text
 from task1a.machine import device_of, keep_freed_memory
 from task1a.model_file import ModelSpec
-from task1a.predict import logits
+from task1a.predict.clips import logits
 from task1a.training.augment import Draws, augment, draw
 from task1a.training.examples import Examples
 from task1a.training.translation import draw_translation, learn

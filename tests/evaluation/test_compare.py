@@ -8,8 +8,10 @@ import pytest
 import sklearn.metrics
 import yaml
 
-from evaluation import metrics, tables
-from evaluation.compare import compare, format_markdown, main
+from evaluation import metrics
+from evaluation.compare.__main__ import main
+from evaluation.compare.comparison import compare, format_markdown
+from evaluation.tables import paper as tables
 from task1a.errors import InputError
 
 SCENES = ("bus", "park", "tram")

@@ -6,7 +6,7 @@ import pytest
 from matplotlib.colors import to_rgba
 from matplotlib.lines import Line2D
 
-from evaluation import figures
+from evaluation.report import figures
 
 
 @pytest.fixture(autouse=True)

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 import scipy.stats
 
-from evaluation.intervals import (
+from evaluation.compare.intervals import (
     PairedTest,
     class_weights,
     contributions,

@@ -10,8 +10,8 @@ import sklearn.metrics
 
 from evaluation.metrics import accuracy, before_scaling, evaluate, log_loss, validate
 from task1a.errors import InputError
-from task1a.predictions import label_columns
-from task1a.predictions import read as read_predictions
+from task1a.predict.predictions import label_columns
+from task1a.predict.predictions import read as read_predictions
 
 LN2 = log(2)
 CERTAIN_MISS = 52 * LN2  # the smallest probability is float64's eps, 2 ** -52

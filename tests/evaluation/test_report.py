@@ -14,10 +14,12 @@ import pandas as pd
 import pytest
 import soundfile
 
-from evaluation import figures, metrics, report
+from evaluation import metrics
+from evaluation.report import figures
+from evaluation.report import page as report
 from task1a.challenge import DEVICES, LABELS
 from task1a.errors import InputError, run_command
-from task1a.run import Run
+from task1a.pipeline.run import Run
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 RECORDING = "audio/park-oslo-2-1-b.wav"

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 import yaml
 
-from evaluation.table_file import SYSTEMS, read_table
+from evaluation.tables.table_file import SYSTEMS, read_table
 from task1a.errors import InputError
 
 # of FACTS: accuracy by device a b c s1 ... s6, overall, deviation

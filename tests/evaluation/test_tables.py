@@ -10,8 +10,9 @@ import pandas as pd
 import pytest
 import yaml
 
-from evaluation.table_file import SYSTEMS, read_table
-from evaluation.tables import FORMATS, evaluate, format_csv, format_latex, format_markdown, main
+from evaluation.tables.__main__ import main
+from evaluation.tables.paper import FORMATS, evaluate, format_csv, format_latex, format_markdown
+from evaluation.tables.table_file import SYSTEMS, read_table
 from submission.rules import TASK1A_2021
 from task1a.config import load
 from task1a.errors import InputError, run_command

@@ -17,7 +17,7 @@ from conftest import TOY  # noqa: E402, I001  (it sets the number of threads bef
 import torch  # noqa: E402
 import yaml  # noqa: E402
 
-from task1a import runner  # noqa: E402
+from task1a.pipeline import runner  # noqa: E402
 from task1a.data import demo  # noqa: E402
 from task1a.errors import run_command  # noqa: E402
 

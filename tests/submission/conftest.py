@@ -8,9 +8,9 @@ import pytest
 import yaml
 
 import submission
-from submission.findings import Finding
 from submission.package import package
 from submission.rules import TASK1A_2021
+from submission.validation.findings import Finding
 
 LABELS = ("airport", "bus", "metro", "metro_station", "park", "public_square", "shopping_mall", "street_pedestrian",
           "street_traffic", "tram")

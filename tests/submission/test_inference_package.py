@@ -1,12 +1,10 @@
 """The inference package: installed apart from this project, it predicts as the runs do."""
-import ast
 import json
 import os
 import shutil
 import subprocess
 import sys
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -14,20 +12,24 @@ import pytest
 import soundfile
 import torch
 
-from submission import inference_package
+from submission.inference2025 import check as package_check
+from submission.inference2025 import interface as inference
+from submission.inference2025 import package as inference_package
+from submission.inference2025.interface import load_stored
+from submission.inference2025.stored import StoredConv2d
 from submission.rules import EDITIONS, INFERENCE_SUFFIX
 from submission.validate import validate
-from task1a import config, inference, model_file, predict
+from task1a import config, model_file
 from task1a.challenge import LABELS
 from task1a.compression import packed
 from task1a.compression.packed import Packing, stored_state
-from task1a.compression.stored import StoredConv2d
 from task1a.config import BCResNetASCConfig, CompressionConfig, Config, FeatureConfig, TrainingConfig
 from task1a.errors import InputError
 from task1a.features.audio import read_clip
 from task1a.features.log_mel import log_mel
 from task1a.model_file import ModelSpec
-from task1a.run import Run
+from task1a.pipeline.run import Run
+from task1a.predict import recordings as predict
 
 FEATURES = FeatureConfig(n_mels=32, n_fft=1024, window=1024, hop=800, clip_seconds=1.0)
 LABEL = "Lastname_U-Graz_task1_1"
@@ -91,7 +93,8 @@ def test_exactly_these_files_are_written(package):
     assert files == {
         ".task1a", "README.md", "pyproject.toml", f"{PACKAGE}/__init__.py", f"{PACKAGE}/{MODULE}.py",
         f"{PACKAGE}/resources/__init__.py", f"{PACKAGE}/resources/dummy.wav", f"{PACKAGE}/resources/test.csv",
-        f"{PACKAGE}/task1a/__init__.py", *(f"{PACKAGE}/task1a/{name}" for name in inference_package.COPIED), *models}
+        f"{PACKAGE}/task1a/__init__.py", *models,
+        *(f"{PACKAGE}/task1a/{name}" for name in inference_package.copied_modules())}
     assert (package / PACKAGE / "resources" / "test.csv").read_text() == (
         "filename\naudio/0.wav\naudio/1.wav\naudio/2.wav\n")
     assert not [name for name in files if "training" in name or "prune" in name]
@@ -155,34 +158,12 @@ def test_it_predicts_as_the_runs_without_this_project(package, runs, clips):
     assert inference_package.sizes(of_a)["bytes"] == sum(value.numel() * value.element_size()
                                                          for value in stored.values())
 
-
-def test_the_copied_modules_are_those_that_predicting_imports():
-    """Found by following the imports of the interface."""
-    found, waiting = set(), ["inference.py"]
-    root = Path(inference.__file__).parent
-    while waiting:
-        name = waiting.pop()
-        if name in found:
-            continue
-        found.add(name)
-        for node in ast.walk(ast.parse((root / name).read_text(encoding="utf-8"))):
-            if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "task1a":
-                path = node.module.split(".")[1:]
-                for parts in (path, *([*path, alias.name] for alias in node.names)):
-                    for candidate in ("/".join(parts) + ".py", "/".join([*parts, "__init__.py"])):
-                        if parts and (root / candidate).is_file():
-                            waiting.append(candidate)
-                packages = ["/".join([*path[:depth], "__init__.py"]) for depth in range(1, len(path))]
-                waiting += [package for package in packages if (root / package).is_file()]
-    assert found == set(inference_package.COPIED)
-
-
 @pytest.mark.parametrize("settings", [{}, {"scales": "channel"}, {"front_end": "pcen"}, {"front_end": "freqnorm"},
                                       {"residual_norm": "none"}])
 def test_a_model_in_its_stored_types_computes_as_the_unpacked_one(tmp_path, settings):
     path = compressed(tmp_path / "model.safetensors", 1, **settings)
     x = torch.randn(3, 1, 32, FEATURES.frames, generator=torch.Generator().manual_seed(0)) - 5
-    stored, _ = model_file.load_stored(path)
+    stored, _ = load_stored(path)
     assert torch.equal(stored(x), model_file.load(path)[0](x))
     assert not [layer for layer in stored.modules() if isinstance(layer, torch.nn.Conv2d | torch.nn.BatchNorm2d)]
     assert any(isinstance(layer, StoredConv2d) for layer in stored.modules())
@@ -240,8 +221,8 @@ def test_an_older_package_is_replaced_and_no_other_folder(package, runs, tmp_pat
 
 
 def test_a_package_that_is_right_has_no_findings(package):
-    assert inference_package.check(package, RULES) == []
-    assert inference_package.check(package.parent, RULES) == []
+    assert package_check.check(package, RULES) == []
+    assert package_check.check(package.parent, RULES) == []
 
 
 def _unlink(name):
@@ -353,7 +334,7 @@ MODULE_FILE, MODELS = f"{PACKAGE}/{MODULE}.py", f"{PACKAGE}/ckpts/{MODULE}"
 ])
 def test_what_is_wrong_is_named(package, change, file, found):
     change(package)
-    findings = inference_package.check(package, RULES)
+    findings = package_check.check(package, RULES)
     assert [finding.file for finding in findings] == [file], findings
     assert found in findings[0].found
 
@@ -367,7 +348,7 @@ setup(name="{name}", packages=find_packages(), package_data={{"{data}": ["resour
 def other_team(root, package="Kim_QTI_task1", name=None, data=None, changes=None):
     """A package as the organisers' template has it, of another program."""
     functions = "".join(f"def {function}({', '.join(arguments)}):\n    raise SystemExit('executed')\n"
-                        for function, arguments in inference_package.FUNCTIONS.items())
+                        for function, arguments in package_check.FUNCTIONS.items())
     files = {"setup.py": SETUP.format(name=name or package, data=data or package), f"{package}/__init__.py": "",
              f"{package}/{package}_1.py": functions, f"{package}/ckpts/a.ckpt": "x", f"{package}/models/net.py": "",
              f"{package}/models/__init__.py": "", f"{package}/resources/test.csv": "", **(changes or {})}

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from submission import authors as authors_file
-from submission import meta_yaml
+from submission import metadata as meta_yaml
 from submission.rules import EDITIONS, TASK1_2023, TASK1_2024, TASK1_2025, TASK1A_2021
 from task1a.errors import InputError
 

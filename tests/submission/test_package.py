@@ -12,11 +12,11 @@ import yaml
 import submission
 from submission import authors as authors_file
 from submission import package as packaging
-from submission.findings import Finding
 from submission.package import main, package
 from submission.rules import EDITIONS, TASK1_2022, TASK1_2024, TASK1_2025, TASK1A_2021
 from submission.validate import main as validate_main
 from submission.validate import validate
+from submission.validation.findings import Finding
 from task1a.errors import InputError, run_command
 from task1a.files import write_text
 

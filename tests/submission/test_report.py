@@ -5,7 +5,8 @@ from itertools import takewhile
 import pytest
 import yaml
 
-from submission import meta_yaml, report
+from submission import metadata as meta_yaml
+from submission import report
 from submission.rules import TASK1_2024, TASK1_2025, TASK1A_2021
 
 

@@ -4,8 +4,8 @@ import sys
 import pytest
 import torch
 
-from task1a import compat
-from task1a.compat import torchaudio
+from task1a.features import compat
+from task1a.features.compat import torchaudio
 
 
 def test_transforms_and_functionals_work():
@@ -24,7 +24,8 @@ def fake_torchaudio(tmp_path, monkeypatch):
 
     def outcome(native_part: str) -> subprocess.CompletedProcess:
         (package / "_extension.py").write_text(native_part)
-        code = "from task1a.compat import torchaudio; print(torchaudio._extension._IS_TORCHAUDIO_EXT_AVAILABLE)"
+        code = ("from task1a.features.compat import torchaudio; "
+                "print(torchaudio._extension._IS_TORCHAUDIO_EXT_AVAILABLE)")
         code = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); {code}"
         return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     return outcome

@@ -13,11 +13,11 @@ import pytest
 import yaml
 
 from submission.rules import EDITIONS
-from task1a import runner, stages
 from task1a.config import Config
 from task1a.errors import InputError
 from task1a.files import read_json, write_json
-from task1a.run import Run
+from task1a.pipeline import runner, stages
+from task1a.pipeline.run import Run
 
 TASK1A = Path(__file__).resolve().parents[2] / "task1a.py"
 RUN = Path("runs/toy/seed0")

@@ -13,7 +13,7 @@ from onnx import numpy_helper
 from safetensors.torch import load_file
 from torch import nn
 
-from task1a import complexity, model_file, runner
+from task1a import complexity, model_file
 from task1a.complexity.model_files import stored_tensors
 from task1a.compression import packed
 from task1a.compression.packed import Packing, stored_state
@@ -26,6 +26,7 @@ from task1a.export.log_mel import LogMel
 from task1a.features.log_mel import log_mel, stored_log_mel
 from task1a.files import digest, read_json
 from task1a.model_file import ModelSpec
+from task1a.pipeline import runner
 
 FEATURES = FeatureConfig(n_mels=32, n_fft=1024, window=1024, hop=800, clip_seconds=1.0)
 LABELS = ("tram", "bus", "park")  # not sorted

@@ -4,7 +4,8 @@ import pytest
 import soundfile
 import torch
 
-from task1a import inference, model_file
+from submission.inference2025 import interface as inference
+from task1a import model_file
 from task1a.compression.packed import stored_state
 from task1a.config import BCResNetASCConfig, FeatureConfig
 from task1a.model_file import ModelSpec

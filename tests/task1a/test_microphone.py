@@ -7,11 +7,13 @@ import numpy as np
 import pytest
 import torch
 
-from task1a import microphone, model_file, predict
+from task1a import model_file
 from task1a.compression.packed import stored_state
 from task1a.config import BCResNetASCConfig, FeatureConfig
 from task1a.errors import InputError, run_command
 from task1a.model_file import ModelSpec
+from task1a.predict import microphone
+from task1a.predict import recordings as predict
 
 RATE = 100
 SIGNAL = np.arange(1000, dtype=np.float32)

@@ -4,11 +4,12 @@ import torch
 from dcase_util.containers import ProbabilityContainer
 from scipy.special import softmax
 
-from task1a import model_file, predictions
+from task1a import model_file
 from task1a.compression.packed import stored_state
 from task1a.config import BCResNetASCConfig, FeatureConfig
 from task1a.model_file import ModelSpec
-from task1a.predict import logits, predict
+from task1a.predict import predictions
+from task1a.predict.clips import logits, predict
 
 NAMES = ["audio/b.wav", "audio/a.wav", "audio/c.wav"]
 LABELS = ("bus", "metro", "tram")

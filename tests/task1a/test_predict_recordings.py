@@ -15,13 +15,14 @@ import soxr
 import torch
 
 import task1a
-from task1a import errors, model_file, predict
+from task1a import errors, model_file
 from task1a.compression.packed import stored_state
 from task1a.config import BCResNetASCConfig, FeatureConfig
 from task1a.errors import InputError, Terminated, run_command
 from task1a.features.audio import read_clip, read_windows
 from task1a.features.log_mel import log_mel
 from task1a.model_file import ModelSpec
+from task1a.predict import recordings as predict
 
 FEATURES = FeatureConfig(n_mels=32, n_fft=1024, window=1024, hop=800, clip_seconds=1.0)
 LABELS = ("bus", "park", "tram")

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy.special import softmax
 
-from task1a.predictions import scaled
+from task1a.predict.predictions import scaled
 
 
 def test_scaled_probabilities_are_the_softmax_of_the_divided_logits():

@@ -18,12 +18,15 @@ import torch
 from safetensors.torch import load_file
 
 from submission.validate import validate
-from task1a import model_file, predict, predictions, runner
+from task1a import model_file
 from task1a.data.splits import split_validation
 from task1a.errors import FallsShort, InputError
 from task1a.features.audio import read_clip
 from task1a.features.log_mel import log_mel
 from task1a.files import exclusive, read_json
+from task1a.pipeline import runner
+from task1a.predict import predictions
+from task1a.predict import recordings as predict
 from task1a.training.calibrate import temperature
 
 REPOSITORY = Path(__file__).resolve().parents[2]

@@ -16,9 +16,9 @@ import psutil
 import pytest
 import yaml
 
-from task1a import sweep
 from task1a.errors import run_command
 from task1a.files import exclusive
+from task1a.pipeline import sweep
 
 PROJECT = Path(sweep.__file__).resolve().parents[1]
 RUNNER = sweep.RUNNER

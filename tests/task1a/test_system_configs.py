@@ -9,10 +9,10 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from submission import meta_yaml
+from submission import metadata as meta_yaml
 from submission.rules import TASK1A_2021
 from submission.validate import validate
-from task1a import complexity, config, model_file, models, predict, runner
+from task1a import complexity, config, model_file, models
 from task1a.challenge import WARN_ABOVE_BYTES, size_verdict
 from task1a.complexity.__main__ import main as print_size
 from task1a.compression import packed
@@ -22,6 +22,8 @@ from task1a.features.audio import read_clip
 from task1a.features.log_mel import log_mel
 from task1a.files import read_json
 from task1a.model_file import ModelSpec
+from task1a.pipeline import runner
+from task1a.predict import recordings as predict
 from task1a.training import compress
 
 FOLDER = Path(__file__).resolve().parents[2] / "system_configs"

@@ -5,8 +5,8 @@ from functools import reduce
 import pytest
 import yaml
 
-from submission import check_meta
 from submission.rules import EDITIONS
+from submission.validation import metadata as check_meta
 
 AUTHOR = "submission.authors.0"
 RESULTS = "results.development_dataset"

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from submission import archive
 from submission.validate import main, validate
+from submission.validation import archive
 from task1a.errors import InputError
 
 REPOSITORY = Path(__file__).parents[3]

@@ -12,9 +12,10 @@ import yaml
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from submission import check_meta, check_output
-from submission.findings import verdict
 from submission.validate import validate
+from submission.validation import metadata as check_meta
+from submission.validation import output as check_output
+from submission.validation.findings import verdict
 
 settings.register_profile("steady", deadline=None, derandomize=True, database=None)
 steady = settings.get_profile("steady")

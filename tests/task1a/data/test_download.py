@@ -19,13 +19,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from task1a import runner
 from task1a.data import download as downloads
 from task1a.data import fetch, unpack
 from task1a.data.download import SETS, Release, download, release
 from task1a.data.fetch import Archive
 from task1a.errors import InputError, run_command
 from task1a.files import exclusive
+from task1a.pipeline import runner
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 _server = runpy.run_path(str(Path(__file__).with_name("archive_server.py")))

@@ -3,9 +3,9 @@ import numpy as np
 import pytest
 import torch
 
-from task1a.compat import torchaudio
 from task1a.config import FeatureConfig
 from task1a.errors import InputError
+from task1a.features.compat import torchaudio
 from task1a.features.log_mel import LogMel, log_mel, mel_filters
 
 PAPER = FeatureConfig(clip_seconds=2.0)

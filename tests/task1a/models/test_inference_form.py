@@ -4,8 +4,8 @@ import torch
 
 from task1a import models
 from task1a.compression.fold import fold_batch_norms
-from task1a.models import inference_form as form
-from task1a.models.inference_form import InferenceForm, inference_form
+from task1a.models.cpu import inference_form as form
+from task1a.models.cpu.inference_form import InferenceForm, inference_form
 
 KINDS = {
     "ResNorm": {}, "ResNorm at the input": {"residual_norm": "input"}, "no norm": {"residual_norm": "none"},

@@ -4,8 +4,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from task1a.models import kernels
-from task1a.models.kernels import FrequencyConv2d, PointwiseConv2d
+from task1a.models.cpu import kernels
+from task1a.models.cpu.kernels import FrequencyConv2d, PointwiseConv2d
 from task1a.models.normalization import relaxed_norm, residual_norm
 
 

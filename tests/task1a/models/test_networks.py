@@ -13,7 +13,7 @@ from task1a.compression.fold import ScaleShift, fold_batch_norms
 from task1a.compression.packed import Packing
 from task1a.config import BCResNetASCConfig, BCResNetConfig, CPResNetConfig, FeatureConfig, TrainingConfig
 from task1a.model_file import ModelSpec
-from task1a.predict import logits
+from task1a.predict.clips import logits
 from task1a.training import compress, fit
 from task1a.training.calibrate import calibrate
 from task1a.training.examples import Examples

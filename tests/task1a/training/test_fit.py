@@ -16,7 +16,7 @@ from task1a.config import TrainingConfig
 from task1a.data import splits
 from task1a.errors import InputError
 from task1a.machine import device_of
-from task1a.predict import logits
+from task1a.predict.clips import logits
 from task1a.training import fit
 from task1a.training import train as training
 from task1a.training.calibrate import calibrate, temperature

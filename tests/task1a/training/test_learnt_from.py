@@ -6,10 +6,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from task1a import model_file, runner
+from task1a import model_file
 from task1a.data.splits import split_validation
 from task1a.features.audio import read_clip
 from task1a.features.log_mel import log_mel
+from task1a.pipeline import runner
 from task1a.training import compress as compressing
 from task1a.training import train as training
 

@@ -15,8 +15,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain, islice
 
-from submission.findings import Finding
 from submission.rules import Rules
+from submission.validation.findings import Finding
 from task1a.challenge import CLIP_FOLDER, KEY_COLUMNS, SUM_TOLERANCE
 from task1a.errors import counted, shown
 

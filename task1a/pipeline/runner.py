@@ -14,12 +14,12 @@ from typing import Any
 
 from task1a import config as configuration
 from task1a.challenge import LABELS, size_verdict
-from task1a.config import Config, fingerprint
+from task1a.config import SYSTEMS, Config, fingerprint
 from task1a.errors import CommandParser, FallsShort, InputError, during, shown
 from task1a.files import Busy, digest, exclusive, read_yaml, remove, remove_parts, write_json, write_text
 from task1a.machine import keep_freed_memory, processes, rank
-from task1a.run import Run
-from task1a.stages import (
+from task1a.pipeline.run import Run
+from task1a.pipeline.stages import (
     CALIBRATION,
     STAGES,
     Inputs,
@@ -32,7 +32,7 @@ from task1a.stages import (
     settings,
 )
 
-DEFAULT_SYSTEM = Path(__file__).resolve().parent.parent / "system_configs" / "demo.yaml"
+DEFAULT_SYSTEM = SYSTEMS / "demo.yaml"
 
 _JUDGE_THE_SIZE = {"complexity", "package"}
 _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}")

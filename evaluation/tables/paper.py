@@ -12,13 +12,12 @@
 
 Published results: B. Kim, S. Yang, J. Kim, S. Chang, arXiv 2206.13909.
 """
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from evaluation import compare, markdown
+from evaluation import markdown
 from evaluation.per_device import DEMO_NOTE
 from evaluation.results import (
     POLICIES,
@@ -35,9 +34,8 @@ from evaluation.results import (
     validate,
     values_of,
 )
-from evaluation.table_file import Published, Table, read_table
-from task1a.errors import CommandParser, InputError, printable, run_command
-from task1a.files import write_json, write_text
+from evaluation.tables.table_file import Published, Table
+from task1a.errors import InputError, printable
 
 
 @dataclass(frozen=True)
@@ -63,7 +61,7 @@ def evaluate(table: Table, runs: Path) -> Results:
         InputError: the folder does not exist or has no finished run of any row, a record is damaged, or the runs cannot
             share a table (:func:`evaluation.results.validate`).
     """
-    from evaluation.intervals import spread
+    from evaluation.compare.intervals import spread
 
     if not runs.is_dir():
         raise InputError(f"{runs}: no such folder; give the folder of the runs with --runs")
@@ -145,45 +143,6 @@ def format_csv(results: Results) -> str:
 
 FORMATS: dict[str, Callable[[Results], str]] = {"md": format_markdown, "csv": format_csv, "tex": format_latex}
 """by file suffix"""
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Print and write a table and, on request, the comparison of two systems; returns 0.
-
-    Raises:
-        InputError: the table or the runs cannot be read, or do not belong together.
-    """
-    parser = CommandParser(prog="python -m evaluation.tables", description="A table of the paper with the results of "
-                           "our runs beside the published ones, in Markdown, CSV and LaTeX.")
-    parser.add_argument("table", metavar="TABLE", help="table2, table3, table4, or the path of a YAML file like those "
-                        "in system_configs/tables/")
-    parser.add_argument("--runs", metavar="DIR", type=Path, default=Path("runs"),
-                        help="folder of the runs (default: runs)")
-    parser.add_argument("--out", metavar="DIR", type=Path, help="output folder (default: tables/ in the runs' folder)")
-    parser.add_argument("--compare", metavar=("A", "B"), nargs=2,
-                        help="test whether two systems, given by name, differ significantly")
-    parser.add_argument("--data-root", metavar="DIR", help="for --compare: development set of the runs (default: the "
-                        "one they were made with); if every seed has a fold of its own, with {seed} for the seed")
-    arguments = parser.parse_args(argv)
-    if arguments.data_root and not arguments.compare:
-        raise InputError("--data-root DIR is for --compare A B alone")
-
-    table = read_table(arguments.table)
-    results = evaluate(table, arguments.runs)
-    compared = None
-    if arguments.compare:
-        first, second = (arguments.runs / system for system in arguments.compare)
-        compared = compare.compare(first, second, arguments.data_root)
-    out = arguments.out or arguments.runs / "tables"
-    for suffix, form in FORMATS.items():
-        write_text(out / f"{table.name}.{suffix}", form(results))
-    print(format_markdown(results), end="")
-    if compared:
-        text, stem = compare.format_markdown(compared), f"compare_{compared['first']}_{compared['second']}"
-        write_text(out / f"{stem}.md", text)
-        write_json(out / f"{stem}.json", compared)
-        print(f"\n{text}", end="")
-    return 0
 
 
 def _of_row(system: str, runs: Sequence[Result],
@@ -286,7 +245,3 @@ def _latex(text: str) -> str:
                # [ and * would be arguments of the \\ of the line above
                "[": "{[}", "*": "{*}", **{sign: f"\\{sign}" for sign in "&%$#_{}"}}
     return "".join(escapes.get(letter, letter) for letter in printable(text))
-
-
-if __name__ == "__main__":
-    sys.exit(run_command(main))

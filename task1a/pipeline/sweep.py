@@ -26,14 +26,14 @@ from pathlib import Path
 from tqdm import tqdm
 
 from evaluation import records
-from evaluation.table_file import Table, read_table
-from task1a import runner
-from task1a.errors import CommandParser, FallsShort, InputError, run_command
+from evaluation.tables.table_file import Table, read_table
+from task1a.errors import CommandParser, FallsShort, InputError
 from task1a.machine import cores
-from task1a.run import Run
+from task1a.pipeline import runner
+from task1a.pipeline.run import Run
 
-RUNNER = ("-X", "utf8", "-c", f"import sys; sys.path.insert(0, {str(Path(__file__).resolve().parents[1])!r}); "
-          "from task1a import errors, sweep; sys.exit(errors.run_command(sweep.run_one))")
+RUNNER = ("-X", "utf8", "-c", f"import sys; sys.path.insert(0, {str(Path(__file__).resolve().parents[2])!r}); "
+          "from task1a import errors; from task1a.pipeline import sweep; sys.exit(errors.run_command(sweep.run_one))")
 """Arguments of Python that execute a run, followed by the arguments of the runner."""
 REPORT_EVERY, BUSY_EVERY = 300, 20  # seconds
 
@@ -298,7 +298,3 @@ def last_line(log: Path) -> str:
         file.seek(max(0, log.stat().st_size - 4096))
         lines = file.read().decode(errors="replace").strip().splitlines()
     return lines[-1] if lines else ""
-
-
-if __name__ == "__main__":
-    sys.exit(run_command(main))

@@ -14,10 +14,10 @@ from typing import Any
 
 import yaml
 
-from submission.findings import Finding
 from submission.rules import DEMO_SUFFIX, META_SUFFIX, Rules
+from submission.validation.findings import Finding
 from task1a.config import NETWORKS
-from task1a.run import Run
+from task1a.pipeline.run import Run
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Tables of predictions: tab-separated, one row per clip, with its decided label and the probability of each label.
 
 The columns are those of DCASE 2021 Task 1A: ``filename``, ``scene_label``, then one per scene label. Probabilities are
-written with nine significant digits, enough to restore a float32. :mod:`submission.check_output` checks the output
+written with nine significant digits, enough to restore a float32. :mod:`submission.validation.output` checks the output
 files of submissions more strictly, byte by byte.
 """
 import re

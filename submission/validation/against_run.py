@@ -11,16 +11,17 @@ from pathlib import Path
 from typing import Any
 
 from evaluation import metrics
-from submission import meta_yaml
-from submission.check_meta import at
-from submission.findings import Finding, named
-from submission.meta_yaml import Records
+from submission import metadata as meta_yaml
+from submission.metadata import Records
 from submission.rules import RESULTS, Rules
-from task1a import complexity, predictions
+from submission.validation.findings import Finding, named
+from submission.validation.metadata import at
+from task1a import complexity
 from task1a.challenge import clip_key
 from task1a.data import tau_layout
 from task1a.errors import InputError, shown
-from task1a.run import Run
+from task1a.pipeline.run import Run
+from task1a.predict import predictions
 
 # the order of summation differs between machines
 _TOLERANCE = 1e-9

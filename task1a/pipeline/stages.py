@@ -16,8 +16,8 @@ from task1a.challenge import size_verdict
 from task1a.config import Config, TrainingConfig, fingerprint
 from task1a.errors import FallsShort, InputError, counted
 from task1a.files import copy, digest, read_json, remove, write_json
-from task1a.machine import device_of, processes, rank
-from task1a.run import Run
+from task1a.machine import device_of, environment, processes, rank
+from task1a.pipeline.run import Run
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from task1a.data.dataset import Dataset
     from task1a.features.cache import FeatureCache
-    from task1a.predict import ReadClips
+    from task1a.predict.clips import ReadClips
     from task1a.training.examples import Examples
     from task1a.training.fit import Job
 
@@ -224,7 +224,6 @@ def train(session: Session, inputs: Inputs) -> list[Path]:
     if same:
         session.say(f"{same} has the same training; its model is copied")
     else:
-        from task1a.environment import environment
         from task1a.training.train import train as train_model
 
         if rank() == 0:
@@ -285,7 +284,7 @@ def predict(session: Session, inputs: Inputs) -> list[Path]:
     """Predict the test split and the evaluation set with the stored models."""
     import torch
 
-    from task1a import predictions
+    from task1a.predict import predictions
 
     run, written, device = session.run, [], torch.device(device_of(session.device))
     calibration = None
@@ -324,8 +323,9 @@ def evaluate_inputs(session: Session) -> Inputs:
 
 def evaluate(session: Session, inputs: Inputs) -> list[Path]:
     """Evaluate the predictions of the test split, and write the report."""
-    from evaluation import metrics, per_device, report
-    from task1a import predictions
+    from evaluation import metrics, per_device
+    from evaluation.report import page as report
+    from task1a.predict import predictions
 
     run, facts = session.run, session.run.read("data")
     reference = session.clips("test")
@@ -356,9 +356,9 @@ def package_inputs(session: Session) -> Inputs:
 
 def package(session: Session, inputs: Inputs) -> list[Path]:
     """Write the submission files and the zip, and validate the zip."""
-    from submission import findings
     from submission.package import package as make_package
     from submission.rules import TASK1A_2021
+    from submission.validation import findings
 
     run, authors = session.run, session.run.config.submission.authors
     made = make_package([run.folder], Path(authors) if authors else None, run.submission)
@@ -410,7 +410,7 @@ def _fitted_with_pilots(session: Session) -> dict[str, Any] | None:
     import numpy as np
     import torch
 
-    from task1a import predictions
+    from task1a.predict import predictions
     from task1a.training.calibrate import fitted
 
     if not session.pilots:
@@ -434,10 +434,10 @@ def _model_digests(run: Run) -> list[str]:
 
 def _predict(run: Run, filenames: Sequence[str], read: "ReadClips", device: "torch.device") -> "pd.DataFrame":
     """Predict clips with the model of a run, with the settings of its evaluation."""
-    from task1a import predict
+    from task1a.predict import clips
 
     settings = run.config.evaluation
-    return predict.predict(run.model, filenames, read, settings.batch_size, device, settings.time_rolls)
+    return clips.predict(run.model, filenames, read, settings.batch_size, device, settings.time_rolls)
 
 
 def _predict_by_device(session: Session, split: str, device: "torch.device") -> "pd.DataFrame":

@@ -10,8 +10,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from submission import schema
-from submission.findings import Finding, named
 from submission.rules import DEMO_SUFFIX, RESULTS, Rules
+from submission.validation.findings import Finding, named
 from task1a.errors import shown
 from task1a.files import YAMLError, parse_yaml
 

@@ -4,10 +4,9 @@
 
 A and B are folders of runs that differ in the seed alone, or single runs; what A and B differ in is named. They are
 compared clip by clip, over the seeds that both have and the locations of the test clips, with the tests of
-:mod:`evaluation.intervals`. Differences are those of the first system minus the second.
+:mod:`evaluation.compare.intervals`. Differences are those of the first system minus the second.
 """
 import math
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,14 +27,13 @@ from evaluation.results import (
     values_of,
 )
 from task1a.challenge import clip_key
-from task1a.errors import CommandParser, InputError, run_command
-from task1a.files import check_outputs, to_json, write_output
-from task1a.run import Run
+from task1a.errors import InputError
+from task1a.pipeline.run import Run
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from evaluation.intervals import PairedTest
+    from evaluation.compare.intervals import PairedTest
 
 _NAMED_SETTINGS = 2  # in a name
 
@@ -53,8 +51,8 @@ def compare(first: Path, second: Path, data_root: str | None = None) -> dict[str
     Returns:
         ``first``, ``second``, their names; ``differences``, both values of each setting that differs; ``data``,
         ``seeds``, ``locations``, ``paired_predictions``; for ``accuracy`` and ``logloss`` the scores of both systems,
-        averaged over the seeds, the results of :func:`evaluation.intervals.evaluate`, and a ``verdict`` in words; in
-        ``device_wise`` the ``difference``, ``interval`` and ``p_locations`` of both metrics for each device.
+        averaged over the seeds, the results of :func:`evaluation.compare.intervals.evaluate`, and a ``verdict`` in
+        words; in ``device_wise`` the ``difference``, ``interval`` and ``p_locations`` of both metrics for each device.
 
     Raises:
         InputError: they have no common seed, are on different data sets, the runs of one of them differ in more than
@@ -191,7 +189,7 @@ def _paired_clips(one: Result, other: Result, data_root: str | None) -> "pd.Data
 
 def _test(clips: "pd.DataFrame", metric: str) -> "PairedTest":
     """The test of one metric on some of the clips."""
-    from evaluation import intervals
+    from evaluation.compare import intervals
 
     weights = []
     for _, of_seed in clips.groupby("seed", sort=False):
@@ -200,7 +198,7 @@ def _test(clips: "pd.DataFrame", metric: str) -> "PairedTest":
 
 
 def _weights(metric: str, labels: "pd.Series") -> np.ndarray:
-    from evaluation.intervals import class_weights
+    from evaluation.compare.intervals import class_weights
 
     if metric == "accuracy":
         return class_weights(labels)
@@ -217,7 +215,7 @@ def _interval_text(interval: Sequence[float] | None, decimals: int) -> str:
 
 def _verdict(metric: str, test: "PairedTest", first: str, second: str) -> str:
     """One sentence: which system is better, or that the difference is not significant."""
-    from evaluation.intervals import ALPHA
+    from evaluation.compare.intervals import ALPHA
 
     title, _ = METRICS[metric]
     p_locations = f"p = {test.p_locations:.2g} over locations"
@@ -240,7 +238,7 @@ def _clip_scores(run: Result, reference: "pd.DataFrame", root: Path) -> dict[str
         InputError: the predictions are for other clips, or do not have the scores of the run.
     """
     from evaluation import metrics
-    from task1a import predictions as predictions_table
+    from task1a.predict import predictions as predictions_table
 
     predictions = predictions_table.read(run.run.test_predictions)
     try:
@@ -267,29 +265,3 @@ def _p_value(p: float | None) -> str:
 
 def _counted(count: int, noun: str) -> str:
     return f"{count:,} {noun}{'s' * (count != 1)}"
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Compare two systems or two runs; returns 0.
-
-    Raises:
-        InputError: the runs or the data set cannot be read, or do not belong together.
-    """
-    parser = CommandParser(prog="python -m evaluation.compare",
-                           description="Test whether two systems differ significantly, overall and by device.")
-    parser.add_argument("first", metavar="A", type=Path, help="folder of a system, for all of its seeds, or of one run")
-    parser.add_argument("second", metavar="B", type=Path, help="folder of another system, or of another run")
-    parser.add_argument("--data-root", metavar="DIR", help="development set of the runs (default: the one they were "
-                        "made with); if every seed has a fold of its own, with {seed} for the seed")
-    parser.add_argument("--json", metavar="FILE", type=Path, help="also write the results to FILE")
-    arguments = parser.parse_args(argv)
-    check_outputs({"--json": arguments.json}, [*arguments.first.rglob("*"), *arguments.second.rglob("*")])
-    comparison = compare(arguments.first, arguments.second, arguments.data_root)
-    if arguments.json:
-        write_output(arguments.json, to_json(comparison))
-    print(format_markdown(comparison), end="")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(run_command(main))

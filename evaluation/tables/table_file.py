@@ -11,10 +11,10 @@ from typing import Annotated
 from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
+from task1a.config import SYSTEMS
 from task1a.errors import InputError, shown
 from task1a.files import read_yaml
 
-SYSTEMS = Path(__file__).resolve().parent.parent / "system_configs"
 TABLES = SYSTEMS / "tables"
 
 

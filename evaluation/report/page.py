@@ -9,17 +9,16 @@ page allows no script, and asks for nothing outside of it.
 """
 import base64
 import io
-import sys
 from collections.abc import Collection, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 import numpy as np
 
-from evaluation import figures, records, table_file
+from evaluation import records
 from evaluation.per_device import DEMO_NOTE, interval_text
+from evaluation.report import figures
 from evaluation.results import (
     METRICS,
     PUBLISHED_ON,
@@ -32,10 +31,11 @@ from evaluation.results import (
     settings,
     shipped_settings,
 )
+from evaluation.tables import table_file
 from task1a.challenge import size_verdict
-from task1a.errors import CommandParser, InputError, printable, run_command
-from task1a.files import check_outputs, write_output, write_text
-from task1a.run import Run
+from task1a.errors import InputError, printable
+from task1a.files import write_text
+from task1a.pipeline.run import Run
 
 BASELINE = {"accuracy": 47.7, "logloss": 1.473}
 """the organisers' baseline on the test split of TAU Urban Acoustic Scenes 2020 Mobile"""
@@ -208,7 +208,7 @@ def _at(record: Any, keys: Sequence[str]) -> Any:
 
 def _groups(runs: Sequence[Run], names: Sequence[str]) -> str:
     """Means and standard deviations of runs that differ in the seed alone, and what the others differ in."""
-    from evaluation.intervals import spread
+    from evaluation.compare.intervals import spread
 
     found = groups([read_result(run) for run in runs])
     names_of = dict(zip(runs, names, strict=True))
@@ -377,30 +377,3 @@ def _settings(run: Run) -> Section:
     if run.environment.is_file():
         text += f"\n# environment.json\n{run.environment.read_text(encoding='utf-8', errors='replace')}"
     return Section("Configuration and environment", listing=text)
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Write the report of runs; returns 0.
-
-    Raises:
-        InputError: a run has not been evaluated, or runs were tested on different data sets.
-    """
-    parser = CommandParser(prog="python -m evaluation.report", description="One HTML page about one or several runs.")
-    parser.add_argument("runs", metavar="RUN", type=Path, nargs="+", help="run folder, <runs>/<system>/seed<N>")
-    parser.add_argument("--out", metavar="FILE", type=Path, required=True, help="HTML file to write")
-    arguments = parser.parse_args(argv)
-    runs, inputs = [Run(folder) for folder in arguments.runs], []
-    for run in runs:
-        inputs += [path for path in run.folder.rglob("*") if path != run.report]
-        for clip in records.read(run, "evaluation")["highest_losses"]:
-            with suppress(OSError):  # of a name that is too long
-                if (path := run.data_root / clip["filename"]).is_file():
-                    inputs.append(path)
-    check_outputs({"--out": arguments.out}, inputs)
-    write_output(arguments.out, page(runs))
-    print(arguments.out)
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(run_command(main))

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from submission.inference2025.stored import hold
 from task1a import model_file
 from task1a.errors import InputError
 from task1a.features.audio import read_clip
@@ -49,7 +50,7 @@ class DeviceModels(nn.Module):
         self.model = nn.ModuleDict()
         self.files, specs = dict(zip(names, files, strict=True)), []
         for name, file in self.files.items():
-            self.model[f"of_{name}"], spec = model_file.load_stored(file)
+            self.model[f"of_{name}"], spec = load_stored(file)
             specs.append(spec)
         self.features, self.labels = specs[0].features, specs[0].labels
         for file, spec in zip(files, specs, strict=True):
@@ -128,6 +129,15 @@ def predict(file_paths: Sequence[str], device_ids: Sequence[str], model_file_pat
                 outputs[batch] = network(inputs[batch].to(device).float()).cpu()
         logits += list(outputs)
     return logits, list(model.labels)
+
+
+def load_stored(path: Path) -> tuple[nn.Module, model_file.ModelSpec]:
+    """Load a model like :func:`task1a.model_file.load`, with its tensors in their stored types
+    (:mod:`submission.inference2025.stored`)."""
+    tensors, spec = model_file.read(path)
+    if spec.packing is None:
+        return model_file.load(path)
+    return hold(spec.build(), tensors), spec
 
 
 class _TakesHalf(nn.Module):

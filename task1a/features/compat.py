@@ -1,8 +1,8 @@
 """Import of torchaudio that also works with a CPU build of torch.
 
 torchaudio's wheels are linked against CUDA. With a CPU build of torch their native library does not load, and the
-import raises OSError, although transforms and functionals are pure Python. ``from task1a.compat import torchaudio``
-then replaces the module that loads the library.
+import raises OSError, although transforms and functionals are pure Python. Importing
+``torchaudio`` from this module then replaces the module that loads the library.
 """
 import importlib
 import sys

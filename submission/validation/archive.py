@@ -19,7 +19,7 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
-from submission.findings import Finding
+from submission.validation.findings import Finding
 from task1a.errors import InputError, shown
 from task1a.files import BoundedFile
 

@@ -1,0 +1,1 @@
+"""Tables of the paper with the results of our runs beside the published ones."""

@@ -1,0 +1,1 @@
+"""Validation of packages, one module a kind of file."""

@@ -1,0 +1,1 @@
+"""Fast twins of the networks for processors: kernels of the training, and the inference form."""

@@ -1,0 +1,1 @@
+"""The chain: runs, stages, the runner and sweeps."""

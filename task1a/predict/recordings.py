@@ -1,0 +1,132 @@
+"""Prediction of recordings with a stored model, window by window.
+
+A model file is enough: it holds the settings of the features and the scene labels.
+"""
+import io
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import soundfile
+import torch
+
+from task1a import model_file
+from task1a.data.sound import SoundCheck
+from task1a.errors import InputError, ModelError
+from task1a.features.audio import read_windows
+from task1a.features.log_mel import stored_log_mel
+from task1a.machine import device_of
+from task1a.predict.clips import logits, probabilities
+
+SUFFIXES = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".aifc", ".au", ".caf", ".w64", ".rf64")
+"""Files that are taken from a folder."""
+
+_BATCH, _BATCH_BYTES = 16, 10 ** 9  # windows per forward pass, fewer if their activations take more memory
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Scene probabilities of a window of a recording, or of a whole recording."""
+
+    start: float
+    """start in seconds"""
+    end: float
+    """end in seconds"""
+    probabilities: dict[str, float]
+    """probability of each scene"""
+
+    @property
+    def scene(self) -> str:
+        """The most probable scene."""
+        return max(self.probabilities, key=self.probabilities.get)
+
+
+class Predictor:
+    """A stored model that predicts recordings.
+
+    Args:
+        path: model file, vanilla or packed.
+        device: ``auto``, ``cpu`` or ``cuda``.
+
+    Raises:
+        InputError: the file is not a usable model, a mel filter of its features is empty, or there is no such device.
+    """
+
+    def __init__(self, path: Path, device: str = "auto") -> None:
+        self.path, self.device = path, torch.device(device_of(device))
+        self.model, self.spec = model_file.load_for_inference(path, self.device)
+        self.batch_size = max(1, min(_BATCH, _BATCH_BYTES // self.spec.activation_bytes()))
+        features = self.spec.features
+        try:
+            stored_log_mel(np.zeros(features.n_fft, np.float32), features)
+        except InputError as error:
+            raise ModelError(f"{path}: {error}") from None
+
+    def predict(self, samples: np.ndarray, rate: int) -> Prediction:
+        """Predict the scene of samples: the mean over their windows.
+
+        Shape:
+            samples: [samples] or [samples, channels], floating-point values in [-1, 1] or integers, which are scaled
+                by the range of their type.
+        """
+        recording = io.BytesIO()
+        samples = np.asarray(samples)
+        if np.issubdtype(samples.dtype, np.integer):
+            integers = np.iinfo(samples.dtype)
+            middle = (integers.max + integers.min + 1) // 2  # 0, or 128 for bytes without a sign as in WAV
+            samples = (samples - float(middle)) / float(integers.max + 1 - middle)
+        soundfile.write(recording, samples, rate, format="WAV", subtype="FLOAT")
+        return self.whole(list(self.windows(recording.getvalue())))
+
+    def windows(self, source: Path | bytes, window: float | None = None, overlap: float = 0.0,
+                sound: SoundCheck | None = None) -> Iterator[Prediction]:
+        """Predict the windows of a recording, see :func:`task1a.features.audio.read_windows`.
+
+        Raises:
+            InputError, OSError: the recording cannot be read, or the outputs of the model overflow (ModelError).
+        """
+        waiting: list[tuple[float, float, np.ndarray]] = []
+        for start, end, samples in read_windows(source, self.spec.features, window, overlap, sound):
+            energies = stored_log_mel(samples, self.spec.features)
+            if not np.isfinite(energies).all():
+                raise InputError("holds samples too large to compute with")
+            waiting.append((start, end, energies))
+            if len(waiting) == self.batch_size:
+                yield from self._predicted(waiting)
+                waiting = []
+        if waiting:
+            yield from self._predicted(waiting)
+
+    def _predicted(self, windows: Sequence[tuple[float, float, np.ndarray]]) -> Iterator[Prediction]:
+        energies = np.stack([window[2] for window in windows])
+        outputs = logits(self.model, lambda indices: energies[indices], len(windows), len(windows), self.device)
+        for (start, end, _), values in zip(windows, probabilities(outputs, self.path), strict=True):
+            yield Prediction(start, end, dict(zip(self.spec.labels, values.tolist(), strict=True)))
+
+    def whole(self, windows: Sequence[Prediction]) -> Prediction:
+        """The prediction of a recording: the mean of the probabilities of its windows."""
+        mean = {}
+        for label in self.spec.labels:
+            mean[label] = float(np.mean([window.probabilities[label] for window in windows]))
+        return Prediction(windows[0].start, windows[-1].end, mean)
+
+
+def recordings(paths: Iterable[Path]) -> list[Path]:
+    """The given files, and all audio files in the given folders, each once.
+
+    Raises:
+        InputError: a path does not exist, or a folder has no audio file.
+    """
+    found = []
+    for path in paths:
+        if path.is_dir():
+            inside = sorted(file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES and file.is_file())
+            if not inside:
+                raise InputError(f"{path}: no audio file in this folder ({', '.join(SUFFIXES)})")
+            found += inside
+        elif path.exists():
+            found.append(path)
+        else:
+            raise InputError(f"{path}: no such file or folder")
+    return list(dict.fromkeys(found))
