@@ -1,0 +1,69 @@
+"""Prediction of clips with a stored model, from their features: the one batched inference loop of the project."""
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from task1a import model_file
+from task1a.errors import ModelError
+from task1a.machine import keep_freed_memory
+from task1a.predict import predictions
+
+ReadClips = Callable[[np.ndarray], np.ndarray]
+"""Reads clips: indices [n] -> log-mel energies float32 [n, mel bins, frames]."""
+
+
+def logits(model: nn.Module, read: ReadClips, clips: int, batch_size: int, device: torch.device) -> Tensor:
+    """Logits of a model in evaluation mode for clips 0 ... ``clips`` - 1: float32 [clips, classes] on the CPU.
+
+    Afterwards the model is in the mode it was in before.
+    """
+    training = model.training
+    model.eval()
+    batches = []
+    with torch.no_grad():
+        for start in range(0, clips, batch_size):
+            x = torch.from_numpy(read(np.arange(start, min(start + batch_size, clips)))).unsqueeze(1)
+            batches.append(model(x.to(device)).float().cpu())
+    model.train(training)
+    return torch.cat(batches)
+
+
+def predict(path: Path, filenames: Sequence[str], read: ReadClips, batch_size: int, device: torch.device,
+            time_rolls: int = 1) -> pd.DataFrame:
+    """Predict clips with a model file.
+
+    Args:
+        path: model file.
+        filenames: names of the clips.
+        read: reads their features by index.
+        batch_size: clips per forward pass.
+        device: device to compute on.
+        time_rolls: number of equidistant circular shifts along time whose probabilities are averaged.
+
+    Returns:
+        A table of :mod:`task1a.predict.predictions`; probabilities are the softmax of the logits in float64.
+
+    Raises:
+        InputError: the file is not a usable model, or its outputs overflow.
+    """
+    keep_freed_memory()
+    model, spec = model_file.load_for_inference(path, device)
+    shifted = []
+    for number in range(time_rolls):
+        frames = round(number * spec.features.frames / time_rolls)
+        outputs = logits(model, lambda indices, shift=frames: np.roll(read(indices), shift, axis=-1), len(filenames),
+                         batch_size, device)
+        shifted.append(probabilities(outputs, path))
+    return predictions.table(filenames, np.mean(shifted, axis=0), spec.labels)
+
+
+def probabilities(outputs: Tensor, path: Path) -> np.ndarray:
+    """The softmax of the logits [clips, classes] of a model file, in float64."""
+    if not outputs.isfinite().all():  # the features are finite
+        name, largest = model_file.largest(path)
+        raise ModelError(f"{path}: its outputs overflow; the largest of its values, {largest:g}, is in tensor {name}")
+    return torch.softmax(outputs.double(), dim=1).numpy()
