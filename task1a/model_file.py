@@ -18,12 +18,12 @@ from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
 from safetensors.torch import save as save_bytes
 from torch import Tensor, nn
 
-from task1a import models
 from task1a.compression.fold import fold_batch_norms, merge_batch_norms
 from task1a.compression.packed import Packing, packed_form, stored_state, unpack
 from task1a.config import FeatureConfig, Network
 from task1a.errors import InputError, shown
 from task1a.files import replacing
+from task1a.models import cost, networks
 from task1a.models.cpu.inference_form import inference_form
 from task1a.safetensors_file import SafetensorsFile, opened, printable
 
@@ -63,9 +63,9 @@ class ModelSpec:
 
     def build(self) -> nn.Module:
         """Build the front end and the network with random weights; batch norms of a compressed model are merged."""
-        network = models.build(len(self.labels), self.model.name, **self.model.settings)
+        network = networks.build(len(self.labels), self.model.name, **self.model.settings)
         features = self.features
-        model = models.with_front_end(network, self.model.front_end, features.n_mels,
+        model = networks.with_front_end(network, self.model.front_end, features.n_mels,
                                       features.sample_rate / features.hop, features.log_floor)
         return model if self.packing is None else merge_batch_norms(model)
 
@@ -79,18 +79,18 @@ class ModelSpec:
         """Multiply-accumulates for one clip, counted without memory for weights or activations."""
         with torch.device("meta"):
             model = self.build()
-        return models.multiply_accumulates(model, self.input_shape)
+        return cost.multiply_accumulates(model, self.input_shape)
 
     def activation_bytes(self) -> int:
         """Estimated memory for one clip: all activations together, although not all are needed at the same time."""
         with torch.device("meta"):
             model = self.build()
-        return models.training_bytes(model, self.input_shape, 2) // 2  # batch norms refuse to train on a single value
+        return cost.training_bytes(model, self.input_shape, 2) // 2  # batch norms refuse to train on a single value
 
     def trainable_parameters(self) -> int:
         """Number of trainable values, including pruned ones."""
         with torch.device("meta"):
-            return models.parameter_count(self.build())
+            return cost.parameter_count(self.build())
 
     @property
     def input_shape(self) -> tuple[int, int, int]:

@@ -19,45 +19,42 @@ ARROWS = {
     "errors": set(),
     "files": set(),
     "workers": set(),
-    "compat": set(),
+    "config": set(),
     "models": set(),
     "compression": set(),
-    "config": set(),
-    "run": {"config"},
     "data": set(),
-    "predictions": {"data"},
-    "features": {"config", "data", "compat"},
-    "model_file": {"config", "models", "compression", "safetensors_file"},
+    "features": {"config", "data"},
     "safetensors_file": set(),
+    "model_file": {"config", "models", "compression", "safetensors_file"},
     "complexity": {"model_file", "safetensors_file"},
-    "microphone": set(),
-    "predict": {"config", "model_file", "predictions", "data", "features", "microphone"},
-    "inference": {"model_file", "features"},
+    "predict.predictions": {"data"},
+    "predict": {"model_file", "predict.predictions", "data", "features"},
     "training": {"config", "models", "compression", "model_file", "predict"},
-    "environment": set(),
-    "export": {"config", "compression", "model_file", "data", "features", "predict", "run", "complexity", "evaluation"},
-    "embed": {"evaluation", "model_file", "data", "features", "predict", "run"},
-    "stages": {"config", "run", "data", "features", "training", "model_file", "complexity", "predict", "predictions",
-               "environment", "evaluation", "submission"},
-    "runner": {"config", "run", "stages", "model_file", "training", "evaluation"},
-    "sweep": {"run", "runner", "evaluation"},
-    "evaluation": {"config", "run", "data", "predictions"},
-    "submission": {"config", "evaluation", "run", "predictions", "submission.against_run",
-                   "submission.inference_package"},
+    "pipeline.run": {"config"},
+    "export": {"config", "compression", "model_file", "data", "features", "predict", "pipeline.run", "complexity",
+               "evaluation"},
+    "embed": {"evaluation", "model_file", "data", "features", "predict", "pipeline.run"},
+    "evaluation": {"config", "pipeline.run", "data", "predict.predictions"},
+    "submission": {"config", "evaluation", "pipeline.run", "predict.predictions", "submission.validation.against_run",
+                   "submission.inference2025"},
     # compares a package with the run that it was made of, and so lies above both
-    "submission.against_run": {"submission", "evaluation", "run", "predictions", "data", "complexity"},
+    "submission.validation.against_run": {"submission", "evaluation", "pipeline.run", "predict.predictions", "data",
+                                          "complexity"},
     # copies models and the modules that load them, and so lies above both
-    "submission.inference_package": {"submission", "run", "predictions", "data", "complexity", "model_file",
-                                     "inference"},
+    "submission.inference2025": {"submission", "pipeline.run", "predict.predictions", "data", "complexity",
+                                 "model_file", "features", "compression"},
+    "pipeline": {"config", "pipeline.run", "data", "features", "training", "model_file", "complexity", "predict",
+                 "predict.predictions", "evaluation", "submission"},
+    "sweep": {"pipeline"},
 }
 
 
 def room(module: str) -> str:
     """The room of a module: the part of its name that has a row in the table."""
     name = module.removeprefix("task1a.")
-    if name in ARROWS:
-        return name
-    return name.split(".")[0]
+    while name not in ARROWS and "." in name:
+        name = name.rpartition(".")[0]
+    return name
 
 
 def imports(path: Path) -> set[str]:

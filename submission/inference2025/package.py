@@ -24,7 +24,7 @@ import numpy as np
 import soundfile
 
 from submission.rules import FOLDER, INFERENCE_MARK, INFERENCE_SUFFIX
-from task1a.complexity import measure
+from task1a.complexity.measure import measure
 from task1a.errors import InputError, shown
 from task1a.files import copy, write_text
 from task1a.pipeline.run import Run

@@ -16,8 +16,8 @@ from submission.metadata import Records
 from submission.rules import RESULTS, Rules
 from submission.validation.findings import Finding, named
 from submission.validation.metadata import at
-from task1a import complexity
 from task1a.challenge import clip_key
+from task1a.complexity import measure
 from task1a.data import tau_layout
 from task1a.errors import InputError, shown
 from task1a.pipeline.run import Run
@@ -117,7 +117,7 @@ def _recomputed(folder: Path, file: str) -> tuple[Records, list[Finding]]:
         findings.append(Finding("warning", file, "system.complexity", f"a size that is compared with {folder}'s "
                                 "complexity.json only", f"the model {absent[0]}, to count it anew"))
     else:
-        records = replace(records, complexity=complexity.measure(models, run.passes, run.alternatives))
+        records = replace(records, complexity=measure.measure(models, run.passes, run.alternatives))
     records, problems = _judged_again(records, file)
     findings += problems
     if records.general:

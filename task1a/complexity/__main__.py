@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from task1a.challenge import size_verdict
-from task1a.complexity import measure
+from task1a.complexity.measure import measure
 from task1a.errors import CommandParser, InputError, run_command
 
 _TENSOR_ROW = "  {:<16} {:>8} {:>10} {:>10} {:>10}"

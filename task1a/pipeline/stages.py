@@ -262,10 +262,10 @@ def complexity_inputs(session: Session) -> Inputs:
 
 def complexity(session: Session, inputs: Inputs) -> list[Path]:
     """Count the size of the system from its model files."""
-    from task1a import complexity
+    from task1a.complexity import measure
 
     run = session.run
-    counted = complexity.measure([part.model for part in run.parts], run.passes, run.alternatives)
+    counted = measure.measure([part.model for part in run.parts], run.passes, run.alternatives)
     write_json(run.complexity, counted)
     largest = f"largest of {len(run.parts)} models: " if run.alternatives else ""
     session.say(f"{largest}{size_verdict(counted)}")

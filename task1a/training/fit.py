@@ -23,12 +23,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from task1a import models
 from task1a.config import TrainingConfig
 from task1a.errors import InputError, counted
 from task1a.files import replacing, write_text
 from task1a.machine import device_of, keep_freed_memory
 from task1a.model_file import ModelSpec
+from task1a.models import cost
 from task1a.predict.clips import logits
 from task1a.training.augment import Draws, augment, draw
 from task1a.training.examples import Examples
@@ -75,7 +75,7 @@ def check_memory(spec: ModelSpec, recipe: TrainingConfig, device: str) -> None:
     """
     with torch.device("meta"):
         model = spec.build()
-    needed = models.training_bytes(model, spec.input_shape, recipe.batch_size)
+    needed = cost.training_bytes(model, spec.input_shape, recipe.batch_size)
     if recipe.precision != "32-true":
         needed //= 2
     if device_of(device) == "cuda":

@@ -6,10 +6,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from task1a import model_file, models
+from task1a import model_file
 from task1a.compression.packed import stored_state
 from task1a.errors import InputError
 from task1a.model_file import ModelSpec
+from task1a.models import networks
 from task1a.training.calibrate import calibrate
 from task1a.training.examples import Examples
 from task1a.training.fit import Job, fit, launch
@@ -33,7 +34,7 @@ def train(job: Job, initial: Path | None = None) -> None:
 
     def learn_statistics(epoch: int) -> None:
         if epoch == 0 and initial is None:  # a checkpoint or an initial model contains them
-            models.learn_statistics(model, _clips(job.train, job.recipe.batch_size, fabric.device))
+            networks.learn_statistics(model, _clips(job.train, job.recipe.batch_size, fabric.device))
 
     model = fit(job, fabric, model, cross_entropy, learn_statistics)
     if job.recipe.reestimate_norms:

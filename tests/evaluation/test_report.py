@@ -17,6 +17,7 @@ import soundfile
 from evaluation import metrics
 from evaluation.report import figures
 from evaluation.report import page as report
+from evaluation.report.__main__ import main
 from task1a.challenge import DEVICES, LABELS
 from task1a.errors import InputError, run_command
 from task1a.pipeline.run import Run
@@ -83,7 +84,7 @@ def write_evaluated(tmp_path, reference, predictions, write_run):
 
 def written(tmp_path, *runs):
     path = tmp_path / "report.html"
-    assert report.main([*map(str, runs), "--out", str(path)]) == 0
+    assert main([*map(str, runs), "--out", str(path)]) == 0
     return path
 
 
@@ -292,7 +293,7 @@ def test_damaged_records_are_told_in_one_line(tmp_path, write_evaluated, capsys,
     record = json.loads(path.read_text(encoding="utf-8"))
     spoil(record)
     path.write_text(json.dumps(record), encoding="utf-8")
-    assert run_command(lambda: report.main([str(path.parent), "--out", str(tmp_path / "x.html")])) == 2
+    assert run_command(lambda: main([str(path.parent), "--out", str(tmp_path / "x.html")])) == 2
     said = capsys.readouterr().err
     assert re.search(f"{name}.json: damaged, or of an earlier version: {message}.*make it again with: ", said)
     assert said.count("\n") == 1 and len(said) < 800 and not (tmp_path / "x.html").exists()
@@ -328,7 +329,7 @@ def test_a_report_never_replaces_an_input(tmp_path, write_evaluated, name):
     folder = write_evaluated("plain")
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     with pytest.raises(InputError, match="^--out .*: is "):
-        report.main([str(folder), "--out", str(tmp_path / name)])
+        main([str(folder), "--out", str(tmp_path / name)])
     assert before == {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
 
 
@@ -336,9 +337,9 @@ def test_runs_on_different_data_are_refused(tmp_path, write_evaluated):
     plain = write_evaluated("plain")
     other = write_evaluated("other", data={"name": "another", "demo": False, "clips": 8})
     with pytest.raises(InputError, match="a report compares runs on the same data"):
-        report.main([str(plain), str(other), "--out", str(tmp_path / "x.html")])
+        main([str(plain), str(other), "--out", str(tmp_path / "x.html")])
     with pytest.raises(InputError, match="a run is given twice"):
-        report.main([str(plain), f"{plain}/../seed0", "--out", str(tmp_path / "x.html")])
+        main([str(plain), f"{plain}/../seed0", "--out", str(tmp_path / "x.html")])
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")

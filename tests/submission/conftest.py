@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import yaml
 
-import submission
 from submission.package import package
 from submission.rules import TASK1A_2021
 from submission.validation.findings import Finding
@@ -152,7 +151,7 @@ def authors_2025(tmp_path_factory):
 
 @pytest.fixture
 def rendered(monkeypatch):
-    """The inference package's module replaced by one that writes its marker and the labels, and that finds a warning in
+    """Replace writing and checking an inference package: one writes its marker and labels, the other finds a warning in
     every package that it checks; the calls of its functions."""
     calls = []
 
@@ -170,7 +169,8 @@ def rendered(monkeypatch):
         calls.append((folder, rules.year))
         return [Finding("warning", folder.name, "", "a stub", "a package")]
 
-    monkeypatch.setattr(submission, "inference_package", SimpleNamespace(render=render, check=check), raising=False)
+    monkeypatch.setattr("submission.inference2025.package.render", render)
+    monkeypatch.setattr("submission.inference2025.check.check", check)
     return calls
 
 

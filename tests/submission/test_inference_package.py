@@ -29,7 +29,7 @@ from task1a.features.audio import read_clip
 from task1a.features.log_mel import log_mel
 from task1a.model_file import ModelSpec
 from task1a.pipeline.run import Run
-from task1a.predict import recordings as predict
+from task1a.predict.clips import predict as predict_clips
 
 FEATURES = FeatureConfig(n_mels=32, n_fft=1024, window=1024, hop=800, clip_seconds=1.0)
 LABEL = "Lastname_U-Graz_task1_1"
@@ -135,7 +135,7 @@ def test_it_predicts_as_the_runs_without_this_project(package, runs, clips):
 
     def expected(system):
         energies = np.stack([log_mel(read_clip(path, FEATURES), FEATURES) for path in clips]).astype(np.float16)
-        return predict.predict(runs / system / "seed0" / "compress" / "packed.safetensors", files,
+        return predict_clips(runs / system / "seed0" / "compress" / "packed.safetensors", files,
                                lambda indices: energies[indices].astype(np.float32), 4, torch.device("cpu"))
 
     tables = {system: expected(system).iloc[:, 2:].to_numpy() for system in ("general", "tuned_a", "tuned_s1")}

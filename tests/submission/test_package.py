@@ -9,7 +9,6 @@ import pandas as pd
 import pytest
 import yaml
 
-import submission
 from submission import authors as authors_file
 from submission import package as packaging
 from submission.package import main, package
@@ -289,11 +288,11 @@ def test_no_package_of_2025_without_its_inference_package(tmp_path, make_device_
 
     run, out = make_device_run(tmp_path), tmp_path / "out"
     package([run], authors_2025, out, small(TASK1_2025))
-    monkeypatch.setattr(submission.inference_package, "check", find_error)
+    monkeypatch.setattr("submission.inference2025.check.check", find_error)
     made = package([run], authors_2025, out, small(TASK1_2025))
     assert made.zip is None and made.findings[-1].found == "128,001 bytes"
     assert list(out.iterdir()) == []
-    monkeypatch.setattr(submission.inference_package, "render", refuse)
+    monkeypatch.setattr("submission.inference2025.package.render", refuse)
     with pytest.raises(InputError, match="no such model"):
         package([run], authors_2025, out, small(TASK1_2025))
     assert list(out.iterdir()) == []

@@ -8,8 +8,8 @@ import torch
 import yaml
 from torch import nn
 
-from task1a import models
 from task1a.config import NETWORKS
+from task1a.models import networks
 
 TASK1A = Path(__file__).resolve().parents[2] / "task1a.py"
 
@@ -19,7 +19,7 @@ def network():
     """A function that builds a network with default settings except those given."""
 
     def build(name="bcresnet_asc", classes=10, **settings):
-        return models.build(classes, name, **NETWORKS[name](**settings).settings)
+        return networks.build(classes, name, **NETWORKS[name](**settings).settings)
 
     return build
 

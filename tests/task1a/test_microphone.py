@@ -14,6 +14,7 @@ from task1a.errors import InputError, run_command
 from task1a.model_file import ModelSpec
 from task1a.predict import microphone
 from task1a.predict import recordings as predict
+from task1a.predict.__main__ import main
 
 RATE = 100
 SIGNAL = np.arange(1000, dtype=np.float32)
@@ -117,7 +118,7 @@ def model(tmp_path_factory):
 def test_the_command_predicts_what_is_heard_until_ctrl_c(sound_card, model, capsys):
     noise = np.random.default_rng(0).uniform(-0.5, 0.5, 32000).astype(np.float32)
     sound_card(at_once=[1000] * 16, later=[1000] * 16, end=KeyboardInterrupt, rate=16000, signal=noise)
-    assert run_command(lambda: predict.main([str(model), "--microphone", "--overlap", "0.5"])) == 0
+    assert run_command(lambda: main([str(model), "--microphone", "--overlap", "0.5"])) == 0
     lines = capsys.readouterr().out.strip().splitlines()
     expected = [predict.Predictor(model).predict(noise[start:start + 16000], 16000) for start in (0, 8000, 16000)]
     assert len(lines) == 3
@@ -132,4 +133,4 @@ def test_the_command_predicts_what_is_heard_until_ctrl_c(sound_card, model, caps
 ])
 def test_contradicting_arguments_are_refused(model, arguments, text):
     with pytest.raises(InputError, match=text):
-        predict.main([str(model), *arguments])
+        main([str(model), *arguments])

@@ -13,7 +13,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from task1a import model_file, safetensors_file
-from task1a.complexity import measure
+from task1a.complexity.measure import measure
 from task1a.compression import packed
 from task1a.compression.packed import Packing, stored_state
 from task1a.config import BCResNetASCConfig, CPResNetConfig, FeatureConfig

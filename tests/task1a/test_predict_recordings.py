@@ -23,6 +23,8 @@ from task1a.features.audio import read_clip, read_windows
 from task1a.features.log_mel import log_mel
 from task1a.model_file import ModelSpec
 from task1a.predict import recordings as predict
+from task1a.predict.__main__ import main
+from task1a.predict.clips import predict as predict_clips
 
 FEATURES = FeatureConfig(n_mels=32, n_fft=1024, window=1024, hop=800, clip_seconds=1.0)
 LABELS = ("bus", "park", "tram")
@@ -49,7 +51,7 @@ def test_a_clip_is_predicted_as_in_a_run(tmp_path, model):
     for number, file in enumerate(files):
         soundfile.write(file, noise(1.0, 44100, seed=number), 44100, subtype="PCM_24")
     stored = np.stack([log_mel(read_clip(file, FEATURES), FEATURES) for file in files]).astype(np.float16)
-    expected = predict.predict(model, files, lambda indices: stored[indices].astype(np.float32), 2,
+    expected = predict_clips(model, files, lambda indices: stored[indices].astype(np.float32), 2,
                                torch.device("cpu"))[list(LABELS)].to_numpy()
     predictor = predict.Predictor(model, "cpu")
     for file, row in zip(files, expected, strict=True):
@@ -106,7 +108,7 @@ def test_windows_of_another_rate_are_those_of_the_whole_recording_resampled(tmp_
 def test_the_prediction_of_a_recording_is_the_mean_of_its_windows(tmp_path, model, capsys):
     soundfile.write(tmp_path / "long.wav", noise(3.0), RATE)
     soundfile.write(tmp_path / "short.flac", noise(1.0, seed=1), RATE)
-    assert predict.main([str(model), str(tmp_path), "--csv", str(tmp_path / "p.csv"), "--json",
+    assert main([str(model), str(tmp_path), "--csv", str(tmp_path / "p.csv"), "--json",
                          str(tmp_path / "p.json"), "--device", "cpu"]) == 0
     table = pd.read_csv(tmp_path / "p.csv")
     assert list(table.columns) == ["file", "window", "start", "end", "scene", *LABELS]
@@ -125,7 +127,7 @@ def test_a_damaged_recording_is_named_and_the_others_go_on(tmp_path, model, caps
     for name in ("a.wav", "b.wav", "c.wav"):
         soundfile.write(tmp_path / name, noise(1.0), RATE)
     (tmp_path / "b.wav").write_bytes((tmp_path / "b.wav").read_bytes()[:20000])
-    assert run_command(lambda: predict.main([str(model), str(tmp_path), "--csv", str(tmp_path / "p.csv")])) == 1
+    assert run_command(lambda: main([str(model), str(tmp_path), "--csv", str(tmp_path / "p.csv")])) == 1
     told = capsys.readouterr()
     assert "b.wav: truncated" in told.err and "1 of 3 recordings cannot be read" in told.err
     assert told.out.count(".wav") == 2 and len(pd.read_csv(tmp_path / "p.csv")) == 4
@@ -142,7 +144,7 @@ def test_what_cannot_be_predicted_is_told(tmp_path, model, monkeypatch, argument
     monkeypatch.chdir(tmp_path)
     (tmp_path / "notes.txt").write_text("no audio", encoding="utf-8")
     with pytest.raises(InputError, match=message):
-        predict.main([str(model), *arguments])
+        main([str(model), *arguments])
 
 
 @pytest.mark.parametrize(("given", "subtype"), [
@@ -174,7 +176,7 @@ def test_names_on_any_terminal(tmp_path, model, monkeypatch, encoding):
     shown = {stream: io.BytesIO() for stream in ("stdout", "stderr")}
     for stream, content in shown.items():
         monkeypatch.setattr(sys, stream, io.TextIOWrapper(content, encoding=encoding))
-    assert run_command(lambda: predict.main([str(model), str(tmp_path), "--csv", str(tmp_path / "p.csv"), "--json",
+    assert run_command(lambda: main([str(model), str(tmp_path), "--csv", str(tmp_path / "p.csv"), "--json",
                                              str(tmp_path / "p.json")])) == 1
     lines = shown["stdout"].getvalue().decode(encoding).splitlines()
     expected = {name.encode(encoding, "backslashreplace").decode(encoding) for name in NAMES.values()}
@@ -190,7 +192,7 @@ def test_files_are_written_although_nobody_reads_the_lines(tmp_path, model, monk
     reader, writer = os.pipe()
     os.close(reader)
     monkeypatch.setattr(sys, "stdout", open(writer, "w"))
-    assert run_command(lambda: predict.main([str(model), str(tmp_path), "--csv", str(tmp_path / "p.csv")])) == 141
+    assert run_command(lambda: main([str(model), str(tmp_path), "--csv", str(tmp_path / "p.csv")])) == 141
     assert len(pd.read_csv(tmp_path / "p.csv")) == 2
 
 
@@ -207,7 +209,7 @@ def test_what_is_predicted_before_the_end_is_kept(tmp_path, model, monkeypatch, 
 
     monkeypatch.setattr(predict.Predictor, "windows", interrupted)
     monkeypatch.setattr(errors.tempfile, "tempdir", str(tmp_path))
-    assert run_command(lambda: predict.main([str(model), str(tmp_path), "--csv", str(tmp_path / "p.csv")])) == status
+    assert run_command(lambda: main([str(model), str(tmp_path), "--csv", str(tmp_path / "p.csv")])) == status
     assert pd.read_csv(tmp_path / "p.csv").file.str[-5:].tolist() == ["a.wav", "a.wav", "b.wav", "b.wav"]
     shown = capsys.readouterr()
     assert shown.out.count(".wav") == 2 and "note: ends after 2 of 3 recordings\n" in shown.err
@@ -216,7 +218,7 @@ def test_what_is_predicted_before_the_end_is_kept(tmp_path, model, monkeypatch, 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no full device")
 def test_lines_are_printed_although_the_file_cannot_be_written(tmp_path, model, capsys):
     soundfile.write(tmp_path / "x.wav", noise(1.0), RATE)
-    assert run_command(lambda: predict.main([str(model), str(tmp_path), "--csv", "/dev/full"])) == 2
+    assert run_command(lambda: main([str(model), str(tmp_path), "--csv", "/dev/full"])) == 2
     shown = capsys.readouterr()
     assert "x.wav  " in shown.out and "No space left on device" in shown.err
 
@@ -234,7 +236,7 @@ def test_outputs_that_are_inputs(tmp_path, model, monkeypatch, outputs):
     os.symlink("old", "old link")
     before = {path: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
     with pytest.raises(InputError, match=f"^{outputs[-2]} .*(overwritten; give another name|give the name of a file)"):
-        predict.main(["model", "x.wav", *outputs])
+        main(["model", "x.wav", *outputs])
     assert {path: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()} == before
 
 
@@ -253,7 +255,7 @@ def test_models_at_fault(tmp_path, monkeypatch, capsys, largest, labels, feature
     tensors["head.weight"][:] = largest
     tensors["head.bias"][:] = 0.9 * largest  # the sum overflows for any activations of the last block above 0.24
     model_file.save(tmp_path / "m.safetensors", tensors, spec)
-    assert run_command(lambda: predict.main(["m.safetensors", ".", *options])) == 2
+    assert run_command(lambda: main(["m.safetensors", ".", *options])) == 2
     shown = capsys.readouterr()
     [error] = [line for line in shown.err.splitlines() if not line.startswith("note: ends after 0")]
     assert re.match(f"error: (m.safetensors: )?{message}", error) and not shown.out
@@ -278,7 +280,7 @@ def test_notes_about_sound(tmp_path, model, capsys):
     with open(tmp_path / "silent.wav", "rb+") as file:
         file.seek(40)
         file.write(b"\xff" * 4)  # as FFmpeg writes to a pipe
-    assert predict.main([str(model), str(tmp_path)]) == 0
+    assert main([str(model), str(tmp_path)]) == 0
     notes = [line for line in capsys.readouterr().err.splitlines() if line.startswith("note: ")]
     examples = ", ".join(str(tmp_path / f"{number}.wav") for number in range(3))
     assert [note[note.rindex(": "):] for note in notes] == [

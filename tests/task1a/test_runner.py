@@ -25,8 +25,7 @@ from task1a.features.audio import read_clip
 from task1a.features.log_mel import log_mel
 from task1a.files import exclusive, read_json
 from task1a.pipeline import runner
-from task1a.predict import predictions
-from task1a.predict import recordings as predict
+from task1a.predict import clips, predictions
 from task1a.training.calibrate import temperature
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -95,7 +94,7 @@ def test_predictions_come_from_the_packed_file(undisturbed, toy_data):
     features = np.stack([log_mel(read_clip(toy_data[0] / name, spec.features), spec.features)
                          for name in written.filename])
     read = features.astype(np.float16).astype(np.float32)
-    outputs = predict.logits(model, lambda indices: read[indices], 8, 64, torch.device("cpu"))
+    outputs = clips.logits(model, lambda indices: read[indices], 8, 64, torch.device("cpu"))
     probabilities = torch.softmax(outputs.double(), 1).numpy()
     expected = predictions.table(written.filename, probabilities, spec.labels)
     assert list(expected.scene_label) == list(written.scene_label)

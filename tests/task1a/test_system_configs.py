@@ -12,8 +12,9 @@ from torch import nn
 from submission import metadata as meta_yaml
 from submission.rules import TASK1A_2021
 from submission.validate import validate
-from task1a import complexity, config, model_file, models
+from task1a import config, model_file
 from task1a.challenge import WARN_ABOVE_BYTES, size_verdict
+from task1a.complexity import measure
 from task1a.complexity.__main__ import main as print_size
 from task1a.compression import packed
 from task1a.compression.packed import Packing
@@ -22,8 +23,9 @@ from task1a.features.audio import read_clip
 from task1a.features.log_mel import log_mel
 from task1a.files import read_json
 from task1a.model_file import ModelSpec
+from task1a.models import cost
 from task1a.pipeline import runner
-from task1a.predict import recordings as predict
+from task1a.predict import clips
 from task1a.training import compress
 
 FOLDER = Path(__file__).resolve().parents[2] / "system_configs"
@@ -88,7 +90,7 @@ def test_every_system_predicts_with_as_many_parameters_as_are_stated(name):
     spec = ModelSpec(system.model, system.features, TASK1A_2021.labels)
     model = spec.build().eval()
     assert model(torch.randn(2, *spec.input_shape[:2], 40)).shape == (2, 10)
-    assert stated_parameters(system) in (None, models.parameter_count(model))
+    assert stated_parameters(system) in (None, cost.parameter_count(model))
 
 
 @pytest.mark.parametrize("name, method, features", [
@@ -110,7 +112,7 @@ def test_the_metadata_names_network_and_features(name, method, features):
 
 @pytest.mark.parametrize("name", COMPRESSED)
 def test_every_compressed_system_is_within_the_limit(name, tmp_path):
-    counted = complexity.measure([compressed(SYSTEMS[name], tmp_path)])
+    counted = measure.measure([compressed(SYSTEMS[name], tmp_path)])
     assert counted["within_limit"], size_verdict(counted)
     if SYSTEMS[name].model.tau == 8:
         by_bits = counted["policies"]["paper"]["by_bits"]
@@ -120,14 +122,14 @@ def test_every_compressed_system_is_within_the_limit(name, tmp_path):
 
 def test_the_ensemble_of_two_is_within_the_limit_and_leaves_little_of_it(tmp_path):
     members = SYSTEMS["bcresnet_asc_5_ensemble"].ensemble
-    counted = complexity.measure([compressed(SYSTEMS[name], tmp_path) for name in members])
+    counted = measure.measure([compressed(SYSTEMS[name], tmp_path) for name in members])
     assert len(counted["models"]) == 2 and counted["within_limit"]
     assert 0.99 * WARN_ABOVE_BYTES < counted["policies"]["dcase2021"]["bytes"] <= WARN_ABOVE_BYTES
 
 
 def test_the_best_small_system_is_smaller_than_the_winning_entry_however_it_is_counted(tmp_path):
     """Each of three networks keeps 2,351 of 21,380 convolution weights, and has 3,670 other values and 33 scales."""
-    counted = complexity.measure([compressed(SYSTEMS[name], tmp_path) for name in SYSTEMS["best_61k"].ensemble])
+    counted = measure.measure([compressed(SYSTEMS[name], tmp_path) for name in SYSTEMS["best_61k"].ensemble])
     by_bits = counted["policies"]["dcase2021"]["by_bits"]
     assert [by_bits[bits]["non_zero"] for bits in ("8", "16")] == [3 * 2_351, 3 * 3_670]
     assert by_bits["32"]["parameters"] == 3 * 33
@@ -143,7 +145,7 @@ def test_the_system_for_2025_is_the_largest_within_its_limits(tmp_path):
 
     def size(tau):
         wider = replace(system, model=replace(system.model, tau=tau))
-        counted = complexity.measure([compressed(wider, tmp_path)])
+        counted = measure.measure([compressed(wider, tmp_path)])
         stored = counted["policies"]["dcase2021"]["by_bits"].items()
         return sum(int(bits) // 8 * part["parameters"] for bits, part in stored), counted["multiply_accumulates"]
 
@@ -186,7 +188,7 @@ def probabilities(path: Path, recordings: list[Path]) -> np.ndarray:
     model, spec = model_file.load(path)
     features = np.stack([log_mel(read_clip(recording, spec.features), spec.features) for recording in recordings])
     stored = features.astype(np.float16).astype(np.float32)
-    outputs = predict.logits(model, lambda indices: stored[indices], len(recordings), 64, torch.device("cpu"))
+    outputs = clips.logits(model, lambda indices: stored[indices], len(recordings), 64, torch.device("cpu"))
     return torch.softmax(outputs.double(), 1).numpy()
 
 

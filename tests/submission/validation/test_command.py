@@ -106,7 +106,7 @@ def test_a_file_that_may_not_be_read(tmp_path, monkeypatch, capsys):
         raise PermissionError(13, "Permission denied", str(tmp_path / "p.zip"))
 
     (tmp_path / "p.zip").write_bytes(b"")
-    monkeypatch.setattr("submission.archive.BoundedFile", refuse)
+    monkeypatch.setattr("submission.validation.archive.BoundedFile", refuse)
     assert run_command(lambda: main([str(tmp_path / "p.zip")])) == 2
     assert "Permission denied" in capsys.readouterr().err
 

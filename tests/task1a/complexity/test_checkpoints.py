@@ -11,8 +11,8 @@ import pytest
 import torch
 from torch import nn
 
-from task1a.complexity import measure
 from task1a.complexity.__main__ import format_report, main
+from task1a.complexity.measure import measure
 from task1a.complexity.model_files import read_tensors
 from task1a.complexity.tensors import TensorSize
 from task1a.errors import InputError

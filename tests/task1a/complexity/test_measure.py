@@ -6,8 +6,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from task1a import complexity, model_file
+from task1a import model_file
 from task1a.challenge import size_verdict
+from task1a.complexity import measure
 from task1a.complexity.__main__ import format_report, main
 from task1a.complexity.model_files import stored_tensors
 from task1a.complexity.tensors import TensorSize
@@ -36,14 +37,14 @@ def sizes(total):
 
 def test_operations_count_every_pass(tmp_path):
     paths = [stored(tmp_path / "m.safetensors"), stored(tmp_path / "n.safetensors", tau=2)]
-    once = [complexity.measure([path])["multiply_accumulates"] for path in paths]
-    counted = complexity.measure(paths, passes=[3, 1])
+    once = [measure.measure([path])["multiply_accumulates"] for path in paths]
+    counted = measure.measure(paths, passes=[3, 1])
     assert counted["multiply_accumulates"] == 3 * once[0] + once[1]
-    assert counted["policies"] == complexity.measure(paths)["policies"]
+    assert counted["policies"] == measure.measure(paths)["policies"]
 
 
 def test_asc_1_by_hand(tmp_path):
-    counted = complexity.measure([stored(tmp_path / "m.safetensors")])
+    counted = measure.measure([stored(tmp_path / "m.safetensors")])
     paper, rules = counted["policies"]["paper"], counted["policies"]["dcase2021"]
     assert sizes(paper) == (8_055, 8_055, 4 * 8_055)
     assert rules["parameters"] == 8_055 + 1_830  # running mean and variance of as many norm values
@@ -68,7 +69,7 @@ def test_asc_8_is_over_the_limit(tmp_path, capsys):
 
 def test_zeros_do_not_count_and_statistics_only_under_the_rules_of_the_challenge(tmp_path):
     path = stored(tmp_path / "m.safetensors", **{"head.weight": 249, "stem.1.running_mean": 5})
-    counted = complexity.measure([path])
+    counted = measure.measure([path])
     assert counted["policies"]["paper"]["non_zero"] == 8_055 - 249
     assert counted["policies"]["dcase2021"]["non_zero"] == 8_055 + 1_830 - 249 - 5
     assert counted["policies"]["dcase2021"]["parameters"] == 8_055 + 1_830
@@ -102,12 +103,12 @@ def test_the_published_sizes_of_the_organisers_baseline(tmp_path, name, capsys):
     save(baseline(norms=True), tmp_path / name)
     assert main([str(tmp_path / name)]) == 0
     assert "size under dcase2021: 93,004 B (93.00 kB, 90.82 KiB) of 131,072 B" in capsys.readouterr().out
-    counted = complexity.measure([tmp_path / name])["policies"]
+    counted = measure.measure([tmp_path / name])["policies"]
     assert sizes(counted["dcase2021"]) == (46_246, 46_246, 93_004)
     assert sizes(counted["paper"])[:2] == (46_118, 46_118)  # the trainable ones
 
     save(baseline(norms=False), tmp_path / name)  # as in TFLite, where they are part of the convolutions
-    assert sizes(complexity.measure([tmp_path / name])["policies"]["dcase2021"]) == (45_990, 45_990, 91_980)
+    assert sizes(measure.measure([tmp_path / name])["policies"]["dcase2021"]) == (45_990, 45_990, 91_980)
 
 
 def test_the_published_size_of_the_compressed_system(tmp_path, network, capsys):
@@ -121,7 +122,7 @@ def test_the_published_size_of_the_compressed_system(tmp_path, network, capsys):
             tensors[name] = torch.ones(value.shape, dtype=HALF)
     save_file(tensors, tmp_path / "m.safetensors")
     assert main([str(tmp_path / "m.safetensors")]) == 0
-    counted = complexity.measure([tmp_path / "m.safetensors"])["policies"]
+    counted = measure.measure([tmp_path / "m.safetensors"])["policies"]
     assert {bits: sizes(total) for bits, total in counted["paper"]["by_bits"].items()} == {
         "8": (300_320, 33_035, 33_035), "16": (14_650, 14_650, 29_300), "32": (33, 33, 132)}
     assert counted["paper"]["bytes"] == 62_467 and round(counted["paper"]["KiB"], 1) == 61.0
@@ -134,7 +135,7 @@ def test_the_published_size_of_the_compressed_system(tmp_path, network, capsys):
 
 def test_models_of_an_ensemble_add_up(tmp_path, capsys):
     paths = [stored(tmp_path / "a.safetensors"), stored(tmp_path / "b.safetensors", **{"head.weight": 10})]
-    counted = complexity.measure(paths)
+    counted = measure.measure(paths)
     assert sizes(counted["policies"]["dcase2021"]) == (2 * 9_885, 2 * 9_885 - 10, 2 * 39_540 - 40)
     assert counted["multiply_accumulates"] == 2 * 19_562_940
     assert [model["file"] for model in counted["models"]] == ["a.safetensors", "b.safetensors"]
@@ -150,7 +151,7 @@ def test_models_of_an_ensemble_add_up(tmp_path, capsys):
     assert "104,000 B counted\n  not counted: step counters (num_batches_tracked), 1 values, 8 B\n" in said
     assert "for an input of 1 x 256 x 334: 19,562,940" in said and "together" not in said
     assert "143,540 B" in said and "over the limit by 12,468 B" in said
-    counted = complexity.measure([paths[0], tmp_path / "c.pt"])
+    counted = measure.measure([paths[0], tmp_path / "c.pt"])
     assert counted["multiply_accumulates"] is None
     assert [list(model["excluded"]) for model in counted["models"]] == [[], ["step counters (num_batches_tracked)"]]
 
@@ -158,7 +159,7 @@ def test_models_of_an_ensemble_add_up(tmp_path, capsys):
 def test_the_small_encoding_counts_the_same(tmp_path):
     path = stored(tmp_path / "m.safetensors")
     small = model_file.save_xz(path)
-    plain, packed = complexity.measure([path]), complexity.measure([small])
+    plain, packed = measure.measure([path]), measure.measure([small])
     assert packed["policies"] == plain["policies"] and packed["multiply_accumulates"] == 19_562_940
     assert packed["models"][0]["file_bytes"] == small.stat().st_size < plain["models"][0]["file_bytes"]
     assert plain["models"][0]["xz_bytes"] == small.stat().st_size
@@ -178,7 +179,7 @@ def test_a_file_name_that_is_no_text(tmp_path, capsys):
     (131_072, True, "but above 128,000 B"), (131_073, False, "over the limit by 1 B"),
 ])
 def test_the_verdict_at_its_edges(size, within, said):
-    total = complexity.totals([TensorSize("w", (size,), "int8", 8, size, size)])
+    total = measure.totals([TensorSize("w", (size,), "int8", 8, size, size)])
     assert total["bytes"] == size
     counted = {"policies": {"dcase2021": total}, "limit_policy": "dcase2021", "limit_bytes": 131_072,
                "warning_bytes": 128_000, "within_limit": within}
@@ -188,7 +189,7 @@ def test_the_verdict_at_its_edges(size, within, said):
 def test_the_command_prints_what_it_counts(tmp_path, capsys):
     path = stored(tmp_path / "m.safetensors")
     assert main([str(path), "--json"]) == 0
-    assert json.loads(capsys.readouterr().out) == complexity.measure([path])
+    assert json.loads(capsys.readouterr().out) == measure.measure([path])
     main([str(path)])
     table = capsys.readouterr().out
     for tensor in stored_tensors(path):

@@ -677,7 +677,7 @@ LARGE = {
 LOOK = """
 import json, resource, sys, time
 from pathlib import Path
-from task1a.complexity import measure
+from task1a.complexity.measure import measure
 from task1a.complexity.__main__ import format_report
 from task1a.errors import InputError
 told = {}

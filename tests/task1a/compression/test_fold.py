@@ -6,7 +6,7 @@ from torch import nn
 
 from task1a.compression.fold import ScaleShift, fold_batch_norms, merge_batch_norms
 from task1a.compression.packed import stored_state
-from task1a.models import parameter_count
+from task1a.models.cost import parameter_count
 
 # rounding of float64 and float32, over some 30 layers
 DOUBLE, SINGLE = 1e-10, 1e-3

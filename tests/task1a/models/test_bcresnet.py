@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from task1a.models import multiply_accumulates, parameter_count
+from task1a.models.cost import multiply_accumulates, parameter_count
 
 # The layers of the authors' code (github.com/Qualcomm-AI-research/bcresnet) for c = 64, 10 classes and 4 sub-bands, as
 # they are passed by an input of 1 x 256 x 334, in the columns of the fixture layers_of

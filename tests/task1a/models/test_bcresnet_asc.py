@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from task1a.models import multiply_accumulates, parameter_count
+from task1a.models.cost import multiply_accumulates, parameter_count
 
 
 @pytest.mark.parametrize("tau, parameters, macs, conv_weights, conv_layers, depthwise, norms", [

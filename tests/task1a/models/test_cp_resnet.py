@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from task1a.models import CPResNet, parameter_count
+from task1a.models.cost import parameter_count
+from task1a.models.cp_resnet import CPResNet
 
 # The layers of the authors' code (github.com/kkoutini/cpjku_dcase20, cp_resnet) for width 64, rho 5, 10 classes and two
 # channels, as they are passed by an input of 2 x 256 x 334, in the columns of the fixture layers_of

@@ -2,8 +2,8 @@
 import pytest
 import torch
 
-from task1a import models
 from task1a.compression.fold import fold_batch_norms
+from task1a.models import networks
 from task1a.models.cpu import inference_form as form
 from task1a.models.cpu.inference_form import InferenceForm, inference_form
 
@@ -21,7 +21,7 @@ def prepared(model, shape):
 @pytest.fixture
 def trained(network, as_trained):
     def build(front_end="log_mel", **settings):
-        model = models.with_front_end(network(**settings), front_end, 64, 33.3, 1e-8)
+        model = networks.with_front_end(network(**settings), front_end, 64, 33.3, 1e-8)
         as_trained(model)
         return model.double().eval()
     return build

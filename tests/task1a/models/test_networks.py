@@ -7,12 +7,13 @@ import pytest
 import torch
 from torch import nn
 
-from task1a import model_file, models
+from task1a import model_file
 from task1a.compression import packed
 from task1a.compression.fold import ScaleShift, fold_batch_norms
 from task1a.compression.packed import Packing
 from task1a.config import BCResNetASCConfig, BCResNetConfig, CPResNetConfig, FeatureConfig, TrainingConfig
 from task1a.model_file import ModelSpec
+from task1a.models import cost, networks
 from task1a.predict.clips import logits
 from task1a.training import compress, fit
 from task1a.training.calibrate import calibrate
@@ -35,7 +36,7 @@ def spec_of(name, front_end="log_mel"):
 def trained(as_trained):
     def build(spec):
         model = as_trained(spec.build())
-        models.learn_statistics(model, [clips(5)])
+        networks.learn_statistics(model, [clips(5)])
         return model
     return build
 
@@ -60,7 +61,7 @@ def test_folded_it_computes_what_it_did(trained, name, front_end):
 @pytest.mark.parametrize("name, front_end", CASES)
 def test_a_front_end_changes_no_count(name, front_end):
     spec, plain = spec_of(name, front_end), spec_of(name)
-    for count in (models.parameter_count, lambda model: models.multiply_accumulates(model, spec.input_shape)):
+    for count in (cost.parameter_count, lambda model: cost.multiply_accumulates(model, spec.input_shape)):
         assert count(spec.build()) == count(plain.build())
 
 
@@ -101,6 +102,6 @@ def test_calibration_divides_the_logits_and_changes_nothing_else(tmp_path, train
 
 def test_unknown_architectures_and_front_ends():
     with pytest.raises(KeyError):
-        models.build(10, "resnet")
+        networks.build(10, "resnet")
     with pytest.raises(KeyError):
-        models.with_front_end(nn.Identity(), "mfcc", 4, 1.0, 1e-8)
+        networks.with_front_end(nn.Identity(), "mfcc", 4, 1.0, 1e-8)

@@ -6,7 +6,7 @@ from torch import nn
 from task1a.config import BCResNetASCConfig, FeatureConfig, TrainingConfig
 from task1a.errors import InputError
 from task1a.model_file import ModelSpec
-from task1a.models import training_bytes
+from task1a.models.cost import training_bytes
 from task1a.training import fit
 
 

@@ -16,8 +16,9 @@ from torch import nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
-from task1a import model_file, models
+from task1a import model_file
 from task1a.config import CompressionConfig, TrainingConfig
+from task1a.models import networks
 from task1a.training import fit
 from task1a.training.compress import compress
 from task1a.training.train import train as train_model
@@ -49,7 +50,7 @@ class Smooth(nn.Module):
 
 @pytest.fixture
 def spec(toy_spec, monkeypatch):
-    monkeypatch.setitem(models.ARCHITECTURES, "bcresnet_asc", Smooth)
+    monkeypatch.setitem(networks.ARCHITECTURES, "bcresnet_asc", Smooth)
     return replace(toy_spec, model=replace(toy_spec.model, dropout=0.3))
 
 
