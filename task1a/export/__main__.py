@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from task1a.complexity import measure
+from task1a.complexity.measure import LIMIT_POLICY
+from task1a.complexity.measure import measure as measure_size
 from task1a.errors import CommandParser, FallsShort, InputError, printable, run_command
 from task1a.export.measure import measure
 from task1a.files import copy, digest
@@ -173,12 +174,12 @@ def _sizes(model: Path, files: dict[str, Path], from_waveform: bool) -> str:
     """Size, operators, latency and memory of the model file and of its ONNX models, as a table."""
     import onnx
 
-    stored = measure.measure([model])
-    in_float = 4 * stored["policies"][complexity.LIMIT_POLICY]["parameters"]
+    stored = measure_size([model])
+    in_float = 4 * stored["policies"][LIMIT_POLICY]["parameters"]
     lines, of_features = [_ROW.format("", "on disk", "non-zero", "operators", "latency", "peak memory")], 0
     for name, path in {"torch": model, **files}.items():
-        size = measure.measure([path])
-        counted = size["policies"][complexity.LIMIT_POLICY]["bytes"]
+        size = measure_size([path])
+        counted = size["policies"][LIMIT_POLICY]["bytes"]
         of_features = size["models"][0]["excluded"].get("features", {"bytes": 0})["bytes"]
         operators = f"{len(onnx.load(path).graph.node):,}" if path != model else ""
         measured = measure(path, from_waveform)

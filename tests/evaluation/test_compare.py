@@ -11,6 +11,7 @@ import yaml
 from evaluation import metrics
 from evaluation.compare.__main__ import main
 from evaluation.compare.comparison import compare, format_markdown
+from evaluation.tables.__main__ import main as tables_main
 from task1a.errors import InputError
 
 SCENES = ("bus", "park", "tram")
@@ -231,7 +232,7 @@ def test_demo_data_is_marked(compared):
 def test_command_prints_and_writes(compared, capsys):
     table, out = compared / "mine.yaml", compared / "out"
     table.write_text(yaml.safe_dump({"title": "t", "rows": [{"system": "plain", "label": "plain"}]}), encoding="utf-8")
-    assert main([str(table), "--runs", str(compared / "runs"), "--out", str(out), "--compare", "plain", "small",
+    assert tables_main([str(table), "--runs", str(compared / "runs"), "--out", str(out), "--compare", "plain", "small",
                         "--data-root", str(compared / "data")]) == 0
     printed = capsys.readouterr().out
     assert printed == "\n".join((out / f"{name}.md").read_text(encoding="utf-8")
