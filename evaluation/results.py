@@ -247,7 +247,7 @@ def read_result(run: Run) -> Result:
 
         names = left_out | set(predictions.read(run.test_predictions).filename.map(clip_key))
     found = settings(config)
-    for part in run.parts if run.members else ():
+    for part in () if run.is_single else run.models:
         if part.config_file.is_file():
             found |= {f"{part.config.system}: {key}": value for key, value in settings(part.config).items()}
     return Result(run, run.folder.resolve().parent.name, config.system, config.seed, data["name"], data["demo"],

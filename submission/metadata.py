@@ -46,11 +46,11 @@ def read_records(run: Path) -> Records:
     """
     opened = Run(run)
     members = {}
-    for name, member in zip(opened.config.ensemble, opened.members if opened.config.ensemble else (), strict=True):
+    for name, member in zip(opened.config.ensemble, opened.models if opened.config.ensemble else (), strict=True):
         if member.config_file.is_file():
             members[name] = asdict(member.config)
     environment = opened.read("environment") if opened.environment.is_file() else None
-    general = read_records(opened.general.folder) if opened.config.device_models else None
+    general = read_records(opened.models[0].folder) if opened.config.device_models else None
     return Records(opened.folder, asdict(opened.config), opened.read("data"), opened.read("complexity"),
                    opened.read("evaluation"), environment, members, general)
 

@@ -436,6 +436,14 @@ class Config:
                            validation_seed=recipe.validation_seed, calibrate=False, pilot_fraction=0.0)
         return replace(self, system=f"{self.system}_pilot", training=training)
 
+    def flat(self, *sections: str) -> dict[str, Any]:
+        """Return the values of some sections by ``section.key``, as plain data."""
+        values = {}
+        for section in sections:
+            for key, value in asdict(getattr(self, section)).items():
+                values[f"{section}.{key}"] = list(value) if isinstance(value, tuple) else value
+        return values
+
     def of_device(self, device: str) -> "Config":
         """The configuration of one of the ``device_models``."""
         return replace(self, system=f"{self.system}_{device}", device_models=(),

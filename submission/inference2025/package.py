@@ -53,14 +53,13 @@ def render(runs: Mapping[str, Path], out: Path) -> Path:
     systems = {}
     for label, folder in runs.items():
         run = Run(folder)
-        if run.config.ensemble or max(run.passes) > 1:
+        if run.config.ensemble or max(run.system.passes) > 1:
             raise InputError(f"{folder}: a system of this edition predicts with one model and one pass per clip, so "
                              "neither ensembles nor evaluation.time_rolls can be submitted")
         if not label.replace("-", "_").isidentifier():
             raise InputError(f"{shown(label)} cannot be the name of a Python module; the author's last name and the "
                              "abbreviation of the institute must consist of letters, digits and -")
-        systems[label] = dict(zip((GENERAL, *run.config.device_models), (part.model for part in run.parts),
-                                  strict=True))
+        systems[label] = dict(zip((GENERAL, *run.system.devices), run.system.files, strict=True))
     team = next(iter(runs)).rpartition("_")[0]
     package, target = team.replace("-", "_"), Path(out) / f"{team.removesuffix(f'_{FOLDER}')}{INFERENCE_SUFFIX}"
     if target.exists() and (not (target / INFERENCE_MARK).is_file() or (target / ".git").exists()):

@@ -111,13 +111,13 @@ def _rows(text: str) -> list[list[str]]:
 def _recomputed(folder: Path, file: str) -> tuple[Records, list[Finding]]:
     """The records of a run with its size and results computed again, and warnings if that is not possible."""
     run, records, findings = Run(folder), meta_yaml.read_records(folder), []
-    models = [part.model for part in run.parts]
-    absent = [model for model in models if not model.is_file()]
+    system = run.system
+    absent = [model for model in system.files if not model.is_file()]
     if absent:
         findings.append(Finding("warning", file, "system.complexity", f"a size that is compared with {folder}'s "
                                 "complexity.json only", f"the model {absent[0]}, to count it anew"))
     else:
-        records = replace(records, complexity=measure.measure(models, run.passes, run.alternatives))
+        records = replace(records, complexity=measure.measure(system.files, system.passes, system.by_device))
     records, problems = _judged_again(records, file)
     findings += problems
     if records.general:

@@ -1,23 +1,19 @@
 """One run, ``<runs>/<name>/seed<N>/``: its configuration, files and records, and the other runs of its folder.
 
 The file names are a contract: other tools read them.
-
-Finished results are never overwritten while others are being made. A command that does a stage again works on a draft,
-a copy of the run in ``<runs>/.draft-<key>/<name>/seed<N>/``. Its files replace those of the run when it is complete.
 """
-import os
-import shutil
-import time
-from collections.abc import Collection, Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from task1a.config import Config, load
 from task1a.errors import InputError
-from task1a.files import copy, digest, read_json, write_json
-from task1a.machine import rank
+from task1a.files import digest, read_json
+from task1a.system import System
+
+RECORD_FORMAT = 1
+"""Number of the format of the records of stages. Records of another format count as missing."""
 
 _MADE_BY = {"data": "data", "features": "features", "environment": "train", "complexity": "complexity",
             "evaluation": "evaluate"}
@@ -27,9 +23,18 @@ _RESULTS = ("config.yaml", "environment.json", "data.json", "features.json", "tr
             "predictions", "evaluation.json", "report.html", "submission", "stages")
 """files and folders of a run; others, such as a log or a user's notes, are left alone"""
 
-_DRAFT = ".draft-"
-_COMPLETE = "complete.json"
-"""lists the files of a draft that is replacing those of its run"""
+DRAFT = ".draft-"
+"""beginning of the folder, next to those of the runs, that holds a draft; see :mod:`task1a.pipeline.drafts`"""
+
+
+class _File:
+    """The path of a file or folder of a run, given relative to the run folder."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __get__(self, run: "Run", owner: "type[Run]") -> Path:
+        return run.folder / self.name
 
 
 class Run:
@@ -38,33 +43,34 @@ class Run:
     Args:
         folder: run folder, which need not exist yet, or a draft of it.
         config: configuration; default: the run's ``config.yaml``.
-        members: runs that are trained for this one; default: those that its configuration names.
+        models: runs whose models make up the system; default: those that its configuration names.
+        hold_outs: runs of the hold-out models, on whose held-out clips the temperature is fitted.
     """
 
-    def __init__(self, folder: Path, config: Config | None = None, members: "tuple[Run, ...] | None" = None) -> None:
+    def __init__(self, folder: Path, config: Config | None = None, models: "tuple[Run, ...]" = (),
+                 hold_outs: "tuple[Run, ...]" = ()) -> None:
         self.folder = Path(folder)
         """folder that is read and written: that of the run, or its draft"""
         if config is not None:
             self.config = config
-        if members is not None:
-            self.members = members
+        self._models, self.hold_outs = models, hold_outs
 
-    config_file = property(lambda self: self.folder / "config.yaml")
-    environment = property(lambda self: self.folder / "environment.json")
-    data = property(lambda self: self.folder / "data.json")
-    features = property(lambda self: self.folder / "features.json")
-    vanilla = property(lambda self: self.folder / "train" / "model.safetensors")
-    checkpoint = property(lambda self: self.folder / "train" / "checkpoint.pt")
-    history = property(lambda self: self.folder / "train" / "history.csv")
-    packed = property(lambda self: self.folder / "compress" / "packed.safetensors")
-    packed_xz = property(lambda self: self.folder / "compress" / "packed.safetensors.xz")
-    compress_history = property(lambda self: self.folder / "compress" / "history.csv")
-    report = property(lambda self: self.folder / "report.html")
-    complexity = property(lambda self: self.folder / "complexity.json")
-    test_predictions = property(lambda self: self.folder / "predictions" / "test.csv")
-    evaluation_predictions = property(lambda self: self.folder / "predictions" / "evaluation.csv")
-    evaluation = property(lambda self: self.folder / "evaluation.json")
-    submission = property(lambda self: self.folder / "submission")
+    config_file = _File("config.yaml")
+    environment = _File("environment.json")
+    data = _File("data.json")
+    features = _File("features.json")
+    vanilla = _File("train/model.safetensors")
+    checkpoint = _File("train/checkpoint.pt")
+    history = _File("train/history.csv")
+    packed = _File("compress/packed.safetensors")
+    packed_xz = _File("compress/packed.safetensors.xz")
+    compress_history = _File("compress/history.csv")
+    complexity = _File("complexity.json")
+    test_predictions = _File("predictions/test.csv")
+    evaluation_predictions = _File("predictions/evaluation.csv")
+    evaluation = _File("evaluation.json")
+    report = _File("report.html")
+    submission = _File("submission")
 
     def __str__(self) -> str:
         return f"{self.name}/{self.folder.name}"
@@ -77,7 +83,7 @@ class Run:
     @property
     def is_draft(self) -> bool:
         """Whether a draft is read and written instead of the run itself."""
-        return self.folder.parent.parent.name.startswith(_DRAFT)
+        return self.folder.parent.parent.name.startswith(DRAFT)
 
     @property
     def runs(self) -> Path:
@@ -106,32 +112,39 @@ class Run:
             raise InputError(f"{error}; {advice}") from None
 
     @property
-    def member_names(self) -> tuple[str, ...]:
-        """Names of the runs that are trained for this one: for an ensemble, or one for each of ``device_models``.
+    def model_names(self) -> tuple[str, ...]:
+        """Names of the runs whose models make up the system.
 
-        The members of an ensemble are shared between ensembles, unless the run has a name of its own.
+        They are the members of an ensemble, which ensembles share unless the run has a name of its own; or the general
+        model, which predicts the clips of other devices, and the models of single devices; or the run itself.
         """
         config = self.config
         if config.device_models:
-            return tuple(f"{self.name}_{device}" for device in config.device_models)
-        return tuple(member if self.name == config.system else f"{self.name}_{member}" for member in config.ensemble)
-
-    @cached_property
-    def members(self) -> "tuple[Run, ...]":
-        """Runs that are trained for this one (:attr:`member_names`); empty for a single model."""
-        return tuple(self.beside(f"{name}/{self.folder.name}") for name in self.member_names)
+            return config.training.init_from, *(f"{self.name}_{device}" for device in config.device_models)
+        if config.ensemble:
+            prefix = "" if self.name == config.system else f"{self.name}_"
+            return tuple(f"{prefix}{member}" for member in config.ensemble)
+        return (self.name,)
 
     @property
-    def general(self) -> "Run":
-        """Run whose model predicts the clips of unknown devices: the fine-tuned one, or this one."""
-        config = self.config
-        return self.beside(f"{config.training.init_from}/{self.folder.name}") if config.device_models else self
+    def models(self) -> "tuple[Run, ...]":
+        """Runs whose models make up the system (:attr:`model_names`)."""
+        if self.is_single:
+            return (self,)
+        if not self._models:
+            self._models = tuple(self.sibling(f"{name}/{self.folder.name}") for name in self.model_names)
+        return self._models
 
     @property
-    def parts(self) -> "tuple[Run, ...]":
-        """Runs whose models make up the system: the members of an ensemble, the general model and one for each device
-        of ``device_models``, or this one."""
-        return (self.general, *self.members) if self.config.device_models else self.members or (self,)
+    def is_single(self) -> bool:
+        """Whether the system is one model, which this run trains, rather than several, which other runs train."""
+        return not self.config.ensemble and not self.config.device_models
+
+    @property
+    def system(self) -> System:
+        """The models of the system, and how they are combined."""
+        return System(tuple(run.model for run in self.models),
+                      tuple(run.config.evaluation.time_rolls for run in self.models), self.config.device_models)
 
     @property
     def model(self) -> Path:
@@ -149,17 +162,11 @@ class Run:
         data = self.config.data
         return Path(data.root) if data.root else Path(data.cache_dir) / "demo" / "demo-development"
 
-    @property
-    def passes(self) -> list[int]:
-        """Number of forward passes per clip of each of the parts."""
-        return [part.config.evaluation.time_rolls for part in self.parts]
+    def at(self, folder: Path) -> "Run":
+        """Return the same run with another folder that is read and written: its draft, or its home."""
+        return Run(folder, self.config, self._models, self.hold_outs)
 
-    @property
-    def alternatives(self) -> bool:
-        """Whether each clip is predicted by one of the parts, which its device decides, instead of all."""
-        return bool(self.config.device_models)
-
-    def beside(self, name: str) -> "Run":
+    def sibling(self, name: str) -> "Run":
         """Another run, ``<name>/seed<N>``, of the same folder."""
         return Run(self.runs / name)
 
@@ -183,7 +190,7 @@ class Run:
         return self.folder / "stages" / f"{stage}.json"
 
     def read_stage(self, stage: str, finished: bool = True) -> dict[str, Any] | None:
-        """``inputs`` and ``outputs`` (digests by file) of a stage; None without a valid record.
+        """Return ``inputs`` and ``outputs`` (digests by file) of a stage; None without a valid record.
 
         Args:
             stage: name of the stage.
@@ -191,10 +198,13 @@ class Run:
         """
         try:
             record = read_json(self.stage_record(stage))
-            if record["outputs"] is None and not finished:
-                record["outputs"] = {}
-            if all(map(_is_result, record["outputs"])):
-                return {"inputs": dict(record["inputs"]), "outputs": dict(record["outputs"])}
+            if record["format"] != RECORD_FORMAT:
+                return None
+            outputs = record["outputs"]
+            if outputs is None and not finished:
+                outputs = {}
+            if all(map(is_result, outputs)):
+                return {"inputs": dict(record["inputs"]), "outputs": dict(outputs)}
         except (OSError, ValueError, KeyError, TypeError, RecursionError):
             pass
         return None
@@ -209,81 +219,15 @@ class Run:
                 return f"{name} was changed"
         return None
 
-    def draft(self, key: str) -> Path:
-        """Folder of the draft of a command, which ``key`` identifies."""
-        return self.runs / f"{_DRAFT}{key}" / self.name / self.folder.name
-
-    def open_draft(self, key: str, again: Collection[str] = ()) -> None:
-        """Read and write a copy of the run from now on; under torchrun, rank 0 makes it.
-
-        Args:
-            key: identifies the command, which continues the same draft after an interruption.
-            again: stages that are done again even if nothing has changed.
-        """
-        draft = self.draft(key)
-        deadline = time.monotonic() + 60
-        while rank() > 0 and not draft.is_dir() and time.monotonic() < deadline:
-            time.sleep(0.05)
-        if not draft.is_dir():
-            unfinished = self.runs / f"{_DRAFT}{key}.part"
-            shutil.rmtree(unfinished, ignore_errors=True)
-            copied = unfinished / self.name / self.folder.name
-            copied.mkdir(parents=True)
-            for name in _results(self.folder):
-                if name.partition("/")[0] in again or name in [f"stages/{stage}.json" for stage in again]:
-                    continue
-                (copied / name).parent.mkdir(parents=True, exist_ok=True)
-                try:  # every file is replaced as a whole, so the run never sees what is written to the draft
-                    os.link(self.folder / name, copied / name)
-                except OSError:
-                    shutil.copyfile(self.folder / name, copied / name)
-            unfinished.rename(draft.parents[1])
-        self.folder = draft
-
-    def publish_draft(self) -> None:
-        """Replace the results of the run by those of its draft.
-
-        After a kill, :meth:`finish_publishing` does the rest: once ``complete.json`` is there, the draft is complete.
-        """
-        draft, self.folder = self.folder, self.home
-        write_json(draft / _COMPLETE, sorted(_results(draft)))
-        self._take_over(draft)
-
-    def drop_draft(self) -> None:
-        """Return to the run itself, and remove its draft."""
-        draft, self.folder = self.folder, self.home
-        shutil.rmtree(draft.parents[1])
-
-    def finish_publishing(self) -> None:
-        """Finish a replacement that was interrupted."""
-        for complete in self.runs.glob(f"{_DRAFT}*/{self.name}/{self.folder.name}/{_COMPLETE}"):
-            self._take_over(complete.parent)
-
-    def _take_over(self, draft: Path) -> None:
-        names = [name for name in read_json(draft / _COMPLETE) if _is_result(name)]
-        for name in names:
-            if (draft / name).is_file():
-                (self.folder / name).parent.mkdir(parents=True, exist_ok=True)
-                try:
-                    os.replace(draft / name, self.folder / name)
-                except OSError:  # the run is a link to another disk
-                    copy(draft / name, self.folder / name)
-        for name in set(_results(self.folder)) - set(names):
-            (self.folder / name).unlink()
-            with suppress(OSError):  # a folder stays as long as it has other files
-                (self.folder / name).parent.rmdir()
-        shutil.rmtree(draft.parents[1])
+    def results(self) -> Iterator[str]:
+        """Yield the names of the files of the run, relative to its folder, with forward slashes."""
+        for entry in _RESULTS:
+            path = self.folder / entry
+            for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
+                if file.is_file() and not file.name.startswith("."):
+                    yield file.relative_to(self.folder).as_posix()
 
 
-def _is_result(name: str) -> bool:
+def is_result(name: str) -> bool:
     """Whether a name in a record is that of a file of a run, below its folder."""
     return name.partition("/")[0] in _RESULTS and not {"..", ""} & set(name.split("/")) and "\\" not in name
-
-
-def _results(folder: Path) -> Iterator[str]:
-    """Names of the files of a run, relative to its folder, with forward slashes."""
-    for entry in _RESULTS:
-        path = folder / entry
-        for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
-            if file.is_file() and not file.name.startswith("."):
-                yield file.relative_to(folder).as_posix()

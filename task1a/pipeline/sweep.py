@@ -19,7 +19,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 
@@ -28,8 +28,10 @@ from tqdm import tqdm
 from evaluation import records
 from evaluation.tables.table_file import Table, read_table
 from task1a.errors import CommandParser, FallsShort, InputError
+from task1a.files import Busy
 from task1a.machine import cores
 from task1a.pipeline import runner
+from task1a.pipeline.plan import add_run_options, parse_arguments
 from task1a.pipeline.run import Run
 
 RUNNER = ("-X", "utf8", "-c", f"import sys; sys.path.insert(0, {str(Path(__file__).resolve().parents[2])!r}); "
@@ -43,7 +45,7 @@ class Task:
     """A run of the sweep and its state."""
 
     run: Run
-    wanted: list[str]
+    wanted: tuple[str, ...]
     """Names of the stages to run."""
     options: list[str]
     """Arguments of the runner."""
@@ -91,7 +93,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog="Exit status: 0 all runs are finished; 1 some fall short (over the limit, invalid); 2 some failed.")
     parser.add_argument("table", metavar="TABLE", help="table2, table3, table4, or the path of a YAML file like those "
                         "in system_configs/tables/, with its systems in the parent folder")
-    runner.add_run_options(parser)
+    add_run_options(parser)
     parser.add_argument("--systems", default="*", metavar="PATTERN", help="e.g. 'bcresnet_asc_1*' (default: all)")
     parser.add_argument("--seeds", type=_seeds, default=[0], metavar="LIST", help="e.g. 0-2 or 0,3,5 (default: 0)")
     parser.add_argument("--jobs", type=_at_least(1), metavar="N",
@@ -131,7 +133,8 @@ def plan(table: Table, arguments: argparse.Namespace) -> list[Task]:
         raise InputError(f"--systems {arguments.systems} matches no row; the rows are {', '.join(names)}")
     if any(override.startswith(("seed=", "system=")) for override in arguments.overrides):
         raise InputError("seed and system cannot be overridden: use --seeds and --systems")
-    tasks = []
+    tasks: list[Task] = []
+    workspace = None  # the data sets are read once for all runs
     for seed, system in itertools.product(arguments.seeds, chosen):
         options = ["--system", str(table.systems / f"{system}.yaml"), "--seed", str(seed), "--stage", arguments.stage,
                    "--runs", str(arguments.runs), "--device", arguments.device, *arguments.overrides]
@@ -139,24 +142,29 @@ def plan(table: Table, arguments: argparse.Namespace) -> list[Task]:
         for option, folder in (("--data-root", arguments.data_root), ("--eval-root", arguments.eval_root)):
             if folder:
                 options += [option, folder.replace("{seed}", str(seed))]
-        session, wanted = runner.asked_for(options)
-        data = session.run.config.data
+        run_plan = parse_arguments(options)
+        run, wanted = run_plan.run, run_plan.wanted
+        if workspace is None:
+            workspace = run_plan.workspace
+        run_plan = replace(run_plan, workspace=workspace)
+        data = run.config.data
         if data.source == "tau_layout" and data.root is None:
             raise InputError("no data set: give its folder with --data-root DIR (and --eval-root DIR)")
         for folder in (data.root, data.evaluation_root):
             if folder is not None and not Path(folder).is_dir():
                 raise InputError(f"{folder}: no such folder")
-        needs, trainings = {f"{member}/seed{seed}" for member in session.run.config.ensemble}, set()
-        parts = [*session.pilots, *(session.members or (session,))]
-        for part in parts + ([session.general] if session.general else []):
-            config = part.run.config
+        needs, trainings = {f"{member}/seed{seed}" for member in run.config.ensemble}, set()
+        for step in run_plan.steps:
+            if not step.run.is_single:
+                continue
+            config = step.run.config
             if config.training.init_from:
                 needs.add(f"{config.training.init_from}/seed{seed}")
             trainings.add((config.seed, config.features, config.model, config.vanilla_recipe))
             if config.compression.enabled and "compress" in wanted:
                 needs.update(config.compression.teachers)
-        tasks.append(Task(session.run, wanted, options, needs, trainings))
-        if runner.is_finished(session, wanted):
+        tasks.append(Task(run, wanted, options, needs, trainings))
+        if runner.is_finished(run_plan):
             finish(tasks[-1])
     return tasks
 
@@ -239,7 +247,7 @@ def run_one() -> int:
     while True:
         try:
             return runner.main()
-        except runner.Busy as busy:
+        except Busy as busy:
             print(busy, flush=True)
             time.sleep(BUSY_EVERY)
 

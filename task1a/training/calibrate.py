@@ -80,3 +80,8 @@ def fitted(outputs: np.ndarray, examples: Examples) -> dict[str, Any]:
     return {"temperature": temperature(outputs, examples.targets, examples.devices, examples.locations),
             "clips": len(examples), "locations": len(set(examples.locations)),
             "devices": sorted(set(examples.devices))}
+
+
+def fit_probabilities(probabilities: np.ndarray, examples: Examples) -> dict[str, Any]:
+    """Fit the temperature for probabilities [clips, classes], e.g. the mean over several models; see :func:`fitted`."""
+    return fitted(np.log(np.maximum(probabilities, np.finfo(np.float64).tiny)), examples)

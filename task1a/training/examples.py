@@ -3,9 +3,13 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from task1a.config import TrainingConfig
+from task1a.data.splits import split_validation
 
 if TYPE_CHECKING:
     from task1a.predict.clips import ReadClips
@@ -65,3 +69,25 @@ class Examples:
     def probabilities(self, classes: int, device: torch.device) -> Tensor:
         """One-hot targets of all clips, float32 [clips, classes]."""
         return F.one_hot(torch.from_numpy(self.targets), classes).float().to(device)
+
+
+def split_examples(clips: pd.DataFrame, read: "ReadClips", labels: tuple[str, ...],
+                   config: TrainingConfig) -> tuple[Examples, Examples]:
+    """Divide the training split into the clips to train on and those of other locations, to validate on.
+
+    Args:
+        clips: the training split, with ``scene_label``, ``device``, ``identifier`` (location) and ``filename``.
+        read: reads the features of its clips by index.
+        labels: scene labels in the order of the classes.
+        config: the share of the validation clips, and the recording devices whose clips are used.
+    """
+    held_out = split_validation(clips, config.validation_fraction, config.validation_seed)
+    targets = np.array([labels.index(label) for label in clips.scene_label])
+    used = clips.device.isin(config.devices).to_numpy() if config.devices else np.ones(len(clips), bool)
+    parts = []
+    for chosen in (~held_out & used, held_out & used):
+        rows = np.flatnonzero(chosen)
+        parts.append(Examples(lambda indices, rows=rows: read(rows[indices]), targets[rows],
+                              clips.device.to_numpy(str)[rows], clips.identifier.to_numpy(str)[rows],
+                              clips.filename.to_numpy(str)[rows]))
+    return parts[0], parts[1]
