@@ -65,7 +65,8 @@ def test_another_training_is_refused(again, arguments, toy_data, changes, messag
 def test_a_model_without_its_record_is_refused(again, arguments, stage, damage):
     damage(RUN / "stages" / f"{stage}.json")
     before = contents(again / "runs")
-    with pytest.raises(InputError, match=f"{stage}.json, the record of its inputs, is missing or damaged. Nothing was"):
+    with pytest.raises(InputError, match=f"{stage}.json, the record of its inputs, is missing, "
+                                         "damaged or of another version. Nothing was"):
         runner.main(arguments)
     assert contents(again / "runs") == before
 
@@ -95,14 +96,14 @@ def test_a_name_gives_a_folder_of_its_own(again, arguments, capsys):
 
 @pytest.mark.parametrize("config, folder, names", [
     ({"ensemble": ("a", "b")}, "both", ("a", "b")), ({"ensemble": ("a", "b")}, "tried", ("tried_a", "tried_b")),
-    ({"device_models": ("s1",), "training": {"init_from": "a"}}, "both", ("both_s1",)),
-    ({"device_models": ("s1",), "training": {"init_from": "a"}}, "tried", ("tried_s1",)), ({}, "tried", ()),
+    ({"device_models": ("s1",), "training": {"init_from": "a"}}, "both", ("a", "both_s1")),
+    ({"device_models": ("s1",), "training": {"init_from": "a"}}, "tried", ("a", "tried_s1")), ({}, "tried", ("tried",)),
 ])
-def test_members_of_a_named_run_have_names_of_their_own(config, folder, names):
+def test_model_names_of_a_named_run(config, folder, names):
     training = Config("x").training.__class__(**config.pop("training", {}))
     run = Run(Path("runs") / folder / "seed3", Config("both", training=training, **config))
-    assert run.member_names == names
-    assert [member.folder for member in run.members] == [Path("runs") / name / "seed3" for name in names]
+    assert run.model_names == names
+    assert [model.folder for model in run.models] == [Path("runs") / name / "seed3" for name in names]
 
 
 def test_a_forced_run_replaces_everything_at_once(again, arguments, capsys):
@@ -279,7 +280,8 @@ def test_the_general_model_of_device_models_is_trained_first(again, system, argu
 def test_an_evaluation_set_of_another_edition_is_not_packaged_for_2021(year):
     clips = pd.DataFrame({"filename": range(EDITIONS[year].clips)})
     dataset = SimpleNamespace(roots={"evaluation": Path("x")}, evaluation_clips=clips)
-    session = SimpleNamespace(dataset=dataset, run=SimpleNamespace(home=RUN))
-    assert f"--edition {year}" in stages.nothing_to_submit(session)
+    run = SimpleNamespace(home=RUN, config=None)
+    workspace = SimpleNamespace(dataset=lambda config: dataset)
+    assert f"--edition {year}" in stages.no_submission(workspace, run)
     dataset.evaluation_clips = clips[:EDITIONS["2021"].clips]
-    assert stages.nothing_to_submit(session) is None
+    assert stages.no_submission(workspace, run) is None

@@ -131,7 +131,7 @@ def test_a_second_run_skips_every_stage_and_changes_nothing(again, arguments, ca
 
 def test_a_run_that_is_up_to_date_imports_nothing_heavy(again, arguments):
     heavy = {"torch", "torchaudio", "scipy", "sklearn", "matplotlib", "jinja2", "dcase_util", "sed_eval"}
-    code = (f"import sys; sys.path.insert(0, {str(REPOSITORY)!r}); from task1a import runner; runner.main()\n"
+    code = (f"import sys; sys.path.insert(0, {str(REPOSITORY)!r}); from task1a.pipeline import runner; runner.main()\n"
             f"print(sorted({heavy} & sys.modules.keys()))")
     done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True)
     assert done.stdout.count("] up to date") == 8 and done.stdout.splitlines()[-1] == "[]"

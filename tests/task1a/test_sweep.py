@@ -103,7 +103,8 @@ def run(*arguments: str) -> int:
 
 def start(*arguments: str, before: str = "pass") -> subprocess.Popen:
     """A sweep in a process of its own, which does something before."""
-    code = f"import sys; from task1a import errors, sweep; {before}; sys.exit(errors.run_command(sweep.main))"
+    code = (f"import sys; from task1a import errors; from task1a.pipeline import sweep; {before}; "
+            "sys.exit(errors.run_command(sweep.main))")
     return subprocess.Popen([sys.executable, "-c", code, "tables/table.yaml", *arguments], text=True,
                             stderr=subprocess.PIPE, env={**os.environ, "PYTHONPATH": str(PROJECT)})
 
@@ -226,7 +227,8 @@ def test_a_killed_ray_worker_is_made_up_for(toys, capsys):
 
 
 def test_a_run_waits_for_another_process_that_works_on_it():
-    code = ("from task1a import runner, sweep; answers = iter([runner.Busy('not yet'), 0]); sweep.BUSY_EVERY = 0.1\n"
+    code = ("from task1a.files import Busy; from task1a.pipeline import runner, sweep\n"
+            "answers = iter([Busy('not yet'), 0]); sweep.BUSY_EVERY = 0.1\n"
             "def main():\n    answer = next(answers)\n    if answer: raise answer\n    return 7\n"
             "runner.main = main; print(sweep.run_one())")
     child = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
