@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from task1a.predict.recordings import Predictor
 
+__version__ = "0.1.0"
+
 
 def load(path: str, device: str = "auto") -> "Predictor":
     """Load a model file, to predict recordings with it; see :class:`task1a.predict.recordings.Predictor`."""

@@ -10,7 +10,7 @@ import threading
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import NoReturn
+from typing import Any, NoReturn
 
 # control characters, line separators, and those that embed, override or isolate a direction of writing
 _UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
@@ -35,7 +35,15 @@ class FallsShort(Exception):
 class CommandParser(argparse.ArgumentParser):
     """An argument parser that reports wrong arguments in one line."""
 
-    def __init__(self, **settings: object) -> None:
+    program: str | None = None
+    """name of the subcommand of ``task1a`` that runs, if one does"""
+    example = ""
+    """a complete call of that subcommand"""
+
+    def __init__(self, **settings: Any) -> None:
+        if self.program:
+            settings["prog"] = self.program
+            settings["epilog"] = f"Example: {self.example}. {settings.get('epilog') or ''}".rstrip()
         super().__init__(**settings)
         self.add_argument("--debug", action="store_true", help="print the traceback of an unexpected error")
 
