@@ -54,7 +54,7 @@ def test_every_page_is_linked():
 
 
 def test_the_constraints_hold_every_requirement_of_the_project():
-    required = re.findall(r'"([\w-]+)>=', (REPOSITORY / "setup.py").read_text(encoding="utf-8"))
+    required = re.findall(r'"([\w-]+)>=', (REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))
     pinned = re.findall(r"^([\w-]+)==", CONSTRAINTS, re.MULTILINE)
     assert {name.replace("_", "-") for name in required} <= set(pinned) and "torch==2.13.0" in CONSTRAINTS
 
