@@ -163,6 +163,18 @@ class NetworkConfig:
         """Arguments of the network's class, apart from the number of classes."""
         return {key: value for key, value in asdict(self).items() if key not in ("name", "front_end")}
 
+    def check_input(self, features: FeatureConfig) -> None:
+        """Check that every layer can process the features; raises ValueError."""
+        bins, frames = features.n_mels, features.frames
+        # frequency is halved three times, and every stage divides it into the sub-bands
+        sub_bands = self.settings.get("sub_bands")
+        if sub_bands and bins % (8 * sub_bands):
+            raise ValueError(f"features.n_mels={bins} must be a multiple of 8 model.sub_bands = {8 * sub_bands}")
+        least_bins, least_frames = self.smallest_input
+        if bins < least_bins or frames < least_frames:
+            raise ValueError(f"features.n_mels={bins} and {frames} frames (features.clip_seconds, features.hop) are "
+                             f"too few for model.name={self.name}, which needs {least_bins} x {least_frames}")
+
 
 @dataclass(frozen=True, config=_strict)
 class BCResNetASCConfig(NetworkConfig):
@@ -454,15 +466,7 @@ class Config:
             raise ValueError("training.init_from: device_models needs the system that is fine-tuned, and no ensemble")
         if self.training.init_from == self.system:
             raise ValueError(f"training.init_from={self.system}: is this system itself")
-        bins, frames = self.features.n_mels, self.features.frames
-        sub_bands = self.model.settings.get("sub_bands")
-        # frequency is halved three times, and every stage divides it into the sub-bands
-        if sub_bands and bins % (8 * sub_bands):
-            raise ValueError(f"features.n_mels={bins} must be a multiple of 8 model.sub_bands = {8 * sub_bands}")
-        least_bins, least_frames = self.model.smallest_input
-        if bins < least_bins or frames < least_frames:
-            raise ValueError(f"features.n_mels={bins} and {frames} frames (features.clip_seconds, features.hop) are "
-                             f"too few for model.name={self.model.name}, which needs {least_bins} x {least_frames}")
+        self.model.check_input(self.features)
 
 
 def load(path: Path, overrides: Sequence[str] = (), options: Mapping[str, Any] | None = None) -> Config:

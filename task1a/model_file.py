@@ -9,7 +9,8 @@ import json
 import lzma
 import warnings
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -52,7 +53,7 @@ def _distinct(labels: tuple[str, ...]) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """Everything that is needed beside the tensors to rebuild a model."""
+    """Everything that is needed besides the tensors to rebuild a model."""
 
     model: Network
     features: FeatureConfig
@@ -61,41 +62,46 @@ class ModelSpec:
     packing: Packing | None = None
     """how a compressed model is packed; None for a vanilla model, which is float32 throughout"""
 
+    def __post_init__(self) -> None:
+        self.model.check_input(self.features)
+
     def build(self) -> nn.Module:
         """Build the front end and the network with random weights; batch norms of a compressed model are merged."""
         network = networks.build(len(self.labels), self.model.name, **self.model.settings)
         features = self.features
         model = networks.with_front_end(network, self.model.front_end, features.n_mels,
-                                      features.sample_rate / features.hop, features.log_floor)
+                                        features.sample_rate / features.hop, features.log_floor)
         return model if self.packing is None else merge_batch_norms(model)
 
     def stored_form(self) -> dict[str, Tensor]:
-        """Tensors without data, with the names, shapes and types of such a model's file."""
-        with torch.device("meta"):
-            model = self.build()
-            return stored_state(model) if self.packing is None else packed_form(model, self.packing)
+        """Return tensors without data, with the names, shapes and types of such a model's file."""
+        model = _outline(replace(self, packing=None))
+        return stored_state(model) if self.packing is None else packed_form(model, self.packing)
 
-    def multiply_accumulates(self) -> int:
-        """Multiply-accumulates for one clip, counted without memory for weights or activations."""
-        with torch.device("meta"):
-            model = self.build()
-        return cost.multiply_accumulates(model, self.input_shape)
+    def cost(self) -> cost.Cost:
+        """Return parameters, multiply-accumulates for a clip, and memory of a training step of two clips."""
+        return _cost(replace(self, packing=None))
 
     def activation_bytes(self) -> int:
-        """Estimated memory for one clip: all activations together, although not all are needed at the same time."""
-        with torch.device("meta"):
-            model = self.build()
-        return cost.training_bytes(model, self.input_shape, 2) // 2  # batch norms refuse to train on a single value
-
-    def trainable_parameters(self) -> int:
-        """Number of trainable values, including pruned ones."""
-        with torch.device("meta"):
-            return cost.parameter_count(self.build())
+        """Estimate the memory for one clip: all activations together, although not all are needed at the same time."""
+        return self.cost().training_bytes // 2
 
     @property
     def input_shape(self) -> tuple[int, int, int]:
         """(channels, mel bins, frames) of one clip."""
         return 1, self.features.n_mels, self.features.frames
+
+
+# One command loads several files of one architecture, or one file several times, so its outline is built only once.
+@lru_cache(maxsize=8)
+def _outline(spec: ModelSpec) -> nn.Module:
+    with torch.device("meta"):  # names, shapes and types, without memory for the values
+        return spec.build()
+
+
+@lru_cache(maxsize=8)
+def _cost(spec: ModelSpec) -> cost.Cost:
+    return cost.estimate(_outline(spec), spec.input_shape)
 
 
 _SPEC = TypeAdapter(ModelSpec)
@@ -193,20 +199,16 @@ def verified(stored: SafetensorsFile) -> ModelSpec:
     if stored.metadata[FORMAT] != _metadata(plain, contents):
         raise InputError(f"{path}: damaged: the digest in its metadata is not that of its content")
 
-    # only names and shapes are built
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch warns of layers without outputs, which are rejected below
             expected = spec.stored_form()
-            operations = spec.multiply_accumulates()  # fails if the layers do not fit the clips
-            activations = spec.activation_bytes()
+            excess = _excess(spec, expected)
     except Exception as error:  # torch and the networks raise all kinds of exceptions for extreme settings
         raise InputError(f"{path}: damaged metadata: no model can be built from its settings "
                          f"({printable(' '.join(str(error).split()))})") from None
-    if operations > MAX_CLIP_OPERATIONS or activations > MAX_CLIP_BYTES:
-        raise InputError(f"{path}: a clip of {spec.features.clip_seconds:g} s would take {operations / 1e9:,.1f} "
-                         f"billion multiply-accumulates and about {activations / 1e9:,.1f} GB of memory; at most "
-                         f"{MAX_CLIP_OPERATIONS / 1e9:,.0f} billion and {MAX_CLIP_BYTES / 1e9:,.0f} GB are allowed")
+    if excess:
+        raise InputError(f"{path}: {excess}")
     for name in sorted(set(expected) ^ set(stored.tensors)):
         state = "missing" if name in expected else "not part of the architecture"
         raise InputError(f"{path}: tensor {printable(name)} is {state}; the file was made for another model, or by "
@@ -216,6 +218,26 @@ def verified(stored: SafetensorsFile) -> ModelSpec:
             raise InputError(f"{path}: tensor {name} is {_kind(stored.tensors[name])}, the architecture needs "
                              f"{_kind(value)}")
     return spec
+
+
+def _excess(spec: ModelSpec, tensors: Mapping[str, Tensor]) -> str:
+    """Return what is too much about the time and the memory for a clip; empty if nothing is.
+
+    A bound of both is enough for most models; finding the cost itself takes a second. No layer has more positions than
+    a clip has values. So a weight is used at most once for each of these, and a layer keeps at most that many
+    activations in each of its channels, which both a convolution and the norm behind it count.
+    """
+    positions = spec.features.n_mels * spec.features.frames
+    weights = sum(value.numel() for value in tensors.values())
+    channels = sum(len(value) for name, value in tensors.items() if name.endswith(".weight"))
+    if positions * weights <= MAX_CLIP_OPERATIONS and 4 * positions * channels <= MAX_CLIP_BYTES:
+        return ""
+    operations, activations = spec.cost().multiply_accumulates, spec.activation_bytes()
+    if operations <= MAX_CLIP_OPERATIONS and activations <= MAX_CLIP_BYTES:
+        return ""
+    return (f"a clip of {spec.features.clip_seconds:g} s would take {operations / 1e9:,.1f} billion "
+            f"multiply-accumulates and about {activations / 1e9:,.1f} GB of memory; at most "
+            f"{MAX_CLIP_OPERATIONS / 1e9:,.0f} billion and {MAX_CLIP_BYTES / 1e9:,.0f} GB are allowed")
 
 
 def _stated(stored: SafetensorsFile) -> tuple[ModelSpec, Mapping[str, Any]]:

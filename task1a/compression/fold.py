@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+_FRAMES = 32  # the networks need at least 17
+
 
 class ScaleShift(nn.Module):
     """A scale and a shift per channel.
@@ -69,9 +71,13 @@ def fold_batch_norms(model: nn.Module, input_shape: tuple[int, ...]) -> nn.Modul
 
 
 def _followed_by_scale(model: nn.Module, input_shape: tuple[int, ...]) -> dict[str, str]:
-    """Names of the convolutions whose output goes into a scale and shift, with the name of that layer."""
-    shadow, pairs = copy.deepcopy(model).to("meta", torch.float32), {}
+    """Map the name of each convolution to the name of the :class:`ScaleShift` that takes its output.
+
+    Found by running a copy on silence. A few frames are enough, because their number does not change the order.
+    """
+    shadow = copy.deepcopy(model).float().cpu()
     outputs: list[tuple[Tensor, str]] = []
+    pairs: dict[str, str] = {}
 
     def watch(name: str, layer: nn.Module) -> None:
         if isinstance(layer, nn.Conv2d):
@@ -82,5 +88,7 @@ def _followed_by_scale(model: nn.Module, input_shape: tuple[int, ...]) -> dict[s
 
     for name, layer in shadow.named_modules():
         watch(name, layer)
-    shadow(torch.empty(1, *input_shape, device="meta"))
+    *leading, frames = input_shape
+    with torch.no_grad():
+        shadow(torch.zeros(1, *leading, min(frames, _FRAMES)))
     return pairs

@@ -69,10 +69,9 @@ def pack(model: nn.Module, packing: Packing) -> dict[str, Tensor]:
         tensors[f"{name}.weight"], tensors[f"{name}.weight{SCALE}"] = quantized, scale
 
     others = {name: value for name, value in stored_state(model).items() if ".parametrizations." not in name}
-    for name, layer in model.named_modules():
-        if isinstance(layer, nn.BatchNorm2d):
-            del others[f"{name}.running_mean"], others[f"{name}.running_var"]
-            others[f"{name}.weight"], others[f"{name}.bias"] = scale_and_shift(layer)
+    for name, norm in _batch_norms(model):
+        del others[f"{name}.running_mean"], others[f"{name}.running_var"]
+        others[f"{name}.weight"], others[f"{name}.bias"] = scale_and_shift(norm)
     for name, value in others.items():
         tensors[name] = half = value.to(torch.float16)
         if not half.isfinite().all():
@@ -82,13 +81,22 @@ def pack(model: nn.Module, packing: Packing) -> dict[str, Tensor]:
 
 
 def packed_form(model: nn.Module, packing: Packing) -> dict[str, Tensor]:
-    """Tensors with the names, shapes and types in which a model is stored; its batch norms must be merged already."""
-    form = {name: torch.empty_like(value, dtype=torch.float16) for name, value in stored_state(model).items()}
+    """Return tensors without values, with the names, shapes and types of the file of a vanilla model once packed."""
+    form = {}
+    for name, value in stored_state(model).items():
+        form[name] = value.new_empty(value.shape, dtype=torch.float16)
+    for name, _ in _batch_norms(model):
+        del form[f"{name}.running_mean"], form[f"{name}.running_var"]
     for name, layer in convolutions(model).items():
-        weight = layer.weight.detach()
-        form[f"{name}.weight"] = torch.empty_like(weight, dtype=torch.int8)
-        form[f"{name}.weight{SCALE}"] = scale_of(weight, torch.ones_like(weight), packing.weight_scales)
+        channels, *others = layer.weight.shape
+        scales = [channels, *(1 for _ in others)] if packing.weight_scales == "channel" else []
+        form[f"{name}.weight"] = layer.weight.new_empty(layer.weight.shape, dtype=torch.int8)
+        form[f"{name}.weight{SCALE}"] = layer.weight.new_empty(scales)
     return form
+
+
+def _batch_norms(model: nn.Module) -> list[tuple[str, nn.BatchNorm2d]]:
+    return [(name, layer) for name, layer in model.named_modules() if isinstance(layer, nn.BatchNorm2d)]
 
 
 def unpack(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

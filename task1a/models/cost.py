@@ -1,5 +1,6 @@
-"""What a network costs: parameters, memory of a training step, multiply-accumulates."""
+"""What a network costs: parameters, multiply-accumulates, memory of a training step."""
 import copy
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -8,41 +9,48 @@ from torch.utils.flop_counter import FlopCounterMode
 from task1a.models.mixstyle import FreqMixStyle
 
 
+@dataclass(frozen=True)
+class Cost:
+    """What a network costs in training and in prediction."""
+
+    parameters: int
+    """number of trainable values"""
+    multiply_accumulates: int
+    """of all convolutions and linear layers for one input; padding is counted; biases, norms and activations are not"""
+    training_bytes: int
+    """memory of a training step in float32: the tensors saved for the backward pass, and the gradient and the momentum
+    of every parameter; temporary memory of the backward pass is not counted"""
+
+
 def parameter_count(model: nn.Module) -> int:
-    """Number of trainable values."""
+    """Return the number of trainable values."""
     return sum(parameter.numel() for parameter in model.parameters())
 
 
-def training_bytes(model: nn.Module, input_shape: tuple[int, ...], batch_size: int) -> int:
-    """Memory of a training step in float32, in bytes: the tensors saved for the backward pass, and the gradient and
-    momentum of every parameter.
+def estimate(model: nn.Module, input_shape: tuple[int, ...], batch_size: int = 2) -> Cost:
+    """Estimate what a network costs, from a forward pass on the meta device, whose tensors have no values.
 
-    Found by a forward pass without data; temporary memory of the backward pass is not counted. ``input_shape`` has no
-    batch axis.
+    The first pass of a process takes a second, because torch imports its compiler for the shapes of results.
+
+    Args:
+        model: the network, on any device; it is not changed.
+        input_shape: shape of one input, without the batch axis.
+        batch_size: inputs of a training step; at least 2, because batch norms refuse to train on a single value.
     """
-    saved: dict[int, Tensor] = {}
+    shadow = copy.deepcopy(model).to("meta").train()
+    for layer in shadow.modules():
+        if isinstance(layer, FreqMixStyle):
+            layer.eval()  # which batches are mixed is random, and its distribution cannot be sampled without data
+
+    saved: dict[int, Tensor] = {}  # by storage, because several operations may save one tensor, or views of it
 
     def save(tensor: Tensor) -> Tensor:
         saved[tensor.untyped_storage()._cdata] = tensor
         return tensor
 
-    shadow = copy.deepcopy(model).to("meta").train()
-    for layer in shadow.modules():
-        if isinstance(layer, FreqMixStyle):
-            layer.eval()  # which batches are mixed is random, and its distribution cannot be sampled without data
-    with torch.autograd.graph.saved_tensors_hooks(save, lambda tensor: tensor):
-        outputs = shadow(torch.empty(batch_size, *input_shape, device="meta"))
-    del outputs
+    with FlopCounterMode(display=False) as counter, torch.autograd.graph.saved_tensors_hooks(save, lambda value: value):
+        shadow(torch.empty(batch_size, *input_shape, device="meta"))
+    operations = counter.get_total_flops() // batch_size  # multiplications and additions
+    parameters = parameter_count(model)
     saved_bytes = sum(tensor.untyped_storage().nbytes() for tensor in saved.values())
-    return saved_bytes + 2 * 4 * parameter_count(model)
-
-
-def multiply_accumulates(model: nn.Module, input_shape: tuple[int, ...]) -> int:
-    """Multiply-accumulates of all convolutions and linear layers for one input of ``input_shape`` (no batch axis).
-
-    Padding is counted; biases, norms and activations are not.
-    """
-    shadow = copy.deepcopy(model).to("meta").eval()
-    with FlopCounterMode(display=False) as counter:
-        shadow(torch.empty(1, *input_shape, device="meta"))
-    return counter.get_total_flops() // 2  # multiplications and additions are counted apart
+    return Cost(parameters, operations // 2, saved_bytes + 2 * 4 * parameters)

@@ -1,16 +1,18 @@
 """Prediction of clips with a stored model, from their features: the one batched inference loop of the project."""
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 import torch
 from torch import Tensor, nn
 
 from task1a import model_file
 from task1a.errors import ModelError
 from task1a.machine import keep_freed_memory
-from task1a.predict import predictions
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 ReadClips = Callable[[np.ndarray], np.ndarray]
 """Reads clips: indices [n] -> log-mel energies float32 [n, mel bins, frames]."""
@@ -33,7 +35,7 @@ def logits(model: nn.Module, read: ReadClips, clips: int, batch_size: int, devic
 
 
 def predict(path: Path, filenames: Sequence[str], read: ReadClips, batch_size: int, device: torch.device,
-            time_rolls: int = 1) -> pd.DataFrame:
+            time_rolls: int = 1) -> "pd.DataFrame":
     """Predict clips with a model file.
 
     Args:
@@ -50,6 +52,8 @@ def predict(path: Path, filenames: Sequence[str], read: ReadClips, batch_size: i
     Raises:
         InputError: the file is not a usable model, or its outputs overflow.
     """
+    from task1a.predict import predictions  # imports pandas
+
     keep_freed_memory()
     model, spec = model_file.load_for_inference(path, device)
     shifted = []

@@ -5,6 +5,7 @@ A model file is enough: it holds the settings of the features and the scene labe
 import io
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -56,12 +57,16 @@ class Predictor:
     def __init__(self, path: Path, device: str = "auto") -> None:
         self.path, self.device = path, torch.device(device_of(device))
         self.model, self.spec = model_file.load_for_inference(path, self.device)
-        self.batch_size = max(1, min(_BATCH, _BATCH_BYTES // self.spec.activation_bytes()))
         features = self.spec.features
         try:
             stored_log_mel(np.zeros(features.n_fft, np.float32), features)
         except InputError as error:
             raise ModelError(f"{path}: {error}") from None
+
+    @cached_property
+    def batch_size(self) -> int:
+        """Windows per forward pass. The first use takes a second, which recordings of one window need not wait for."""
+        return max(1, min(_BATCH, _BATCH_BYTES // self.spec.activation_bytes()))
 
     def predict(self, samples: np.ndarray, rate: int) -> Prediction:
         """Predict the scene of samples: the mean over their windows.
@@ -91,10 +96,10 @@ class Predictor:
             energies = stored_log_mel(samples, self.spec.features)
             if not np.isfinite(energies).all():
                 raise InputError("holds samples too large to compute with")
-            waiting.append((start, end, energies))
-            if len(waiting) == self.batch_size:
+            if waiting and len(waiting) == self.batch_size:
                 yield from self._predicted(waiting)
                 waiting = []
+            waiting.append((start, end, energies))
         if waiting:
             yield from self._predicted(waiting)
 

@@ -75,7 +75,7 @@ def check_memory(spec: ModelSpec, recipe: TrainingConfig, device: str) -> None:
     """
     with torch.device("meta"):
         model = spec.build()
-    needed = cost.training_bytes(model, spec.input_shape, recipe.batch_size)
+    needed = cost.estimate(model, spec.input_shape, recipe.batch_size).training_bytes
     if recipe.precision != "32-true":
         needed //= 2
     if device_of(device) == "cuda":

@@ -6,7 +6,7 @@ from torch import nn
 from task1a.config import BCResNetASCConfig, FeatureConfig, TrainingConfig
 from task1a.errors import InputError
 from task1a.model_file import ModelSpec
-from task1a.models.cost import training_bytes
+from task1a.models.cost import estimate
 from task1a.training import fit
 
 
@@ -14,7 +14,7 @@ def test_training_bytes_by_hand():
     """A convolution keeps its input and weight, a ReLU its output; every parameter has a gradient and a momentum."""
     model = nn.Sequential(nn.Conv2d(1, 3, 3, padding=1, bias=False), nn.ReLU())
     values = 5 * 8 * 9 + 3 * 9 + 5 * 3 * 8 * 9 + 2 * 3 * 9
-    assert training_bytes(model, (1, 8, 9), batch_size=5) == 4 * values
+    assert estimate(model, (1, 8, 9), batch_size=5).training_bytes == 4 * values
     assert next(model.parameters()).device.type == "cpu" and model.training
 
 
@@ -27,12 +27,12 @@ def test_training_bytes_are_what_autograd_keeps(network):
         model.train()(x).sum()
     held = sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    assert training_bytes(model, (1, 32, 40), 3) == pytest.approx(held + 8 * parameters, rel=0.02)
+    assert estimate(model, (1, 32, 40), 3).training_bytes == pytest.approx(held + 8 * parameters, rel=0.02)
 
 
 def test_training_bytes_of_a_network_that_mixes_random_batches(network):
     mixing, plain = network(mixstyle_probability=1.0), network()
-    assert training_bytes(mixing, (1, 32, 40), 3) == training_bytes(plain, (1, 32, 40), 3)
+    assert estimate(mixing, (1, 32, 40), 3) == estimate(plain, (1, 32, 40), 3)
 
 
 def test_a_training_that_does_not_fit_is_refused_beforehand():
