@@ -134,19 +134,20 @@ def _plan(arguments: argparse.Namespace, wanted: tuple[str, ...]) -> Plan:
         options["data.source"] = "tau_layout"
     options = {key: value for key, value in options.items() if value is not None}
     config, download = configuration.load(file, arguments.overrides, options), None
-    if arguments.download:
+    if arguments.download and not arguments.dry_run:
         if config.data.source == "demo" or config.data.root is None:
             raise InputError("--download: give the folder of the development set with --data-root DIR")
         download = {"accept_licence": arguments.accept_licence, "keep_archives": arguments.keep_archives}
 
+    runs: Path = arguments.runs
+
     def folder(name: str) -> Path:
-        return arguments.runs / name / f"seed{config.seed}"
+        return runs / name / f"seed{config.seed}"
 
     def other_system(name: str) -> Config:
         return configuration.load(file.with_name(f"{name}.yaml"), arguments.overrides, options)
 
-    name = _run_name(arguments.name, config)
-    alone = Run(folder(name), config)
+    alone = Run(folder(_run_name(arguments.name, config)), config)
     if config.device_models:
         trained = [config.of_device(device) for device in config.device_models]
         names = alone.model_names[1:]
@@ -168,10 +169,10 @@ def _plan(arguments: argparse.Namespace, wanted: tuple[str, ...]) -> Plan:
         models = [Run(folder(model), model_config) for model, model_config in zip(names, trained, strict=True)]
         without_package = tuple(name for name in wanted if name != "package")
         if config.device_models:
-            general = alone.sibling(f"{config.training.init_from}/{alone.folder.name}")
-            general_file = file.with_name(f"{config.training.init_from}.yaml")
-            if not general.vanilla.is_file() and general_file.is_file():
-                general = Run(general.folder, other_system(config.training.init_from))
+            name = alone.model_names[0]
+            general = alone.sibling(f"{name}/{alone.folder.name}")
+            if not general.vanilla.is_file() and file.with_name(f"{name}.yaml").is_file():
+                general = Run(general.folder, other_system(name))
                 steps.append(Step(general, without_package, "general model"))
         steps += [Step(run, without_package, "member") for run in models]
         if config.device_models:
@@ -261,16 +262,6 @@ def check_memory(workspace: Workspace, run: Run, wanted: Collection[str]) -> Non
 
         config = run.config
         fit.check_memory(ModelSpec(config.model, config.features, LABELS), config.training, workspace.device)
-
-
-def needed_models(run: Run) -> set[str]:
-    """Return the names, ``<name>/seed<N>``, of the other runs whose models the training of a run needs."""
-    names = set()
-    if run.config.training.init_from:
-        names.add(f"{run.config.training.init_from}/{run.folder.name}")
-    if run.config.compression.enabled:
-        names.update(name for name in run.config.compression.teachers if name != "vanilla")
-    return names
 
 
 def _log(text: str) -> None:

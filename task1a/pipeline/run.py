@@ -120,7 +120,8 @@ class Run:
         """
         config = self.config
         if config.device_models:
-            return config.training.init_from, *(f"{self.name}_{device}" for device in config.device_models)
+            general = config.training.init_from or ""  # the configuration makes sure that there is one
+            return general, *(f"{self.name}_{device}" for device in config.device_models)
         if config.ensemble:
             prefix = "" if self.name == config.system else f"{self.name}_"
             return tuple(f"{prefix}{member}" for member in config.ensemble)

@@ -94,7 +94,9 @@ def _print_plan(plan: Plan) -> int:
         for stage in STAGES:
             if stage.name not in step.stages:
                 continue
-            if skipped := stage.skipped(plan.workspace, step.run):
+            # whether there is something to submit is known only where the data set is there
+            known = before is None or bool(stage.sections)
+            if known and (skipped := stage.skipped(plan.workspace, step.run)):
                 print(f"  {stage.name:<11} skipped: {skipped}")
                 continue
             reason = "--force" if plan.workspace.force else None

@@ -367,7 +367,7 @@ def _fit_held_out(workspace: Workspace, run: Run) -> dict[str, Any]:
     for hold_out in run.hold_outs:
         _, held_out = _examples(workspace, hold_out)
         config = hold_out.config.evaluation
-        tables.append(predict_clips(hold_out.model, held_out.filenames, held_out.read, config.batch_size,
+        tables.append(predict_clips(hold_out.model, held_out.filenames.tolist(), held_out.read, config.batch_size,
                                     workspace.torch_device, config.time_rolls))
     table = predictions.average(tables)
     return fit_probabilities(table[run.read("data")["labels"]].to_numpy(), held_out)

@@ -22,6 +22,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
@@ -51,13 +52,16 @@ class Task:
     """Arguments of the runner."""
     needs: set[str]
     """Names of the runs whose models it needs: members of an ensemble, teachers, models to fine-tune."""
-    trainings: set[tuple]
+    trainings: set[tuple[Any, ...]]
     """Settings of its vanilla trainings. Runs with equal settings can share the trained model."""
     state: str = "waiting"
     """One of waiting, running, done, falls short, failed."""
     note: str = ""
 
-    log = property(lambda self: self.run.folder.absolute() / "log.txt")
+    @property
+    def log(self) -> Path:
+        """File that receives the output of the run's process."""
+        return self.run.folder.absolute() / "log.txt"
 
     def __str__(self) -> str:
         return f"{self.run}  {self.state}  {self.note}".rstrip()
@@ -178,13 +182,15 @@ def on_this_machine(arguments: argparse.Namespace) -> Iterator[tuple[Callable[..
     if jobs > 1:
         os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores() // jobs)))
 
-    def attempts(*work: object) -> int:
-        for left in reversed(range(arguments.retries + 1)):
+    def attempts(command: list[str], folder: str, log: Path) -> int:
+        left: int = arguments.retries
+        while True:
             try:
-                return execute(*work, stop)
+                return execute(command, folder, log, stop)
             except subprocess.CalledProcessError:
                 if not left or stop.is_set():
                     raise
+                left -= 1
 
     with ThreadPoolExecutor(jobs) as pool:
         try:

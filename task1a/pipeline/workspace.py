@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import pandas as pd
     import torch
 
-    from task1a.data.check import Report
+    from task1a.data.check import DataReport
     from task1a.data.dataset import Dataset
     from task1a.features.cache import FeatureCache
     from task1a.predict.clips import ReadClips
@@ -37,7 +37,7 @@ class Workspace:
     """settings of :func:`task1a.data.download.download`, if the sets of the challenge may be downloaded"""
     _datasets: "dict[tuple[object, ...], Dataset]" = field(default_factory=dict)
     _digests: "dict[Dataset, str]" = field(default_factory=dict)
-    _reports: "dict[tuple[object, ...], Report]" = field(default_factory=dict)
+    _reports: "dict[tuple[object, ...], DataReport]" = field(default_factory=dict)
     _caches: "dict[tuple[Path, FeatureConfig, str], FeatureCache]" = field(default_factory=dict)
     _complete: set[tuple[Path, FeatureConfig, str]] = field(default_factory=set)
 
@@ -88,7 +88,7 @@ class Workspace:
             self._digests[dataset] = content_digest(dataset)
         return self._digests[dataset]
 
-    def check_recordings(self, config: Config) -> "Report":
+    def check_recordings(self, config: Config) -> "DataReport":
         """Check the recordings and their tables, and return what was found; see :mod:`task1a.data.check`."""
         from task1a.data.check import check
 

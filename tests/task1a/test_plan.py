@@ -1,0 +1,76 @@
+"""The plan of a command: what would run, and what the runs of a command share."""
+from pathlib import Path
+
+import pytest
+
+from task1a.data import check, tau_layout
+from task1a.errors import InputError
+from task1a.features.cache import FeatureCache
+from task1a.pipeline import runner
+from task1a.pipeline.plan import parse_arguments, system_file
+
+DEMO_STAGES = ["data", "features", "train", "compress", "complexity", "predict", "evaluate", "package"]
+
+
+def planned(printed: str) -> dict[str, str]:
+    return dict(line.split(maxsplit=1) for line in printed.splitlines() if line.startswith("  "))
+
+
+def test_dry_run_of_a_new_run_writes_nothing(tmp_path, capsys):
+    assert runner.main(["--dry-run"]) == 0
+    said = capsys.readouterr().out
+    assert said.splitlines()[0] == str(Path("runs/demo/seed0")) and list(planned(said)) == DEMO_STAGES
+    assert planned(said)["data"] == "would run: not done yet"
+    assert planned(said)["features"] == "would run: data runs"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_dry_run_of_a_finished_run(again, arguments, capsys):
+    before = {path: path.stat().st_mtime_ns for path in again.rglob("*")}
+    assert runner.main([*arguments, "--dry-run"]) == 0
+    assert set(planned(capsys.readouterr().out).values()) == {"up to date"}
+    assert runner.main([*arguments, "--dry-run", "--until", "predict", "compression.epochs=3"]) == 0
+    said = planned(capsys.readouterr().out)
+    assert list(said) == DEMO_STAGES[:6] and said["train"] == "up to date"
+    assert said["compress"] == "would run: compression.epochs changed" and said["predict"] == "would run: compress runs"
+    assert before == {path: path.stat().st_mtime_ns for path in again.rglob("*")}
+
+
+@pytest.mark.parametrize("arguments, message", [
+    (["--until", "pretict"], "--until pretict: no such stage; did you mean predict?"),
+    (["--until", "predict", "--stage", "train"], "exclude each other")])
+def test_until_is_checked(arguments, message):
+    with pytest.raises(InputError, match=message):
+        parse_arguments(arguments)
+
+
+def test_systems_are_given_by_name_or_file(tmp_path):
+    assert "source: demo" in system_file("demo").read_text(encoding="utf-8")
+    (tmp_path / "demo").write_text("")
+    assert system_file("demo") == Path("demo")  # a file of the user comes first
+    assert system_file("mine.yaml") == Path("mine.yaml")
+    assert parse_arguments(["--system", "cp_resnet_64"]).run.config.model.name == "cp_resnet"
+
+
+def test_data_set_is_opened_once_a_command(again, system, arguments, monkeypatch):
+    """An ensemble of two systems with other features reads the tables and checks the recordings once."""
+    calls = []
+    for module, name in ((tau_layout, "read_development"), (tau_layout, "read_evaluation"), (check, "check"),
+                         (check, "content_digest")):
+        def counted(*given, called=getattr(module, name), name=name, **settings):
+            calls.append(name)
+            return called(*given, **settings)
+        monkeypatch.setattr(module, name, counted)
+    opened = FeatureCache.open.__func__
+
+    def open_cache(cls, *given):
+        calls.append("open")
+        return opened(cls, *given)
+
+    monkeypatch.setattr(FeatureCache, "open", classmethod(open_cache))
+    system("a", training={"epochs": 1, "calibrate": False}, compression={"enabled": False})
+    system("b", training={"epochs": 1, "calibrate": False}, compression={"enabled": False}, features={"hop": 1000})
+    runner.main(["--system", system("both", ensemble=["a", "b"]), *arguments[2:]])
+    for name in ("read_development", "read_evaluation", "check", "content_digest"):
+        assert calls.count(name) == 1, name
+    assert calls.count("open") <= 4  # a build may open what it has written
