@@ -20,7 +20,7 @@ import torch
 from torch import nn
 from train import SYSTEMS, make_plain
 
-from task1a import config, model_file
+from task1a import config_file, model_file
 from task1a.challenge import LABELS
 from task1a.compression import packed
 from task1a.compression.packed import Packing
@@ -45,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     make_plain()  # the form for inference uses none of what this replaces
 
     for system in arguments.systems.split(","):
-        settings = config.load(SYSTEMS / f"{system}.yaml")
+        settings = config_file.load(SYSTEMS / f"{system}.yaml")
         with tempfile.TemporaryDirectory() as folder:
             path = stored(settings, Path(folder))
             plain, spec = model_file.load(path)

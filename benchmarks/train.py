@@ -23,7 +23,7 @@ from torch import nn
 from torch.nn import functional as F
 from torch.profiler import ProfilerActivity, profile
 
-from task1a import config
+from task1a import config_file
 from task1a.challenge import LABELS
 from task1a.compression.fold import fold_batch_norms
 from task1a.errors import CommandParser, run_command
@@ -89,7 +89,7 @@ def serve(pipe: Connection, system: str, name: str, batch_size: int, threads: in
         make_plain()
     else:
         keep_freed_memory()
-    settings = config.load(SYSTEMS / f"{system}.yaml")
+    settings = config_file.load(SYSTEMS / f"{system}.yaml")
     spec = ModelSpec(settings.model, settings.features, LABELS)
     torch.manual_seed(0)
     model = spec.build()

@@ -20,7 +20,8 @@ from typing import Any
 from evaluation import records
 from evaluation.tables.table_file import SYSTEMS
 from task1a.challenge import DEVICES, LABELS, clip_key
-from task1a.config import Config, load
+from task1a.config import Config
+from task1a.config_file import load
 from task1a.errors import InputError
 from task1a.pipeline.run import Run
 

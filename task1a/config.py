@@ -1,39 +1,24 @@
-"""System configurations: frozen dataclasses, read from YAML, with overrides written ``section.key=value``.
+"""The schema of a system configuration: frozen dataclasses, with every key, its default and its range.
 
-A YAML file may name another file of its folder as its ``base`` and then states only the differences. Defaults are those
-of the paper where it states them.
+Defaults follow the paper where it gives them. :mod:`task1a.config_file` reads configurations from YAML.
 """
-import difflib
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, field, fields, is_dataclass, replace
-from pathlib import Path
+from dataclasses import asdict, field, is_dataclass, replace
 from typing import Annotated, Any, ClassVar, Literal
 
-import yaml
-from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
-from task1a.errors import InputError, shown
-from task1a.files import YAMLError, parse_yaml, read_yaml
-
-SYSTEMS = Path(__file__).resolve().parent.parent / "system_configs"
-"""the systems of this project"""
-MAX_BASES = 10
-"""Maximum length of a chain of base configurations."""
 MAX_FRAMES = 50_000
 """Maximum number of frames of a clip, which bounds time and memory: 300 s with a hop of 6 ms."""
 
 
 def _number(value: Any) -> Any:
-    # PyYAML reads 1e-3, without a dot, as text
-    if isinstance(value, str):
-        try:
-            return float(value)
-        except ValueError:
-            return value
-    return value
+    try:
+        return float(value) if isinstance(value, str) else value  # YAML reads 1e-3, without a dot, as text
+    except ValueError:
+        return value
 
 
 def _distinct(names: tuple[str, ...]) -> tuple[str, ...]:
@@ -59,9 +44,6 @@ Name = Annotated[str, Field(max_length=100, pattern=r"^[A-Za-z0-9_-][A-Za-z0-9._
 Device = Annotated[str, Field(max_length=50, pattern=r"^[A-Za-z0-9_-]+$")]
 Teacher = Annotated[str, Field(max_length=200, pattern=r"^(vanilla|[A-Za-z0-9_-][A-Za-z0-9._-]*/seed[0-9]+)$")]
 
-_OWN_NAMES = ("name", "abbreviation")
-"""Keys of ``submission`` that name one system, so that a base cannot give them to another."""
-
 _strict = ConfigDict(extra="forbid", strict=True)
 
 
@@ -82,7 +64,7 @@ class DataConfig:
     workers: Annotated[int, Field(ge=1, le=1024)] | None = None
     """number of processes that compute features; default: one per core"""
     skip_damaged: bool = False
-    """leave out and list unreadable clips instead of stopping (``--skip-damaged``)"""
+    """exclude and list unreadable clips instead of stopping (``--skip-damaged``)"""
 
     def __post_init__(self) -> None:
         given = [key for key in ("root", "evaluation_root") if getattr(self, key) is not None]
@@ -155,6 +137,10 @@ class NetworkConfig:
 
     title: ClassVar[str] = ""
     """name of the architecture in reports and metadata"""
+    abbreviation: ClassVar[str] = ""
+    """the same in tables of results"""
+    width_key: ClassVar[str] = "tau"
+    """setting that is the width of the network"""
     smallest_input: ClassVar[tuple[int, int]] = (1, 1)
     """smallest number of mel bins and frames that every layer can process"""
 
@@ -162,6 +148,11 @@ class NetworkConfig:
     def settings(self) -> dict[str, Any]:
         """Arguments of the network's class, apart from the number of classes."""
         return {key: value for key, value in asdict(self).items() if key not in ("name", "front_end")}
+
+    @property
+    def size(self) -> float:
+        """Width of the network, as in its name: the 8 of BC-ResNet-ASC-8."""
+        return float(getattr(self, self.width_key))
 
     def check_input(self, features: FeatureConfig) -> None:
         """Check that every layer can process the features; raises ValueError."""
@@ -204,6 +195,7 @@ class BCResNetASCConfig(NetworkConfig):
     """both parameters of Freq-MixStyle's Beta distribution"""
 
     title: ClassVar[str] = "BC-ResNet-ASC"
+    abbreviation: ClassVar[str] = "BCRes"
     smallest_input: ClassVar[tuple[int, int]] = (8, 7)
 
 
@@ -221,6 +213,7 @@ class BCResNetConfig(NetworkConfig):
     """probability of the channel dropout in every block"""
 
     title: ClassVar[str] = "BC-ResNet"
+    abbreviation: ClassVar[str] = "BCResNet"
     smallest_input: ClassVar[tuple[int, int]] = (40, 1)
 
 
@@ -236,6 +229,8 @@ class CPResNetConfig(NetworkConfig):
     """number of 3x3 convolutions, which sets the receptive field; the other ones are 1x1"""
 
     title: ClassVar[str] = "CP-ResNet"
+    abbreviation: ClassVar[str] = "CPRes"
+    width_key: ClassVar[str] = "width"
     smallest_input: ClassVar[tuple[int, int]] = (17, 17)
 
 
@@ -243,16 +238,7 @@ NETWORKS = {"bcresnet_asc": BCResNetASCConfig, "bcresnet": BCResNetConfig, "cp_r
 """Settings of each architecture."""
 
 
-def _without_nulls(model: Any) -> Any:
-    # null removes a setting, also one that the architecture does not have
-    if not isinstance(model, dict):
-        return model
-    given = {key: value for key, value in model.items() if value is not None or key not in KEYS["model"]}
-    return {"name": "bcresnet_asc", **given}
-
-
-Network = Annotated[BCResNetASCConfig | BCResNetConfig | CPResNetConfig, Field(discriminator="name"),
-                    BeforeValidator(_without_nulls)]
+Network = Annotated[BCResNetASCConfig | BCResNetConfig | CPResNetConfig, Field(discriminator="name")]
 """Settings of any network; ``name`` decides which."""
 
 
@@ -285,13 +271,13 @@ class TrainingConfig:
     mask_value: Literal["mean", "zero"] = "mean"
     """value of masked bins: the mean of the clip, or 0"""
     device_probability: Probability = 0.0
-    """probability that a clip is heard through a simulated recording device (:mod:`task1a.training.devices`)"""
+    """probability that a clip goes through a simulated recording device (:mod:`task1a.training.devices`)"""
     device_response_db: Annotated[Real, Field(ge=0, le=60)] = 6.0
     """standard deviation of the frequency response of a simulated device in dB"""
     device_compression: Probability = 0.8
-    """largest part of the level above its threshold that the compressor of a simulated device takes away; 1 limits"""
+    """maximum compression of a simulated device above its threshold: 0 is none, 1 a limiter"""
     device_noise_db: Annotated[Real, Field(ge=-100, le=100)] = 30.0
-    """smallest distance of a simulated device's noise below the loudest mel bin in dB; the largest is 40 dB more"""
+    """least signal-to-noise ratio of a simulated device in dB; it is drawn uniformly from the 40 dB above"""
     translation_probability: Probability = 0.0
     """probability that a clip of the most frequent device is translated to another device of the training clips, by
     level curves learned from parallel recordings (:mod:`task1a.training.translation`)"""
@@ -309,8 +295,8 @@ class TrainingConfig:
     """divide the logits of the final model by a temperature fitted on the validation clips; accuracy and size do not
     change"""
     pilot_fraction: Annotated[Real, Field(ge=0, le=0.5)] = 0.0
-    """fraction of the training split, by location, that a pilot holds out: with ``calibrate``, the system is first
-    trained without these clips, as its pilot, and the temperature is fitted on them; 0: no pilot"""
+    """fraction of the training split, by location, that is held out to fit the temperature: with ``calibrate``, a
+    hold-out model is first trained without these clips; 0 fits it on the validation clips"""
     init_from: Name | None = None
     """system whose vanilla model of the same seed is fine-tuned; default: random initial weights"""
     devices: Annotated[tuple[Device, ...], Field(max_length=100), AfterValidator(_distinct)] = ()
@@ -323,13 +309,13 @@ class TrainingConfig:
     def __post_init__(self) -> None:
         if self.warmup_epochs > self.epochs:
             raise ValueError(f"training.warmup_epochs={self.warmup_epochs:g} exceeds training.epochs={self.epochs}")
-        if self.has_pilot and self.init_from:
-            raise ValueError("training.pilot_fraction: contradicts training.init_from, whose model has learnt from the "
-                             "clips that a pilot would hold out; remove one of them")
+        if self.has_hold_out and self.init_from:
+            raise ValueError("training.pilot_fraction: contradicts training.init_from, whose model was trained on the "
+                             "clips that would be held out; remove one of them")
 
     @property
-    def has_pilot(self) -> bool:
-        """Whether the temperature is fitted on the held-out clips of a pilot."""
+    def has_hold_out(self) -> bool:
+        """Whether the temperature is fitted with a hold-out model."""
         return self.calibrate and self.pilot_fraction > 0
 
 
@@ -396,7 +382,7 @@ class EvaluationConfig:
 
 @dataclass(frozen=True, config=_strict)
 class SubmissionConfig:
-    """Statements of the metadata file that cannot be derived from the run."""
+    """What the metadata file states beyond the records of the run."""
 
     name: str = ""
     """full name of the system; default: derived from the configuration"""
@@ -421,8 +407,8 @@ class Config:
     ensemble: Annotated[tuple[Name, ...], Field(max_length=100), AfterValidator(_distinct)] = ()
     """systems whose probabilities are averaged; an ensemble trains nothing itself"""
     device_models: Annotated[tuple[Device, ...], Field(max_length=100), AfterValidator(_distinct)] = ()
-    """devices with a model of their own, which ``training.init_from`` is fine-tuned to; that model predicts the clips
-    of all other devices"""
+    """recording devices that get their own fine-tuned copy of the model ``training.init_from``, which predicts the
+    clips of all other devices"""
     data: DataConfig = field(default_factory=DataConfig)
     features: FeatureConfig = field(default_factory=FeatureConfig)
     model: Network = field(default_factory=BCResNetASCConfig)
@@ -432,20 +418,20 @@ class Config:
     submission: SubmissionConfig = field(default_factory=SubmissionConfig)
 
     @property
-    def vanilla_recipe(self) -> TrainingConfig:
-        """Recipe of the vanilla model, which is only calibrated if it is not compressed afterwards."""
+    def vanilla_training(self) -> TrainingConfig:
+        """The training of the vanilla model, which is only calibrated if it is not compressed afterwards."""
         if not self.compression.enabled:
             return self.training
         return replace(self.training, calibrate=False, pilot_fraction=0.0)
 
-    def pilot(self, recipe: TrainingConfig) -> "Config":
-        """The configuration of the pilot: this system, trained without the clips that the temperature is fitted on.
+    def hold_out(self, calibrated: TrainingConfig) -> "Config":
+        """Return the configuration of the hold-out model: this system, without the clips that fit the temperature.
 
         Args:
-            recipe: says which clips these are; the recipe of this system, or of the ensemble that it is a member of.
+            calibrated: says which clips these are: the training of this system, or of the ensemble that it belongs to.
         """
-        training = replace(self.training, validation_fraction=recipe.pilot_fraction,
-                           validation_seed=recipe.validation_seed, calibrate=False, pilot_fraction=0.0)
+        training = replace(self.training, validation_fraction=calibrated.pilot_fraction,
+                           validation_seed=calibrated.validation_seed, calibrate=False, pilot_fraction=0.0)
         return replace(self, system=f"{self.system}_pilot", training=training)
 
     def flat(self, *sections: str) -> dict[str, Any]:
@@ -456,8 +442,8 @@ class Config:
                 values[f"{section}.{key}"] = list(value) if isinstance(value, tuple) else value
         return values
 
-    def of_device(self, device: str) -> "Config":
-        """The configuration of one of the ``device_models``."""
+    def for_device(self, device: str) -> "Config":
+        """Return the configuration of one of the ``device_models``."""
         return replace(self, system=f"{self.system}_{device}", device_models=(),
                        training=replace(self.training, devices=(device,)))
 
@@ -469,231 +455,8 @@ class Config:
         self.model.check_input(self.features)
 
 
-def load(path: Path, overrides: Sequence[str] = (), options: Mapping[str, Any] | None = None) -> Config:
-    """Read a system configuration and apply overrides.
-
-    Args:
-        path: YAML file.
-        overrides: ``section.key=value`` each, the value in YAML.
-        options: values by ``section.key``, with precedence over the overrides.
-
-    Raises:
-        InputError: the file or an override is malformed, has an unknown key (the message suggests the most similar
-            one), or a value of the wrong type or out of range.
-    """
-    path = Path(path)
-    tree = {"system": path.stem, **_read_tree(path)}
-    given: dict[str, Any] = {}
-    keys = []
-    for key, value in [*map(_parsed, overrides), *(options or {}).items()]:
-        section, _, name = key.rpartition(".")
-        given = _merge(given, {section: {name: value}} if section else {name: value})
-        keys.append(key)
-
-    # what the file says of itself is no longer true of a system that the command line changes
-    sections = {key.partition(".")[0] for key in keys}
-    demo_replaced = _value(tree, "data", "source") == "demo" and _value(given, "data", "source") not in (None, "demo")
-    if demo_replaced or sections & {"features", "model", "training", "compression", "ensemble", "device_models"}:
-        tree.pop("description", None)
-    if sections & {"model", "ensemble", "device_models"} or {"compression.enabled", "compression.teachers"} & set(keys):
-        for name in _OWN_NAMES:
-            if isinstance(tree.get("submission"), dict):
-                tree["submission"].pop(name, None)
-    config = from_tree(_layer(tree, given), str(path), keys)
-    own = config.submission
-    return replace(config, description=config.description or _describe(config), submission=replace(
-        own, name=own.name or _describe(config), abbreviation=own.abbreviation or _abbreviate(config)))
-
-
-def from_tree(tree: Mapping[str, Any], source: str, overridden: Sequence[str] = ()) -> Config:
-    """Build a configuration from nested mappings, e.g. the content of ``config.yaml``.
-
-    Args:
-        tree: values by section and key.
-        source: name of the file in error messages.
-        overridden: keys that were given on the command line, which error messages name as their source.
-
-    Raises:
-        InputError: a key is unknown, or a value is of the wrong type or out of range.
-    """
-    try:
-        # in JSON mode pydantic takes mappings for sections and is strict about types all the same
-        return TypeAdapter(Config).validate_json(json.dumps(tree, default=str))
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-    except (TypeError, ValueError):
-        raise InputError(f"{source}: a key is not text, or a number has too many digits") from None
-
-    steps = [str(step) for step in first["loc"] if not isinstance(step, int)]
-    network = steps.pop(1) if steps[:1] == ["model"] and len(steps) > 1 else None
-    key, message, value = ".".join(steps), first["msg"].removeprefix("Value error, "), shown(first["input"])
-    if any(name == key or name.startswith(f"{key}.") for name in overridden):
-        source = "command line"
-    if first["type"] == "value_error" and message.startswith(tuple(f"{section}." for section in KEYS)):
-        raise InputError(f"{source}: {message}")  # the check of a whole section names its keys
-    if first["type"] == "union_tag_invalid":
-        raise InputError(f"{source}: model.name: must be one of {', '.join(NETWORKS)}, not "
-                         f"{shown(first['input']['name'])}")
-    if first["type"] == "unexpected_keyword_argument":
-        if network and steps[1] in KEYS["model"]:
-            settings = ", ".join(NETWORKS[network]().settings)
-            raise InputError(f"{source}: {key}: {network} has no such setting, only {settings}")
-        raise InputError(f"{source}: unknown key {shown(key)}{_suggestion(key)}")
-    if first["type"] in ("dataclass_type", "model_attributes_type"):
-        raise InputError(f"{source}: {key}: must hold keys ({', '.join(KEYS[key])}), not {value}")
-    raise InputError(f"{source}: {key}: {message} (given {value})")
-
-
-def to_yaml(config: Config) -> str:
-    """The whole configuration with its defaults, as YAML that :func:`load` reads back."""
-    return yaml.safe_dump(asdict(config), sort_keys=False, allow_unicode=True)
-
-
 def fingerprint(value: Any) -> str:
     """A short digest of plain data or a configuration section, equal if and only if the values are equal."""
     plain = asdict(value) if is_dataclass(value) else value
     text = json.dumps(plain, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def _read_tree(path: Path) -> dict[str, Any]:
-    """Read the sections of a configuration and of the configurations that it is based on.
-
-    The names and descriptions of a base are those of another system, and are not inherited.
-    """
-    layers: list[dict[str, Any]] = []
-    seen: list[Path] = []
-    while True:
-        if not path.is_file():
-            raise InputError(f"{path}: no such configuration{_similar_file(path)}")
-        layer = read_yaml(path)
-        if not isinstance(layer, dict):
-            raise InputError(f"{path}: must hold sections ({', '.join(key for key in KEYS if KEYS[key])})")
-        base = layer.pop("base", None)
-        if layers:
-            layer.pop("description", None)
-            for name in _OWN_NAMES:
-                if isinstance(layer.get("submission"), dict):
-                    layer["submission"].pop(name, None)
-        layers.append(layer)
-        if base is None:
-            break
-        if not isinstance(base, str) or Path(base).name != base or not base.isprintable():
-            raise InputError(f"{path}: base: must be the name of a file in the same folder (given {shown(base)})")
-        seen.append(path)
-        if path.parent / base in seen:
-            raise InputError(f"{path}: base: {base} is based on this file itself")
-        if len(seen) > MAX_BASES:
-            raise InputError(f"{seen[0]}: is based on a chain of more than {MAX_BASES} configurations")
-        path = path.parent / base
-    tree: dict[str, Any] = {}
-    for layer in reversed(layers):
-        tree = _layer(tree, layer)
-    return tree
-
-
-def _layer(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
-    """Lay settings over those of a base, and let the base's settings follow a new architecture or length."""
-    merged = _merge(below, above)
-    network = _value(above, "model", "name")
-    if isinstance(network, str) and network in NETWORKS and network != _value(below, "model", "name"):
-        known = {key.name for key in fields(NETWORKS[network])} | set(above["model"])
-        merged["model"] = {key: value for key, value in merged["model"].items() if key in known}
-    for section, defaults in (("training", TrainingConfig), ("compression", CompressionConfig)):
-        epochs = _value(above, section, "epochs")
-        if isinstance(epochs, bool) or not isinstance(epochs, int):
-            continue
-        warmup = merged[section].get("warmup_epochs", defaults.warmup_epochs)
-        if "warmup_epochs" not in above[section] and isinstance(warmup, int | float) and 0 < epochs < warmup:
-            merged[section]["warmup_epochs"] = epochs / 2
-        spread = merged[section].get("pruning_epochs")
-        if "pruning_epochs" not in above[section] and isinstance(spread, int) and 0 < epochs < spread:
-            merged[section]["pruning_epochs"] = None
-    return merged
-
-
-def _value(tree: Mapping[str, Any], section: str, key: str) -> Any:
-    return tree[section].get(key) if isinstance(tree.get(section), dict) else None
-
-
-def _describe(config: Config) -> str:
-    """Name a system by its network, its normalization and its compression."""
-    if config.ensemble:
-        return f"Ensemble of {', '.join(config.ensemble)}"
-    model = config.model
-    text = f"{model.title}-{model.settings.get('tau', model.settings.get('width')):g}"
-    if model.front_end != "log_mel":
-        text += {"freqnorm": " with Global FreqNorm", "pcen": " with PCEN"}[model.front_end]
-    settings = model.settings
-    if settings.get("residual_norm", "none") != "none":
-        norm = "Residual Normalization"
-        if settings["residual_norm_form"] == "relaxed":
-            norm = "relaxed frequency-wise instance normalization"
-        elif settings["residual_norm_shortcut"] == 0 and not settings["residual_norm_learned"]:
-            norm = "frequency-wise instance normalization"
-        text += f"{' and' if ' with ' in text else ' with'} {norm}"
-        text += " at the input" if settings["residual_norm"] == "input" else ""
-    if config.compression.enabled:
-        text += ", compressed with knowledge distillation" if config.compression.teachers else ", compressed"
-    return text + (", fine-tuned to each device" if config.device_models else "")
-
-
-def _abbreviate(config: Config) -> str:
-    if config.ensemble:
-        return "Ensemble"
-    model = config.model
-    short = {"bcresnet_asc": "BCRes", "bcresnet": "BCResNet", "cp_resnet": "CPRes"}[model.name]
-    return f"{short}{model.settings.get('tau', model.settings.get('width')):g}"[:10]
-
-
-def _similar_file(path: Path) -> str:
-    known = sorted(other.name for other in path.parent.glob("*.yaml")) if path.parent.is_dir() else []
-    near = difflib.get_close_matches(path.name, known, n=1)
-    return f"; did you mean {near[0]}?" if near else ""
-
-
-def _merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
-    merged = dict(below)
-    for key, value in above.items():
-        nested = isinstance(value, dict) and isinstance(merged.get(key), dict)
-        merged[key] = _merge(merged[key], value) if nested else value
-    return merged
-
-
-def _parsed(override: str) -> tuple[str, Any]:
-    """Key and value of an override."""
-    key, equals, text = override.partition("=")
-    if not equals or not all(key.split(".")) or key.count(".") > 1:
-        raise InputError(f"{shown(override)}: an override is written section.key=value, e.g. training.epochs=60")
-    try:
-        return key, parse_yaml(text)
-    except YAMLError as error:
-        raise InputError(f"{shown(override)}: {error}") from None
-
-
-def _suggestion(name: str) -> str:
-    """The valid key most similar to ``name``: one of the same name in another section, else one of similar spelling."""
-    name = name[:200]
-    names = []
-    for section, keys in KEYS.items():
-        names += [f"{section}.{key}" for key in keys] or [section]
-    last = name.rpartition(".")[2]
-    similar = [known for known in names if known.rpartition(".")[2] == last]
-    for spelling in (name, last):
-        similar = similar or difflib.get_close_matches(spelling, names, n=1, cutoff=0.5)
-    return f"; did you mean {similar[0]!r}?" if similar else ""
-
-
-def _keys() -> dict[str, list[str]]:
-    keys: dict[str, list[str]] = {}
-    for section in fields(Config):
-        keys[section.name] = []
-        for kind in NETWORKS.values() if section.name == "model" else [section.type]:
-            for key in fields(kind) if is_dataclass(kind) else ():
-                if key.name not in keys[section.name]:
-                    keys[section.name].append(key.name)
-    return keys
-
-
-KEYS = _keys()
-"""Keys of each section; empty for single values such as ``seed``."""

@@ -1,7 +1,7 @@
 """The command ``task1a systems``: the systems of this project, with a line each."""
 from collections.abc import Sequence
 
-from task1a.config import SYSTEMS, load
+from task1a.config_file import SYSTEMS, load
 from task1a.errors import CommandParser
 
 

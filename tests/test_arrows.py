@@ -20,6 +20,7 @@ ARROWS = {
     "files": set(),
     "workers": set(),
     "config": set(),
+    "config_file": {"config"},
     "system": set(),
     "models": set(),
     "compression": set(),
@@ -31,11 +32,11 @@ ARROWS = {
     "predict.predictions": {"data"},
     "predict": {"model_file", "predict.predictions", "data", "features", "system"},
     "training": {"config", "models", "compression", "model_file", "predict", "data"},
-    "pipeline.run": {"config", "system"},
+    "pipeline.run": {"config", "config_file", "system"},
     "export": {"config", "compression", "model_file", "data", "features", "predict", "pipeline.run", "complexity",
                "evaluation"},
     "embed": {"evaluation", "model_file", "data", "features", "predict", "pipeline.run"},
-    "evaluation": {"config", "pipeline.run", "data", "predict.predictions"},
+    "evaluation": {"config", "config_file", "pipeline.run", "data", "predict.predictions"},
     "submission": {"config", "evaluation", "pipeline.run", "predict.predictions", "submission.validation.against_run",
                    "submission.inference2025"},
     # compares a package with the run that it was made of, and so lies above both
@@ -44,7 +45,7 @@ ARROWS = {
     # copies models and the modules that load them, and so lies above both
     "submission.inference2025": {"submission", "pipeline.run", "predict.predictions", "data", "complexity",
                                  "model_file", "features", "compression"},
-    "pipeline": {"config", "pipeline.run", "data", "features", "training", "model_file", "complexity", "predict",
+    "pipeline": {"config", "config_file", "pipeline.run", "data", "features", "training", "model_file", "complexity", "predict",
                  "predict.predictions", "evaluation", "submission"},
     "sweep": {"pipeline"},
 }

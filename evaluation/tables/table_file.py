@@ -11,7 +11,7 @@ from typing import Annotated
 from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
-from task1a.config import SYSTEMS
+from task1a.config_file import SYSTEMS
 from task1a.errors import InputError, shown
 from task1a.files import read_yaml
 

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from task1a import config as configuration
+from task1a import config_file
 from task1a.challenge import LABELS
-from task1a.config import SYSTEMS, Config
+from task1a.config import Config
+from task1a.config_file import SYSTEMS
 from task1a.errors import CommandParser, InputError, shown
 from task1a.machine import rank
 from task1a.pipeline.run import Run
@@ -133,7 +134,7 @@ def _plan(arguments: argparse.Namespace, wanted: tuple[str, ...]) -> Plan:
         # a data set on the command line replaces the demo set
         options["data.source"] = "tau_layout"
     options = {key: value for key, value in options.items() if value is not None}
-    config, download = configuration.load(file, arguments.overrides, options), None
+    config, download = config_file.load(file, arguments.overrides, options), None
     if arguments.download and not arguments.dry_run:
         if config.data.source == "demo" or config.data.root is None:
             raise InputError("--download: give the folder of the development set with --data-root DIR")
@@ -145,11 +146,11 @@ def _plan(arguments: argparse.Namespace, wanted: tuple[str, ...]) -> Plan:
         return runs / name / f"seed{config.seed}"
 
     def other_system(name: str) -> Config:
-        return configuration.load(file.with_name(f"{name}.yaml"), arguments.overrides, options)
+        return config_file.load(file.with_name(f"{name}.yaml"), arguments.overrides, options)
 
     alone = Run(folder(_run_name(arguments.name, config)), config)
     if config.device_models:
-        trained = [config.of_device(device) for device in config.device_models]
+        trained = [config.for_device(device) for device in config.device_models]
         names = alone.model_names[1:]
     elif config.ensemble:
         trained = [_member(file, config, member, other_system(member)) for member in config.ensemble]
@@ -158,9 +159,9 @@ def _plan(arguments: argparse.Namespace, wanted: tuple[str, ...]) -> Plan:
         trained, names = [config], alone.model_names
 
     hold_outs: list[Run] = []
-    if config.training.has_pilot:
+    if config.training.has_hold_out:
         for model, model_config in zip(names, trained, strict=True):
-            hold_outs.append(Run(folder(f"{model}_pilot"), model_config.pilot(config.training)))
+            hold_outs.append(Run(folder(f"{model}_pilot"), model_config.hold_out(config.training)))
     before = tuple(name for name in wanted if name in ("data", "features", "train", "compress"))
     steps = [Step(run, before, "hold-out model") for run in hold_outs]
 
@@ -186,7 +187,7 @@ def _member(file: Path, ensemble: Config, name: str, member: Config) -> Config:
     """Return the configuration of a member of an ensemble, which must be a system of one model."""
     if member.ensemble or member.device_models or name == ensemble.system:
         raise InputError(f"{file}: ensemble: {name} must be a system of a single model")
-    if ensemble.training.has_pilot and member.training.calibrate:
+    if ensemble.training.has_hold_out and member.training.calibrate:
         raise InputError(f"{file}: training.pilot_fraction calibrates the ensemble as a whole; set training.calibrate "
                          f"to false in {name}.yaml, and to true in the file of the ensemble alone")
     return member

@@ -7,7 +7,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from task1a.config import Config, load
+from task1a.config import Config
+from task1a.config_file import load
 from task1a.errors import InputError
 from task1a.files import digest, read_json
 from task1a.system import System

@@ -5,7 +5,7 @@ finished model is never replaced by one with other settings unless the user asks
 """
 from collections.abc import Collection, Sequence
 
-from task1a import config as configuration
+from task1a import config_file
 from task1a.challenge import size_verdict
 from task1a.config import fingerprint
 from task1a.errors import FallsShort, InputError, during
@@ -124,7 +124,7 @@ def _run_stages(workspace: Workspace, run: Run, wanted: Sequence[str]) -> None:
     stages = [stage for stage in STAGES[:last + 1] if stage.name not in skipped or stage.name in wanted]
     reads_cache = any(stage.reads_cache for stage in stages if stage.name in wanted)
 
-    key = fingerprint([configuration.to_yaml(run.config), str(run), list(wanted), workspace.force])[:8]
+    key = fingerprint([config_file.to_yaml(run.config), str(run), list(wanted), workspace.force])[:8]
     if drafts.exists(run, key):
         run = drafts.open_draft(run, key)
         workspace.log(f"continuing the draft {run.folder} of this command, which was interrupted")

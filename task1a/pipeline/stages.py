@@ -109,7 +109,7 @@ def split_digests(workspace: Workspace, run: Run, damaged: dict[str, dict[str, s
 
 def train_inputs(workspace: Workspace, run: Run) -> Inputs:
     """Return the training clips, the seed, and the settings of features, model and training."""
-    config = run.config.vanilla_recipe
+    config = run.config.vanilla_training
     inputs = {"training clips": run.read("features")["splits"]["train"], "seed": run.config.seed,
               **run.config.flat("features", "model", "training"), "training.calibrate": config.calibrate,
               "training.pilot_fraction": config.pilot_fraction, "pilots": _held_out_digests(run, config)}
@@ -132,7 +132,7 @@ def train(workspace: Workspace, run: Run, inputs: Inputs) -> list[Path]:
 
         if rank() == 0:
             write_json(run.environment, environment(workspace.device))
-        config = run.config.vanilla_recipe
+        config = run.config.vanilla_training
         job = _job(workspace, run, run.vanilla.parent, config, inputs)
         train_model(job, initial_model(run) if config.init_from else None)
     return [run.vanilla, run.history, run.environment, *_calibration_record(run.vanilla)]
@@ -346,7 +346,7 @@ def model_digests(run: Run) -> list[str]:
 
 def _held_out_digests(run: Run, config: TrainingConfig) -> list[str] | None:
     """Return the digests of the hold-out models, with which the temperature is fitted; None without them."""
-    if not config.has_pilot:
+    if not config.has_hold_out:
         return None
     digests = []
     for hold_out in run.hold_outs:
@@ -386,7 +386,7 @@ def _job(workspace: Workspace, run: Run, folder: Path, training: TrainingConfig,
     identity = fingerprint({key: value for key, value in inputs.items() if key not in CALIBRATION})
     spec = ModelSpec(config.model, config.features, tuple(run.read("data")["labels"]))
     return fit.Job(spec, training, config.seed, clips, validation, folder, identity, workspace.device, workspace.log,
-                   _fit_held_out(workspace, run) if training.has_pilot else None)
+                   _fit_held_out(workspace, run) if training.has_hold_out else None)
 
 
 def _examples(workspace: Workspace, run: Run) -> "tuple[Examples, Examples]":

@@ -164,7 +164,7 @@ def plan(table: Table, arguments: argparse.Namespace) -> list[Task]:
             config = step.run.config
             if config.training.init_from:
                 needs.add(f"{config.training.init_from}/seed{seed}")
-            trainings.add((config.seed, config.features, config.model, config.vanilla_recipe))
+            trainings.add((config.seed, config.features, config.model, config.vanilla_training))
             if config.compression.enabled and "compress" in wanted:
                 needs.update(config.compression.teachers)
         tasks.append(Task(run, wanted, options, needs, trainings))

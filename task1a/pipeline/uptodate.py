@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from task1a import config as configuration
+from task1a import config_file
 from task1a.errors import InputError, during, shown
 from task1a.files import Busy, copy, digest, exclusive, read_yaml, remove, remove_parts, write_json, write_text
 from task1a.machine import rank
@@ -75,7 +75,7 @@ def run_stage(workspace: Workspace, run: Run, stage: Stage, inputs: Inputs) -> N
             write_json(record, {"format": RECORD_FORMAT, "inputs": inputs, "outputs": None})
         else:
             remove(record)
-        write_text(run.config_file, configuration.to_yaml(run.config))
+        write_text(run.config_file, config_file.to_yaml(run.config))
     with during(f"stage {stage.name} of {run}"):
         written = stage.work(workspace, run, inputs)
     if rank() == 0:
@@ -161,7 +161,7 @@ def take_training(run: Run, inputs: Inputs) -> Run | None:
 
 def restore_config(workspace: Workspace, run: Run) -> None:
     """Rewrite a missing or changed ``config.yaml`` when all results are those of this configuration."""
-    text = configuration.to_yaml(run.config)
+    text = config_file.to_yaml(run.config)
     if not run.config_file.is_file() or run.config_file.read_bytes() != text.encode("utf-8"):
         workspace.log("config.yaml was missing or changed; it is rewritten")
         write_text(run.config_file, text)

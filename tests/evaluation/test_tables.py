@@ -14,7 +14,7 @@ from evaluation.tables.__main__ import main
 from evaluation.tables.paper import FORMATS, evaluate, format_csv, format_latex, format_markdown
 from evaluation.tables.table_file import SYSTEMS, read_table
 from submission.rules import TASK1A_2021
-from task1a.config import load
+from task1a.config_file import load
 from task1a.errors import InputError, run_command
 
 TABLE = {"title": "Table 9: odd_names & more", "rows": [

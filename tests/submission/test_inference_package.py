@@ -19,7 +19,7 @@ from submission.inference2025.interface import load_stored
 from submission.inference2025.stored import StoredConv2d
 from submission.rules import EDITIONS, INFERENCE_SUFFIX
 from submission.validate import validate
-from task1a import config, model_file
+from task1a import config_file, model_file
 from task1a.challenge import LABELS
 from task1a.compression import packed
 from task1a.compression.packed import Packing, stored_state
@@ -60,10 +60,10 @@ def runs(tmp_path_factory):
     base = Config("general", features=FEATURES, model=BCResNetASCConfig(tau=0.4),
                   compression=CompressionConfig(enabled=True))
     system = replace(base, system="tuned", device_models=("a", "s1"), training=TrainingConfig(init_from="general"))
-    for seed, settings in enumerate((base, system, system.of_device("a"), system.of_device("s1"))):
+    for seed, settings in enumerate((base, system, system.for_device("a"), system.for_device("s1"))):
         run = Run(root / settings.system / "seed0", settings)
         run.packed.parent.mkdir(parents=True)
-        run.config_file.write_text(config.to_yaml(settings), encoding="utf-8")
+        run.config_file.write_text(config_file.to_yaml(settings), encoding="utf-8")
         if settings != system:
             compressed(run.packed, seed)
         run.test_predictions.parent.mkdir()
@@ -197,7 +197,7 @@ def test_what_the_interface_cannot_express_is_refused(runs, tmp_path, change, me
     folder = tmp_path / "odd" / "seed0"
     shutil.copytree(runs / "general" / "seed0", folder)
     settings = replace(Run(folder).config, system="odd", **change)
-    (folder / "config.yaml").write_text(config.to_yaml(settings), encoding="utf-8")
+    (folder / "config.yaml").write_text(config_file.to_yaml(settings), encoding="utf-8")
     for name in ("x", "y"):
         shutil.copytree(runs / "general" / "seed0", tmp_path / name / "seed0")
     with pytest.raises(InputError, match=message):

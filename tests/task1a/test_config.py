@@ -8,7 +8,7 @@ import yaml
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from task1a import config
+from task1a import config, config_file
 from task1a.errors import InputError
 from task1a.model_file import ModelSpec
 from task1a.training import fit
@@ -24,9 +24,9 @@ def write(folder: Path, name: str, text: str) -> Path:
 
 @pytest.mark.parametrize("path", SYSTEMS, ids=lambda path: path.stem)
 def test_every_shipped_system_loads_and_reads_itself_back(path, tmp_path):
-    loaded = config.load(path)
+    loaded = config_file.load(path)
     assert loaded.system == path.stem and loaded.description
-    assert config.load(write(tmp_path, "again.yaml", config.to_yaml(loaded))) == loaded
+    assert config_file.load(write(tmp_path, "again.yaml", config_file.to_yaml(loaded))) == loaded
 
 
 def test_the_paper_recipe_is_written_out_in_the_shipped_base():
@@ -37,17 +37,17 @@ def test_the_paper_recipe_is_written_out_in_the_shipped_base():
                         "devices", "device_probability", "device_response_db", "device_compression", "device_noise_db",
                         "translation_probability", "reestimate_norms"}
     for section in ("features", "training"):
-        names = {f.name for f in fields(getattr(config.load(path), section))}
+        names = {f.name for f in fields(getattr(config_file.load(path), section))}
         assert names - set(tree[section]) <= not_of_the_paper
     recipe = tree["training"]
     assert [recipe[key] for key in ("epochs", "batch_size", "learning_rate", "warmup_epochs", "momentum",
                                     "mixup_alpha", "frequency_mask_bins", "time_mask_frames", "roll_seconds")] == [
         100, 64, 0.06, 5, 0.9, 0.3, 40, 80, 1.5]
-    assert config.load(path).features.frames == 334
+    assert config_file.load(path).features.frames == 334
 
 
 def test_the_rows_of_table_4_differ_in_what_the_table_says():
-    rows = {name: config.load(SYSTEMS[0].with_name(f"bcresnet_asc_8_{name}.yaml"))
+    rows = {name: config_file.load(SYSTEMS[0].with_name(f"bcresnet_asc_8_{name}.yaml"))
             for name in ("vanilla", "compressed", "compressed_kd")}
     assert all((row.model.tau, row.model.residual_norm, row.training.epochs) == (8, "all", 300)
                for row in rows.values())
@@ -80,7 +80,7 @@ ROWS_OF_TABLES_2_AND_3 = {
 
 @pytest.mark.parametrize("name", ROWS_OF_TABLES_2_AND_3)
 def test_the_rows_of_tables_2_and_3_differ_in_their_networks_alone(name):
-    first, row = (config.load(SYSTEMS[0].with_name(f"{stem}.yaml")) for stem in ("bcresnet_asc_1", name))
+    first, row = (config_file.load(SYSTEMS[0].with_name(f"{stem}.yaml")) for stem in ("bcresnet_asc_1", name))
     assert vars(row.model).items() >= ROWS_OF_TABLES_2_AND_3[name].items()
     same = replace(first, system=row.system, description=row.description, model=row.model, submission=row.submission)
     assert row == same and row.training.epochs == 100 and not row.compression.enabled
@@ -93,21 +93,21 @@ def test_every_architecture_has_its_own_settings_and_no_others(kind):
     for key in others.keys() - settings.keys():
         message = f"model.{key}: {kind.name} has no such setting, only {', '.join(settings)}"
         with pytest.raises(InputError, match=message):
-            config.from_tree({"system": "x", "model": {"name": kind.name, key: others[key]}}, "x")
+            config_file.from_tree({"system": "x", "model": {"name": kind.name, key: others[key]}}, "x")
 
 
 def test_another_architecture_drops_the_settings_of_the_base(tmp_path):
     write(tmp_path, "base.yaml", "model: {tau: 2, dropout: 0.3, front_end: pcen}\n")
     path = write(tmp_path, "child.yaml", "base: base.yaml\nmodel: {name: cp_resnet, rho: 4}\n")
-    child = config.load(path)
+    child = config_file.load(path)
     assert child.model.settings == {"width": 64, "rho": 4} and child.model.front_end == "pcen"
-    given = config.load(path.with_name("base.yaml"), ["model.width=32", "model.name=cp_resnet"])
+    given = config_file.load(path.with_name("base.yaml"), ["model.width=32", "model.name=cp_resnet"])
     assert given.model.settings == {"width": 32, "rho": 5}
-    kept = config.load(path.with_name("base.yaml"), ["model.name=bcresnet"])  # shared settings stay
+    kept = config_file.load(path.with_name("base.yaml"), ["model.name=bcresnet"])  # shared settings stay
     assert (kept.model.tau, kept.model.dropout, kept.model.sub_bands) == (2, 0.3, 4)
-    assert config.load(path, ["model.tau=null", "model.rho=null"]).model.settings == {"width": 64, "rho": 5}
+    assert config_file.load(path, ["model.tau=null", "model.rho=null"]).model.settings == {"width": 64, "rho": 5}
     with pytest.raises(InputError, match="command line: model.tau: cp_resnet has no such setting, only width, rho"):
-        config.load(path.with_name("base.yaml"), ["model.tau=3", "model.name=cp_resnet"])
+        config_file.load(path.with_name("base.yaml"), ["model.tau=3", "model.name=cp_resnet"])
 
 
 @pytest.mark.parametrize("file, overrides, warmup", [
@@ -117,7 +117,7 @@ def test_another_architecture_drops_the_settings_of_the_base(tmp_path):
 ])
 def test_warmup_is_cut_to_a_shorter_training(tmp_path, file, overrides, warmup):
     write(tmp_path, "base.yaml", "training: {epochs: 50}\ncompression: {epochs: 30, pruning_epochs: 20}\n")
-    child = config.load(write(tmp_path, "child.yaml", f"base: base.yaml\n{file}\n"), [*overrides,
+    child = config_file.load(write(tmp_path, "child.yaml", f"base: base.yaml\n{file}\n"), [*overrides,
                                                                                     "compression.epochs=10"])
     assert child.training.warmup_epochs == warmup
     assert child.compression.warmup_epochs == 1 and child.compression.pruning_spread == 5
@@ -143,16 +143,16 @@ data: {source: demo}
     (["model.tau=2", "description=mine", "submission.name=Mine"], {}, "mine", "Mine", "BCRes2"),
 ])
 def test_names_are_those_of_the_system(tmp_path, overrides, options, description, name, abbreviation):
-    loaded = config.load(write(tmp_path, "base.yaml", BASE), overrides, options)
+    loaded = config_file.load(write(tmp_path, "base.yaml", BASE), overrides, options)
     assert (loaded.description, loaded.submission.name, loaded.submission.abbreviation) == (
         description, name, abbreviation)
     assert loaded.submission.source_code == "https://example.org"
-    assert config.load(write(tmp_path, "config.yaml", config.to_yaml(loaded))) == loaded
+    assert config_file.load(write(tmp_path, "config.yaml", config_file.to_yaml(loaded))) == loaded
 
 
 def test_names_are_not_inherited(tmp_path):
     write(tmp_path, "base.yaml", BASE)
-    child = config.load(write(tmp_path, "child.yaml", "base: base.yaml\nmodel: {residual_norm_shortcut: 0}\n"))
+    child = config_file.load(write(tmp_path, "child.yaml", "base: base.yaml\nmodel: {residual_norm_shortcut: 0}\n"))
     assert child.description == child.submission.name == "BC-ResNet-ASC-1 with frequency-wise instance normalization"
     assert child.submission.source_code == "https://example.org" and child.data.source == "demo"
 
@@ -160,7 +160,7 @@ def test_names_are_not_inherited(tmp_path):
 def test_a_base_gives_what_is_not_said(tmp_path):
     write(tmp_path, "base.yaml", "training: {epochs: 7, batch_size: 4}\nmodel: {tau: 2}\n")
     path = write(tmp_path, "child.yaml", "base: base.yaml\ntraining: {epochs: 9}\n")
-    child = config.load(path, ["model.tau=3", "training.weight_decay=1e-4"])
+    child = config_file.load(path, ["model.tau=3", "training.weight_decay=1e-4"])
     assert (child.system, child.training.epochs, child.training.batch_size) == ("child", 9, 4)
     assert (child.model.tau, child.training.weight_decay) == (3.0, 1e-4)
 
@@ -229,7 +229,7 @@ def test_a_base_gives_what_is_not_said(tmp_path):
 ])
 def test_a_wrong_override_is_named(override, message):
     with pytest.raises(InputError) as error:
-        config.load(SYSTEMS[0].with_name("bcresnet_asc_1.yaml"), [override])
+        config_file.load(SYSTEMS[0].with_name("bcresnet_asc_1.yaml"), [override])
     assert message in str(error.value) and "\n" not in str(error.value) and len(str(error.value)) < 700
 
 
@@ -247,7 +247,7 @@ def test_a_wrong_override_is_named(override, message):
 ])
 def test_a_wrong_file_is_named(tmp_path, text, message):
     with pytest.raises(InputError, match="wrong.yaml|other.yaml") as error:
-        config.load(write(tmp_path, "wrong.yaml", text))
+        config_file.load(write(tmp_path, "wrong.yaml", text))
     assert message in str(error.value) and "\n" not in str(error.value)
 
 
@@ -255,9 +255,9 @@ def test_too_many_bases_are_named(tmp_path):
     write(tmp_path, "0.yaml", "seed: 7")
     for number in range(1, 1500):
         write(tmp_path, f"{number}.yaml", f"base: {number - 1}.yaml")
-    assert config.load(tmp_path / "10.yaml").seed == 7
+    assert config_file.load(tmp_path / "10.yaml").seed == 7
     with pytest.raises(InputError, match="1499.yaml: is based on a chain of more than 10 configurations"):
-        config.load(tmp_path / "1499.yaml")
+        config_file.load(tmp_path / "1499.yaml")
 
 
 @pytest.mark.parametrize("name, override", [
@@ -265,7 +265,7 @@ def test_too_many_bases_are_named(tmp_path):
     ("cp_resnet_64", "features.clip_seconds=0.3"), ("cp_resnet_64", "features.n_mels=16")])
 def test_an_input_that_is_too_small_for_the_network_is_named(name, override):
     with pytest.raises(InputError, match=r"features.n_mels=\d+ and \d+ frames .* are too few for model.name="):
-        config.load(SYSTEMS[0].with_name(f"{name}.yaml"), [override])
+        config_file.load(SYSTEMS[0].with_name(f"{name}.yaml"), [override])
 
 
 @pytest.mark.parametrize("kind", config.NETWORKS.values(), ids=lambda kind: kind.name)
@@ -284,7 +284,7 @@ def test_the_smallest_input_is_the_smallest_that_the_network_takes(network, kind
 def test_options_stand_above_overrides_and_take_any_text():
     path = SYSTEMS[0].with_name("bcresnet_asc_1.yaml")
     folder = "C:\\Söunds \U0001f600 #1: [x]"
-    loaded = config.load(path, ["seed=1", "data.root=other"], {"seed": 2, "data.root": folder})
+    loaded = config_file.load(path, ["seed=1", "data.root=other"], {"seed": 2, "data.root": folder})
     assert (loaded.seed, loaded.data.root) == (2, folder)
 
 
@@ -292,8 +292,8 @@ NUMBERS = st.one_of(st.integers(), st.integers(-10**1000, 10**1000), st.integers
                     st.floats(0, 100), st.sampled_from([0, -1, 1e300, 2**63, 2**64, 1e-300, 100_000]))
 VALUES = st.recursive(st.one_of(NUMBERS, st.none(), st.booleans(), st.text(), st.dates(), st.text(min_size=5000)),
                       lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=20)
-KEYS = [f"{section}.{key}" for section in config.KEYS for key in config.KEYS[section]] + [
-    section for section in config.KEYS if not config.KEYS[section]]
+KEYS = [f"{section}.{key}" for section in config_file.KEYS for key in config_file.KEYS[section]] + [
+    section for section in config_file.KEYS if not config_file.KEYS[section]]
 
 
 @settings(max_examples=60, deadline=None)
@@ -301,13 +301,13 @@ KEYS = [f"{section}.{key}" for section in config.KEYS for key in config.KEYS[sec
 @example(SYSTEMS[0], {"features.n_fft": 65_536, "features.n_mels": 1024})
 def test_any_value_of_any_key_is_refused_in_one_line_or_gives_a_network_that_fits(system, options):
     try:
-        loaded = config.load(system, options=options)
+        loaded = config_file.load(system, options=options)
         spec = ModelSpec(loaded.model, loaded.features, tuple("abcdefghij"))
         fit.check_memory(spec, loaded.training, "cpu")
     except InputError as error:
         assert "\n" not in str(error) and len(str(error)) < 1000
         return
-    assert config.load(system, options=options) == loaded
+    assert config_file.load(system, options=options) == loaded
     json.dumps(asdict(loaded), allow_nan=False)
 
 
@@ -315,19 +315,19 @@ def test_any_value_of_any_key_is_refused_in_one_line_or_gives_a_network_that_fit
 @given(st.sampled_from(KEYS), st.text() | st.text("[]{}&*!:,0123456789.e-+\n ", max_size=200))
 def test_any_text_of_an_override_is_refused_in_one_line_or_read(key, text):
     try:
-        config.load(SYSTEMS[0], [f"{key}={text}"])
+        config_file.load(SYSTEMS[0], [f"{key}={text}"])
     except InputError as error:
         assert "\n" not in str(error) and len(str(error)) < 1000
 
 
 def test_a_misspelt_file_is_guessed():
     with pytest.raises(InputError, match="did you mean bcresnet_asc_1.yaml?"):
-        config.load(SYSTEMS[0].with_name("bcresnet_asc1.yaml"))
+        config_file.load(SYSTEMS[0].with_name("bcresnet_asc1.yaml"))
 
 
 def test_a_hold_out_model_holds_out_its_own_fraction():
     training = config.TrainingConfig(calibrate=True, pilot_fraction=0.3, validation_fraction=0.1, validation_seed=4)
-    pilot = config.Config("x", training=training).pilot(replace(training, pilot_fraction=0.2, validation_seed=5))
+    pilot = config.Config("x", training=training).hold_out(replace(training, pilot_fraction=0.2, validation_seed=5))
     assert (pilot.system, pilot.training) == ("x_pilot", replace(
         training, validation_fraction=0.2, validation_seed=5, calibrate=False, pilot_fraction=0.0))
 

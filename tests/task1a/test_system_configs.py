@@ -12,7 +12,7 @@ from torch import nn
 from submission import metadata as meta_yaml
 from submission.rules import TASK1A_2021
 from submission.validate import validate
-from task1a import config, model_file
+from task1a import config_file, model_file
 from task1a.challenge import WARN_ABOVE_BYTES, size_verdict
 from task1a.complexity import measure
 from task1a.complexity.__main__ import main as print_size
@@ -29,7 +29,7 @@ from task1a.predict import clips
 from task1a.training import compress
 
 FOLDER = Path(__file__).resolve().parents[2] / "system_configs"
-SYSTEMS = {path.stem: config.load(path) for path in sorted(FOLDER.glob("*.yaml"))}
+SYSTEMS = {path.stem: config_file.load(path) for path in sorted(FOLDER.glob("*.yaml"))}
 COMPRESSED = [name for name, system in SYSTEMS.items() if system.compression.enabled and not system.ensemble]
 PUBLISHED = {("bcresnet_asc", 1): 8_055, ("bcresnet_asc", 8): 314_970, ("bcresnet", 8): 317_098}
 CP_RESNET_MONO = 896_980  # 898,580 with the two input channels of the publication
