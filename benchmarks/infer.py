@@ -20,7 +20,7 @@ import torch
 from torch import nn
 from train import SYSTEMS, make_plain
 
-from task1a import config_file, model_file
+from task1a import config, config_file, model_file
 from task1a.challenge import LABELS
 from task1a.compression import packed
 from task1a.compression.packed import Packing

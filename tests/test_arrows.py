@@ -45,8 +45,8 @@ ARROWS = {
     # copies models and the modules that load them, and so lies above both
     "submission.inference2025": {"submission", "pipeline.run", "predict.predictions", "data", "complexity",
                                  "model_file", "features", "compression"},
-    "pipeline": {"config", "config_file", "pipeline.run", "data", "features", "training", "model_file", "complexity", "predict",
-                 "predict.predictions", "evaluation", "submission"},
+    "pipeline": {"config", "config_file", "pipeline.run", "data", "features", "training", "model_file", "complexity",
+                 "predict", "predict.predictions", "evaluation", "submission"},
     "sweep": {"pipeline"},
 }
 

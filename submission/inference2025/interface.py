@@ -63,7 +63,7 @@ class DeviceModels(nn.Module):
         return self.model[name if name in self.model else f"of_{GENERAL}"]
 
     def forward(self, x: Tensor, device_ids: Sequence[str]) -> Tensor:
-        logits = [self.for_device(device)(clip) for clip, device in zip(x.float().split(1), device_ids, strict=True)]
+        logits = [self.of_device(device)(clip) for clip, device in zip(x.float().split(1), device_ids, strict=True)]
         return torch.cat(logits)
 
 
@@ -74,7 +74,7 @@ def load_model(model_file_path: str | Path) -> DeviceModels:
 
 def get_model_for_device(model: DeviceModels, device_id: str) -> nn.Module:
     """The model that predicts the clips of a device: log-mel energies [N, 1, F, T] -> logits [N, classes]."""
-    return _TakesHalf(model.for_device(device_id))
+    return _TakesHalf(model.of_device(device_id))
 
 
 def load_inputs(file_paths: Sequence[str], device_ids: Sequence[str], model: DeviceModels) -> list[Tensor]:

@@ -19,7 +19,7 @@ from submission.inference2025.interface import load_stored
 from submission.inference2025.stored import StoredConv2d
 from submission.rules import EDITIONS, INFERENCE_SUFFIX
 from submission.validate import validate
-from task1a import config_file, model_file
+from task1a import config, config_file, model_file
 from task1a.challenge import LABELS
 from task1a.compression import packed
 from task1a.compression.packed import Packing, stored_state

@@ -12,7 +12,7 @@ from torch import nn
 from submission import metadata as meta_yaml
 from submission.rules import TASK1A_2021
 from submission.validate import validate
-from task1a import config_file, model_file
+from task1a import config, config_file, model_file
 from task1a.challenge import WARN_ABOVE_BYTES, size_verdict
 from task1a.complexity import measure
 from task1a.complexity.__main__ import main as print_size
