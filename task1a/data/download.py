@@ -1,11 +1,12 @@
 """Download of the TAU sets: ``python -m task1a.data.download SET DIR``, and ``--download`` of the runner.
 
-Names, sizes, md5 sums and addresses of the archives are those that dcase_util describes. Its own downloader
-(``RemoteFile``, 0.2.20) is not used: it starts an interrupted archive from its first byte, tries only twice, the second
-time without checking the server's certificate, fetches one archive after another, never deletes one, and takes every
-file that is there for whole, even if its extraction was cut off.
+Names, sizes, md5 sums and addresses of the archives are those that dcase_util describes. Its own
+downloader (``RemoteFile``, 0.2.20) is not used: it starts an interrupted archive from its first byte,
+tries only twice, the second time without checking the server's certificate, and takes every file
+that is there for complete, even if its extraction was cut off.
 
-A folder ``DIR/.download`` records which files came from which archive. What is recorded and there is not fetched again.
+A folder ``DIR/.download`` records which files came from which archive. What is recorded and there is
+not fetched again.
 """
 import shutil
 import sys
@@ -20,8 +21,7 @@ from threading import Event
 
 from tqdm import tqdm
 
-from task1a.data.fetch import Archive, fetch, part_of, say
-from task1a.data.unpack import has_size, unpack
+from task1a.data.fetch import Archive, fetch, has_size, log, part_of, unpack
 from task1a.errors import CommandParser, InputError, counted, run_command
 from task1a.files import exclusive, read_json, write_json
 
@@ -39,8 +39,8 @@ RESERVED = ".download"
 JOBS = 3
 """Archives that are fetched and unpacked at a time."""
 
-_CONTENT_RATIO = 1.2
-# 7,920 clips of 10 s at 44.1 kHz and 24 bit are 1.195 times as large as the archives of the 2021 evaluation set
+CONTENT_RATIO = 1.2
+"""Size of the files over that of their archives: 1.195 for the 7,920 clips of the 2021 evaluation set."""
 
 
 @dataclass(frozen=True)
@@ -74,21 +74,23 @@ class _Task:
 
     @property
     def record(self) -> Path:
-        """file that tells the md5 sum of the archive, whether it was kept, and the size of each of its files"""
+        """file with the md5 sum of the archive, whether it was kept, and the size of each of its files"""
         return self.folder / RESERVED / self.data_set.name / f"{self.archive.name}.json"
 
     def is_done(self) -> bool:
-        """Whether the files of the archive are there, and the archive itself is only if it was to be kept."""
+        """Return whether the files of the archive are there, and the archive only if it is to be kept."""
         try:
             record = read_json(self.record)
-            if record["md5"] != self.archive.md5 or (self.path.exists() and not record["kept"]):
+            if record["md5"] != self.archive.md5:
+                return False
+            if self.path.exists() and not record["kept"]:
                 return False
             return all(has_size(self.folder / name, size) for name, size in record["files"].items())
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):  # none, or damaged
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):  # no record, or a damaged one
             return False
 
-    def present(self) -> int:
-        """Number of bytes of the archive that are there."""
+    def bytes_there(self) -> int:
+        """Return the number of bytes of the archive that are there."""
         for file in (self.path, part_of(self.path)):
             if file.is_file():
                 return min(file.stat().st_size, self.archive.size)
@@ -96,7 +98,7 @@ class _Task:
 
 
 def release(name: str) -> Release:
-    """The description of one of :data:`SETS`, from dcase_util."""
+    """Return the description of one of :data:`SETS`, from dcase_util."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "pkg_resources is deprecated")
         from dcase_util import datasets
@@ -112,9 +114,9 @@ def release(name: str) -> Release:
                    archives[0].url.partition("/files/")[0], tuple(archives))
 
 
-def download(wanted: Mapping[Path, Release], accept_licence: bool = False, keep_archives: bool = False,
-             jobs: int = JOBS) -> None:
-    """Bring data sets into their folders: fetch, check and unpack the archives that are not recorded there.
+def download(wanted: Mapping[Path, Release], accept_licence: bool = False,
+             keep_archives: bool = False, jobs: int = JOBS) -> None:
+    """Fetch, check and unpack the archives of data sets that are not recorded in their folders.
 
     Args:
         wanted: data set by folder. The folder will hold ``meta.csv``, ``audio/`` and so on.
@@ -123,20 +125,21 @@ def download(wanted: Mapping[Path, Release], accept_licence: bool = False, keep_
         jobs: archives at a time.
 
     Raises:
-        InputError: a folder holds something else, a licence is not accepted, there is too little room, another process
-            is downloading, or an archive cannot be fetched or unpacked.
+        InputError: a folder holds something else, a licence is not accepted, there is too little room,
+            another process is downloading, or an archive cannot be fetched or unpacked.
     """
-    tasks = [_Task(folder, data_set, archive) for folder, data_set in wanted.items() for archive in data_set.archives]
+    tasks = []
     for folder, data_set in wanted.items():
         _check_folder(folder, data_set)
+        tasks += [_Task(folder, data_set, archive) for archive in data_set.archives]
     if all(task.is_done() for task in tasks):
-        say(f"{', '.join(map(str, wanted))}: complete, nothing to download")
+        log(f"{', '.join(map(str, wanted))}: complete, nothing to download")
         return
     _ask_for_acceptance(wanted, accept_licence)
 
-    with ExitStack() as held:
+    with ExitStack() as locks:
         for folder, data_set in wanted.items():
-            held.enter_context(exclusive(folder / RESERVED / ".lock"))
+            locks.enter_context(exclusive(folder / RESERVED / ".lock"))
             (folder / RESERVED / data_set.name).mkdir(exist_ok=True)
         tasks = [task for task in tasks if not task.is_done()]  # another process may have ended meanwhile
         _check_room(tasks, keep_archives, jobs)
@@ -144,7 +147,7 @@ def download(wanted: Mapping[Path, Release], accept_licence: bool = False, keep_
 
 
 def challenge_sets(development: Path, evaluation: Path | None) -> dict[Path, Release]:
-    """The data sets of the 2021 challenge by their folders, for :func:`download`."""
+    """Return the data sets of the 2021 challenge by their folders, for :func:`download`."""
     if evaluation is None:
         return {development: release("tau2020-development")}
     if development.resolve() == evaluation.resolve():
@@ -153,32 +156,35 @@ def challenge_sets(development: Path, evaluation: Path | None) -> dict[Path, Rel
 
 
 def _check_folder(folder: Path, data_set: Release) -> None:
-    """Raise InputError if a folder holds anything that this data set did not bring, which must not be overwritten."""
+    """Raise InputError if a folder holds anything that this data set did not bring."""
     if (folder / RESERVED / data_set.name).is_dir() or not folder.exists():
         return
-    own = {archive.name for archive in data_set.archives}
-    own |= {part_of(Path(name)).name for name in own}
-    others = [entry.name for entry in folder.iterdir() if entry.name not in own | {RESERVED}]
-    if (folder / RESERVED).is_dir():
+    own = {RESERVED}
+    for archive in data_set.archives:
+        own |= {archive.name, part_of(Path(archive.name)).name}
+    others = [entry.name for entry in folder.iterdir() if entry.name not in own]
+    if (folder / RESERVED).is_dir():  # another data set was downloaded to here
         others += [entry.name for entry in (folder / RESERVED).iterdir() if entry.is_dir()]
     if others:
-        raise InputError(f"{folder}: holds something else already ({min(others)}), which is not overwritten; give an "
-                         f"empty folder for {data_set.name}, or use what is there without --download")
+        raise InputError(f"{folder}: holds something else already ({min(others)}), which is not "
+                         f"overwritten; give an empty folder for {data_set.name}, or use what is there "
+                         "without --download")
 
 
 def _ask_for_acceptance(wanted: Mapping[Path, Release], accept_licence: bool) -> None:
-    """Show the licences that were not accepted in an earlier start, and raise InputError unless they are now."""
+    """Print the licences that were not accepted before; raise InputError unless they are now."""
     asked = []
     for folder, data_set in wanted.items():
         if not (folder / RESERVED / data_set.name).is_dir():
             asked.append(data_set.name)
-            say(f"{data_set.name}, by {data_set.authors}\n"
+            log(f"{data_set.name}, by {data_set.authors}\n"
                 f"  {counted(len(data_set.archives), 'archive')} of {_gigabytes(data_set.size)} for {folder}\n"
                 f"  licence: {data_set.licence}; its text is at {data_set.page}")
     if not asked or accept_licence:
         return
     if not sys.stdin.isatty():
-        raise InputError(f"{', '.join(asked)}: read the licence, see above, and accept it with --accept-licence")
+        raise InputError(f"{', '.join(asked)}: read the licence, see above, and accept it with "
+                         "--accept-licence")
     try:
         answer = input("Do you accept the licence? [y/N] ")
     except EOFError:
@@ -189,25 +195,35 @@ def _ask_for_acceptance(wanted: Mapping[Path, Release], accept_licence: bool) ->
 
 def _check_room(tasks: Sequence[_Task], keep_archives: bool, jobs: int) -> None:
     """Raise InputError if a disk has too little room for the archives and their content."""
-    for disk in {task.folder.stat().st_dev for task in tasks}:
-        works = [task for task in tasks if task.folder.stat().st_dev == disk]
-        left = [task.archive.size - task.present() for task in works]
-        # a complete archive may have been unpacked in part; the room for the rest is checked when it is unpacked
-        content = _CONTENT_RATIO * sum(task.archive.size for task, rest in zip(works, left, strict=True) if rest)
-        needed = content + sum(left if keep_archives else sorted(left)[-jobs:])
-        folder = works[0].folder
+    by_disk: dict[int, list[_Task]] = {}
+    for task in tasks:
+        by_disk.setdefault(task.folder.stat().st_dev, []).append(task)
+    for same_disk in by_disk.values():
+        missing, content = [], 0.0
+        for task in same_disk:
+            missing.append(task.archive.size - task.bytes_there())
+            # a complete archive may be unpacked in part; unpacking checks the room for the rest
+            content += CONTENT_RATIO * task.archive.size if missing[-1] else 0.0
+        # unless they are kept, at most as many archives as there are jobs are there at a time
+        needed = content + sum(missing if keep_archives else sorted(missing)[-jobs:])
+        folder = same_disk[0].folder
         free = shutil.disk_usage(folder).free
         if needed > free:
-            raise InputError(f"{folder}: the archives and their content need about {_gigabytes(needed)}, and "
-                             f"{_gigabytes(free)} are free on this disk; free some space, or give a folder on another "
-                             "disk" + (", or leave out --keep-archives" if keep_archives else ""))
+            raise InputError(f"{folder}: the archives and their content need about {_gigabytes(needed)}, "
+                             f"and {_gigabytes(free)} are free on this disk; free some space, or give a "
+                             "folder on another disk"
+                             + (", or leave out --keep-archives" if keep_archives else ""))
 
 
 def _download_all(tasks: Sequence[_Task], keep_archives: bool, jobs: int) -> None:
     """Fetch and unpack archives in threads, each of which unpacks while the others fetch."""
     stop = Event()
-    with tqdm(total=sum(task.archive.size for task in tasks), initial=sum(task.present() for task in tasks), unit="B",
-              unit_scale=True, dynamic_ncols=True, disable=not sys.stderr.isatty()) as progress:
+    total, there = 0, 0
+    for task in tasks:
+        total += task.archive.size
+        there += task.bytes_there()
+    with tqdm(total=total, initial=there, unit="B", unit_scale=True, dynamic_ncols=True,
+              disable=not sys.stderr.isatty()) as progress:
 
         def advance(received: int) -> None:
             with progress.get_lock():
@@ -223,8 +239,9 @@ def _download_all(tasks: Sequence[_Task], keep_archives: bool, jobs: int) -> Non
 
         with ThreadPoolExecutor(jobs) as pool:
             try:
-                for done, finished in enumerate(as_completed([pool.submit(work, task) for task in tasks]), start=1):
-                    say(f"{finished.result()}; {done} of {counted(len(tasks), 'archive')}")
+                futures = [pool.submit(work, task) for task in tasks]
+                for done, finished in enumerate(as_completed(futures), start=1):
+                    log(f"{finished.result()}; {done} of {counted(len(tasks), 'archive')}")
             except BaseException:
                 stop.set()
                 pool.shutdown(wait=False, cancel_futures=True)
@@ -243,14 +260,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     parser = CommandParser(
         prog="python -m task1a.data.download",
-        description="Download a TAU Urban Acoustic Scenes set from Zenodo. If it is stopped, the same command resumes.")
+        description="Download a TAU Urban Acoustic Scenes set from Zenodo. If it is stopped, the same "
+                    "command resumes.")
     parser.add_argument("set", metavar="SET", choices=SETS, help=", ".join(SETS))
-    parser.add_argument("folder", metavar="DIR", type=Path,
-                        help="folder of the data set itself, which will hold meta.csv, audio/ and so on")
-    parser.add_argument("--accept-licence", action="store_true", help="accept the licence without being asked")
-    parser.add_argument("--keep-archives", action="store_true", help="keep the archives after they are unpacked")
+    parser.add_argument("folder", metavar="DIR", type=Path, help="folder of the data set itself, which "
+                        "will hold meta.csv, audio/ and so on")
+    parser.add_argument("--accept-licence", action="store_true",
+                        help="accept the licence without being asked")
+    parser.add_argument("--keep-archives", action="store_true",
+                        help="keep the archives after they are unpacked")
     arguments = parser.parse_args(argv)
-    download({arguments.folder: release(arguments.set)}, arguments.accept_licence, arguments.keep_archives)
+    download({arguments.folder: release(arguments.set)}, arguments.accept_licence,
+             arguments.keep_archives)
     return 0
 
 

@@ -1,19 +1,21 @@
-"""Archives over HTTP: resumed where they broke off, retried, and checked by their md5 sums.
+"""One archive of a data set: fetched over HTTP, resumed where it broke off, checked by its md5 sum, unpacked.
 
-Each attempt requests the bytes that are still missing (``Range``, RFC 9110, section 14). urllib3's ``Retry`` would
-repeat the first request, and pooch, which checks sums as well, starts every file again, so attempts are counted here.
-An answer is judged by its status and ``Content-Range`` alone, because Zenodo serves ranges although it says
-``Accept-Ranges: none``. Of a server that ignores ``Range``, what it sends of the part on disk is skipped.
+Each attempt requests the bytes that are still missing (``Range``, RFC 9110, section 14). urllib3's
+``Retry`` would repeat the first request, and pooch, which checks sums as well, starts every file
+again, so attempts are counted here.
 """
 import hashlib
 import os
 import random
 import re
+import shutil
+import stat
 import sys
 import time
+import zipfile
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 from threading import Event
 from typing import BinaryIO
@@ -23,6 +25,7 @@ from tqdm import tqdm
 from urllib3.exceptions import HTTPError, InvalidHeader, ReadTimeoutError
 from urllib3.util import Retry
 
+from task1a import __version__
 from task1a.errors import InputError, printable
 
 FIRST_DELAY, LONGEST_DELAY = 1.0, 120.0
@@ -37,11 +40,13 @@ SLOW_SECONDS, SLOW_BYTES = 60.0, 60_000
 _TIMEOUTS = 20, 30  # seconds to connect, and without a byte
 _TRANSIENT = (408, 425, 429, 500, 502, 503, 504)
 _WITH_RETRY_AFTER = (429, 503)  # Zenodo sends the header with every answer
-_CHUNK = 256 * 1024
+_CHUNK, _BLOCK = 256 * 1024, 1 << 20
+_SLOW = "the server sends almost nothing"
 _REFUSED = {
-    403: "servers refuse addresses that ask too often or seem to be robots, and proxies what their owner does not "
-         "want: wait an hour, or use another network",
+    403: "servers refuse addresses that ask too often or seem to be robots, and proxies what their "
+         "owner does not want: wait an hour, or use another network",
     407: "name the proxy of your network and its password in the environment variable HTTPS_PROXY"}
+_BROKEN_ZIP = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError)
 
 
 class Stopped(Exception):
@@ -61,22 +66,22 @@ class Archive:
     """md5 sum in hexadecimal"""
 
 
-def say(text: str) -> None:
+def log(text: str) -> None:
     """Print a line above the progress bar."""
     tqdm.write(text)
     sys.stdout.flush()
 
 
 def part_of(path: Path) -> Path:
-    """Path of the bytes of an archive that were received so far."""
+    """Return the path of the bytes of an archive that were received so far."""
     return path.with_name(f"{path.name}.part")
 
 
 def fetch(archive: Archive, path: Path, advance: Callable[[int], None], stop: Event) -> None:
     """Fetch an archive, or the rest of it, and check its md5 sum.
 
-    If the sum is wrong, the file is deleted and fetched a second time. A file that is there already is checked, too,
-    and an incomplete one is continued.
+    If the sum is wrong, the file is deleted and fetched a second time. A file that is there already
+    is checked, too, and an incomplete one is continued.
 
     Args:
         archive: what to fetch.
@@ -96,7 +101,7 @@ def fetch(archive: Archive, path: Path, advance: Callable[[int], None], stop: Ev
             md5 = hashlib.md5(usedforsecurity=False)
             with open(part, "ab+", buffering=0) as file:
                 file.seek(0)
-                while block := file.read(1 << 20):
+                while block := file.read(_BLOCK):
                     if stop.is_set():
                         raise Stopped
                     md5.update(block)
@@ -108,23 +113,32 @@ def fetch(archive: Archive, path: Path, advance: Callable[[int], None], stop: Ev
             advance(-part.stat().st_size)
             part.unlink()
     except OSError as error:
-        raise InputError(f"{part}: cannot be written ({error.strerror}); correct this and run the same command again "
-                         "to resume") from None
-    raise InputError(f"{archive.url}: has the md5 sum {md5.hexdigest()} instead of {archive.md5}, also when fetched a "
-                     f"second time; try again later, or get {archive.name} elsewhere and put it into {path.parent}")
+        raise InputError(f"{part}: cannot be written ({error.strerror}); correct this and run the same "
+                         "command again to resume") from None
+    raise InputError(f"{archive.url}: has the md5 sum {md5.hexdigest()} instead of {archive.md5}, also "
+                     f"when fetched a second time; try again later, or get {archive.name} elsewhere and "
+                     f"put it into {path.parent}")
 
 
 def _receive(archive: Archive, file: BinaryIO, md5: "hashlib._Hash", advance: Callable[[int], None],
              stop: Event) -> None:
-    """Append the rest of an archive to ``file`` and ``md5``, with as many attempts as it takes while some succeed."""
+    """Append the rest of an archive to ``file`` and ``md5``, in as many attempts as bring new bytes."""
     failures, answered = 0, False
     while (position := file.tell()) < archive.size:
         retry_after, slow = 0.0, False
         try:
             problem, retry_after = _attempt(archive, file, md5, advance, stop)
             answered, slow = True, problem == _SLOW
-        except (requests.RequestException, HTTPError, ValueError) as error:  # ValueError: an address that is none
-            problem = _reason(error)
+        except requests.exceptions.SSLError as error:
+            problem = f"no secure connection ({' '.join(str(error).split())[:300]})"
+        except (requests.Timeout, ReadTimeoutError):
+            problem = "the server does not answer"
+        except requests.ConnectionError:
+            problem = "no connection to the server"
+        except HTTPError:
+            problem = "the connection broke off"
+        except (requests.RequestException, ValueError) as error:  # ValueError: not an address
+            problem = f"no answer that makes sense ({' '.join(str(error).split())[:300]})"
         if file.tell() >= archive.size:
             return
         if file.tell() > position and not slow:
@@ -133,15 +147,13 @@ def _receive(archive: Archive, file: BinaryIO, md5: "hashlib._Hash", advance: Ca
         if failures >= (ATTEMPTS if answered else ATTEMPTS_UNANSWERED):
             raise InputError(f"{archive.url}: {problem}; run the same command again later to resume")
 
+        # a random part of the delay, so that clients that failed together do not come back together
         backoff = min(LONGEST_DELAY, FIRST_DELAY * 2 ** (failures - 1)) * random.uniform(0.5, 1)
         delay = max(backoff, min(retry_after, LONGEST_RETRY_AFTER))
         if delay > 5:
-            say(f"{archive.name}: {printable(problem)}; next attempt in {delay:.0f} s")
+            log(f"{archive.name}: {printable(problem)}; next attempt in {delay:.0f} s")
         if stop.wait(delay):
             raise Stopped
-
-
-_SLOW = "the server sends almost nothing"
 
 
 def _attempt(archive: Archive, file: BinaryIO, md5: "hashlib._Hash", advance: Callable[[int], None],
@@ -149,82 +161,136 @@ def _attempt(archive: Archive, file: BinaryIO, md5: "hashlib._Hash", advance: Ca
     """Ask for the rest of an archive once, and append what is sent.
 
     Returns:
-        The problem, if the rest is not complete, and the number of seconds that the server asks to wait.
+        The problem, if the rest is not complete, and the seconds that the server asks to wait.
 
     Raises:
         InputError: the server will not send the archive later either.
         requests.RequestException, urllib3.exceptions.HTTPError, ValueError: the connection failed.
     """
     position = file.tell()
-    headers = {"Accept-Encoding": "identity", "User-Agent": user_agent()}
+    headers = {"Accept-Encoding": "identity", "User-Agent": f"task1a/{__version__}"}
     if position:
         headers["Range"] = f"bytes={position}-"
     with requests.get(archive.url, headers=headers, stream=True, timeout=_TIMEOUTS) as response:
         answer = f"the server answers {response.status_code} {response.reason}"
         if response.status_code in _TRANSIENT:
-            return answer, _retry_after(response)
+            wait = 0.0
+            if response.status_code in _WITH_RETRY_AFTER:
+                try:
+                    wait = Retry().get_retry_after(response.raw) or 0.0
+                except (InvalidHeader, ValueError, OverflowError):
+                    pass  # neither seconds nor a date, or too many digits
+            return answer, wait
         if response.status_code not in (200, 206):
             advice = _REFUSED.get(response.status_code, "try again later")
-            raise InputError(f"{archive.url}: {answer}; {advice}, or get {archive.name} elsewhere, e.g. with a "
-                             "browser, and put it into the folder of the data set")
-        # an unknown size is "*", or not told; what is no number of bytes is not believed
-        extent = re.fullmatch(r"bytes (\d{1,18})-\d{1,18}/(\d{1,18}|\*)", response.headers.get("Content-Range", ""))
-        if response.status_code == 206 and not extent:
-            return "the server does not tell which part of the file it sends", 0.0
-        start = int(extent[1]) if response.status_code == 206 else 0
-        total = extent[2] if response.status_code == 206 else response.headers.get("Content-Length", "")
+            raise InputError(f"{archive.url}: {answer}; {advice}, or get {archive.name} elsewhere, e.g. "
+                             "with a browser, and put it into the folder of the data set")
+
+        # Accept-Ranges is not asked: Zenodo serves ranges and says "none". An unknown size is "*" or
+        # missing, and what is not a plausible number of bytes counts as unknown.
+        start, total = 0, response.headers.get("Content-Length", "")
+        if response.status_code == 206:
+            extent = re.fullmatch(r"bytes (\d{1,18})-\d{1,18}/(\d{1,18}|\*)",
+                                  response.headers.get("Content-Range", ""))
+            if not extent:
+                return "the server does not tell which part of the file it sends", 0.0
+            start, total = int(extent[1]), extent[2]
         if re.fullmatch(r"\d{1,18}", total) and int(total) != archive.size:
             return f"the server offers a file of {int(total):,} bytes instead of {archive.size:,}", 0.0
         if start > position:
             return "the server sends another part of the file than it was asked for", 0.0
-
-        skip, received, since = position - start, 0, time.monotonic()
-        # what has arrived, whereas iter_content waits for a whole chunk and drops a part of it if the connection breaks
-        while file.tell() < archive.size and (chunk := response.raw.read1(_CHUNK, decode_content=False)):
-            if stop.is_set():
-                raise Stopped
-            received += len(chunk)
-            new = memoryview(chunk)[skip:][:archive.size - file.tell()]
-            skip = max(0, skip - len(chunk))
-            while new:  # a disk that is nearly full takes only a part of it
-                written = file.write(new)
-                md5.update(new[:written])
-                advance(written)
-                new = new[written:]
-            if time.monotonic() - since > SLOW_SECONDS:
-                if received < SLOW_BYTES:
-                    return _SLOW, 0.0
-                received, since = 0, time.monotonic()
-    return "the connection ended early", 0.0
+        return _append(response, archive.size, position - start, file, md5, advance, stop), 0.0
 
 
-def user_agent() -> str:
-    """The name by which a server knows this program: its version and, where the package gives one, its address."""
+def _append(response: requests.Response, size: int, skip: int, file: BinaryIO, md5: "hashlib._Hash",
+            advance: Callable[[int], None], stop: Event) -> str:
+    """Append an answer to a file, up to ``size`` bytes, and return why it ended.
+
+    Its first ``skip`` bytes are in the file: a server that ignores ``Range`` sends them again.
+    """
+    received, since = 0, time.monotonic()
+    # read1 gives what has arrived; iter_content waits for a whole chunk, and drops it if the
+    # connection breaks meanwhile
+    while file.tell() < size and (chunk := response.raw.read1(_CHUNK, decode_content=False)):
+        if stop.is_set():
+            raise Stopped
+        received += len(chunk)
+        new = memoryview(chunk)[skip:][:size - file.tell()]
+        skip = max(0, skip - len(chunk))
+        while new:  # a disk that is nearly full takes only a part of it
+            written = file.write(new)
+            md5.update(new[:written])
+            advance(written)
+            new = new[written:]
+        if time.monotonic() - since > SLOW_SECONDS:
+            if received < SLOW_BYTES:
+                return _SLOW
+            received, since = 0, time.monotonic()
+    return "the connection ended early"
+
+
+def unpack(path: Path, folder: Path, stop: Event) -> dict[str, int]:
+    """Unpack an archive into a folder, without the folder that all of its files are in.
+
+    Every file is written under a temporary name, compared with its checksum and renamed, so that
+    unpacking can be killed at any moment and continued. Files that are there already, with the size
+    and the checksum of the table of contents, are left as they are. The md5 sum of the archive has
+    been verified, so its names are those that were published; zipfile keeps any others in the folder.
+
+    Returns:
+        Size in bytes of every file by its name below ``folder``, with forward slashes.
+
+    Raises:
+        InputError: the archive is damaged, or the disk has no room for it or cannot be written.
+        Stopped: ``stop`` was set.
+    """
     try:
-        package = metadata.metadata("task1a")
-    except metadata.PackageNotFoundError:  # a checkout that is not installed
-        return "task1a"
-    address = f" (+{package['Home-page']})" if "Home-page" in package else ""
-    return f"task1a/{package['Version']}{address}"
+        with zipfile.ZipFile(path) as archive:
+            files = [info for info in archive.infolist() if not info.is_dir()]
+            tops = {info.filename.partition("/")[0] for info in files}
+            strip = len(tops) == 1 and all("/" in info.filename for info in files)
+            sizes, missing = {}, {}
+            for info in files:
+                name = info.filename.partition("/")[2] if strip else info.filename
+                sizes[name] = info.file_size
+                if not has_size(folder / name, info.file_size) or _crc32(folder / name) != info.CRC:
+                    missing[name] = info
+            needed = sum(info.file_size for info in missing.values())
+            free = shutil.disk_usage(folder).free
+            if needed > free:
+                raise InputError(f"{folder}: the content of {path.name} needs {needed:,} bytes, and "
+                                 f"{free:,} are free; free some space and run the same command again to "
+                                 "resume")
+            for name, info in missing.items():
+                if stop.is_set():
+                    raise Stopped
+                # the same name each time, so that nothing is left of a killed process
+                above, _, last = name.rpartition("/")
+                info.filename = f"{above}/.{last}.part"
+                part = Path(archive.extract(info, folder))
+                with open(part, "rb+") as file:
+                    os.fsync(file.fileno())
+                os.replace(part, part.with_name(part.name[1:].removesuffix(".part")))
+    except _BROKEN_ZIP as error:
+        raise InputError(f"{path}: cannot be unpacked ({' '.join(str(error).split())[:200]})") from None
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be written ({error.strerror}); free some space and run the "
+                         "same command again to resume") from None
+    return sizes
 
 
-def _retry_after(response: requests.Response) -> float:
-    """Number of seconds that the server asks to wait, 0 if it does not."""
-    if response.status_code not in _WITH_RETRY_AFTER:
-        return 0.0
+def has_size(path: Path, size: int) -> bool:
+    """Return whether a regular file exists and has a size in bytes."""
     try:
-        return Retry().get_retry_after(response.raw) or 0.0
-    except (InvalidHeader, ValueError, OverflowError):  # neither seconds nor a date, or too many digits
-        return 0.0
+        status = path.stat()
+    except (OSError, ValueError):
+        return False
+    return stat.S_ISREG(status.st_mode) and status.st_size == size
 
 
-def _reason(error: Exception) -> str:
-    if isinstance(error, requests.exceptions.SSLError):
-        return f"no secure connection ({' '.join(str(error).split())[:300]})"
-    if isinstance(error, (requests.Timeout, ReadTimeoutError)):
-        return "the server does not answer"
-    if isinstance(error, requests.ConnectionError):
-        return "no connection to the server"
-    if isinstance(error, HTTPError):
-        return "the connection broke off"
-    return f"no answer that makes sense ({' '.join(str(error).split())[:300]})"
+def _crc32(path: Path) -> int:
+    checksum = 0
+    with open(path, "rb") as file:
+        while block := file.read(_BLOCK):
+            checksum = zlib.crc32(block, checksum)
+    return checksum
