@@ -1,7 +1,7 @@
 """Reading of system configurations from YAML, with overrides written ``section.key=value``.
 
-A file may name a ``base`` file in the same folder, and then lists only the keys that differ. A ``null`` among the
-settings of the model takes back what the base says.
+A file may name a ``base``, a system of this project or a file relative to it, and then lists only the keys that differ.
+A ``null`` among the settings of the model takes back what the base says.
 """
 import difflib
 import json
@@ -141,14 +141,19 @@ def _read_tree(path: Path) -> dict[str, Any]:
         layers.append(layer)
         if base is None:
             break
-        if not isinstance(base, str) or Path(base).name != base or not base.isprintable():
-            raise InputError(f"{path}: base: must be the name of a file in the same folder (given {shown(base)})")
+        if not isinstance(base, str) or not base or not base.isprintable():
+            raise InputError(f"{path}: base: must be the name of a system of this project, or the path of a file "
+                             f"relative to this one (given {shown(base)})")
         seen.append(path)
-        if path.parent / base in seen:
+        following = path.parent / base
+        shipped = SYSTEMS / f"{base.removesuffix('.yaml')}.yaml"
+        if not following.is_file() and Path(base).name == base and shipped.is_file():
+            following = shipped
+        if any(following.exists() and following.samefile(other) for other in seen):
             raise InputError(f"{path}: base: {base} is based on this file itself")
         if len(seen) > MAX_BASES:
             raise InputError(f"{seen[0]}: is based on a chain of more than {MAX_BASES} configurations")
-        path = path.parent / base
+        path = following
     tree: dict[str, Any] = {}
     for layer in reversed(layers):
         tree = _layer(tree, layer)

@@ -145,8 +145,12 @@ def _plan(arguments: argparse.Namespace, wanted: tuple[str, ...]) -> Plan:
     def folder(name: str) -> Path:
         return runs / name / f"seed{config.seed}"
 
+    def file_of(name: str) -> Path:
+        sibling, shipped = file.with_name(f"{name}.yaml"), SYSTEMS / f"{name}.yaml"
+        return shipped if shipped.is_file() and not sibling.is_file() else sibling
+
     def other_system(name: str) -> Config:
-        return config_file.load(file.with_name(f"{name}.yaml"), arguments.overrides, options)
+        return config_file.load(file_of(name), arguments.overrides, options)
 
     alone = Run(folder(_run_name(arguments.name, config)), config)
     if config.device_models:
@@ -172,7 +176,7 @@ def _plan(arguments: argparse.Namespace, wanted: tuple[str, ...]) -> Plan:
         if config.device_models:
             name = alone.model_names[0]
             general = alone.sibling(f"{name}/{alone.folder.name}")
-            if not general.vanilla.is_file() and file.with_name(f"{name}.yaml").is_file():
+            if not general.vanilla.is_file() and file_of(name).is_file():
                 general = Run(general.folder, other_system(name))
                 steps.append(Step(general, without_package, "general model"))
         steps += [Step(run, without_package, "member") for run in models]

@@ -233,10 +233,20 @@ def test_a_wrong_override_is_named(override, message):
     assert message in str(error.value) and "\n" not in str(error.value) and len(str(error.value)) < 700
 
 
+def test_base_may_lie_anywhere(tmp_path):
+    (tmp_path / "mine").mkdir()
+    for name in ("bcresnet_asc_2_vanilla", "bcresnet_asc_2_vanilla.yaml"):  # of this project
+        write(tmp_path, "base.yaml", f"base: {name}\ntraining: {{epochs: 7}}")
+        config = config_file.load(write(tmp_path / "mine", "own.yaml", "base: ../base.yaml\ntraining: {batch_size: 9}"))
+        assert (config.model.tau, config.training.epochs, config.training.batch_size) == (2, 7, 9)
+    write(tmp_path, "demo.yaml", "training: {epochs: 3}")  # a file of the user comes first
+    assert config_file.load(write(tmp_path, "own.yaml", "base: demo.yaml")).data.source != "demo"
+
+
 @pytest.mark.parametrize("text, message", [
     ("- a", "must hold sections (data, features, model"),
     ("a: [", "not valid YAML"),
-    ("base: ../base.yaml", "must be the name of a file in the same folder"),
+    ("base: [demo]", "must be the name of a system of this project, or the path of a file"),
     ("base: other.yaml", "no such configuration"),
     ("base: wrong.yaml", "is based on this file itself"),
     ("trainign: {}", "did you mean 'training"),
