@@ -1,13 +1,14 @@
-"""Opening of recordings. What libsndfile would misread without an error is refused, or read right and noted.
+"""Open recordings. What libsndfile would misread without an error is refused, or read right and noted.
 
-libsndfile takes a truncated file for a shorter recording. Of a WAV file, the format of the challenge's data sets, the
-declared length is compared with what is there. Of most other containers, libsndfile's log tells; of the rest, the check
-of a data set notes lengths that differ from those of the others.
+libsndfile takes a truncated file for a shorter recording. Of a WAV file, the format of the challenge's
+data sets, the declared length is compared with what is there. Of most other containers, libsndfile's
+log tells; of the rest, the check of a data set notes lengths that differ from those of the others.
 
-Sources: Microsoft, *Multimedia Programming Interface and Data Specifications 1.0* (RIFF, in which chunks start at even
-bytes); EBU Tech 3306 (RF64) and ITU-R BS.2088 (BW64), which have 64-bit lengths in a chunk of their own, ``ds64``.
+Sources: Microsoft, *Multimedia Programming Interface and Data Specifications 1.0* (RIFF, in which
+chunks start at even bytes); EBU Tech 3306 (RF64) and ITU-R BS.2088 (BW64), which have 64-bit lengths
+in a chunk of their own, ``ds64``.
 
-Imports no pandas, because every worker process that reads headers imports this module anew.
+Imports no pandas, because every worker process that reads headers imports this module again.
 """
 import errno
 import io
@@ -26,19 +27,21 @@ from soundfile import SoundFile
 from task1a.errors import InputError
 
 MIN_SAMPLE_RATE, MAX_SAMPLE_RATE = 1_000, 1_000_000
-"""In Hz. Audio converters have 4 kHz to 768 kHz; a header with another rate is damaged, and would turn the samples into
-hours of audio, or into none."""
+"""In Hz. Audio converters have 4 kHz to 768 kHz; a header with another rate is damaged, and would turn
+the samples into hours of audio, or into none."""
 MAX_CHUNKS = 1000
 """Number of chunks that are searched for the audio of a WAV file."""
 
-# What programs declare that do not know the length yet: SoX 0x7FFFF000 less a part of a frame (of at most 4 kB),
-# arecord 0x80000000, FFmpeg 0xFFFFFFFF; all such lengths beyond the end of the file are taken to be unknown.
+# What programs declare that do not know the length yet: SoX 0x7FFFF000 less a part of a frame (of at
+# most 4 kB), arecord 0x80000000, FFmpeg 0xFFFFFFFF. All such lengths beyond the end of the file are
+# taken to be unknown.
 _OPEN_LENGTH = 0x7FFFE000
 _UNKNOWN_FRAMES = (1 << 63) - 1  # libsndfile's count for a recording that does not declare its length
 _CHUNK = struct.Struct("<4sI")  # name and size
-_CHUNK_NAMES = {b"data", b"fmt ", b"fact", b"LIST", b"bext", b"iXML", b"JUNK", b"junk", b"id3 ", b"cue ", b"smpl"}
-_ENCODINGS = {"PCM_U8": "8 bit", "PCM_S8": "8 bit", "PCM_16": "16 bit", "PCM_24": "24 bit", "PCM_32": "32 bit",
-              "FLOAT": "32 bit float", "DOUBLE": "64 bit float"}
+_CHUNK_NAMES = {b"data", b"fmt ", b"fact", b"LIST", b"bext", b"iXML", b"JUNK", b"junk", b"id3 ", b"cue ",
+                b"smpl"}
+_ENCODINGS = {"PCM_U8": "8 bit", "PCM_S8": "8 bit", "PCM_16": "16 bit", "PCM_24": "24 bit",
+              "PCM_32": "32 bit", "FLOAT": "32 bit float", "DOUBLE": "64 bit float"}
 
 
 class Recording(SoundFile):
@@ -66,9 +69,10 @@ class Header(NamedTuple):
 class FileIdentity(NamedTuple):
     """What the system knows of a file; while all of it is the same, so is the content.
 
-    Size and modification time do not suffice: all clips of a set have the same size, archives restore times, and so
-    two files that have changed names would pass for each other. A rename changes the change time (on Windows, where
-    that is the time of creation, the files differ in it and in their numbers).
+    Size and modification time do not suffice: all clips of a set have the same size, archives restore
+    times, and so two files that have changed names would pass for each other. A rename changes the
+    change time (on Windows, where that is the time of creation, the files differ in it and in their
+    numbers).
     """
 
     size: int
@@ -78,14 +82,15 @@ class FileIdentity(NamedTuple):
 
     @classmethod
     def of(cls, status: os.stat_result) -> "FileIdentity":
-        """The identity in the status of a file."""
+        """Return the identity in the status of a file."""
         return cls(status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
 
 
 def open_regular(path: str | Path) -> BinaryIO:
     """Open a regular file for reading bytes.
 
-    Other files are not opened: a named pipe would block until somebody writes to it, and a device may never end.
+    Other files are not opened: a named pipe would block until somebody writes to it, and a device may
+    never end.
 
     Raises:
         OSError: the file does not exist, is not a regular file, or cannot be read.
@@ -107,7 +112,8 @@ def read_header(path: str | Path) -> Header:
             rate, channels = recording.samplerate, recording.channels
             encoding = _ENCODINGS.get(recording.subtype) or recording.subtype_info
             layout = {1: "mono", 2: "stereo"}.get(channels, f"{channels} channels")
-            return Header(f"{rate / 1000:g} kHz, {encoding}, {layout}", recording.frames / rate, rate, recording.notes,
+            return Header(f"{rate / 1000:g} kHz, {encoding}, {layout}", recording.frames / rate, rate,
+                          recording.notes,
                           inode=(status.st_dev, status.st_ino) if status.st_ino else None)
     except FileNotFoundError:
         return Header(fault="no such file", missing=True)
@@ -119,14 +125,15 @@ def read_header(path: str | Path) -> Header:
 
 @contextmanager
 def open_recording(source: Path | bytes | BinaryIO) -> Iterator[Recording]:
-    """Open a recording to read its samples. Errors of reading within the block are raised like those of opening.
+    """Open a recording to read its samples. Errors of reading within the block are raised like those of
+    opening.
 
     Args:
         source: path, content, or file opened for reading bytes.
 
     Raises:
-        InputError: the recording is empty or truncated, or has an impossible header. The message is the reason without
-            the name of the clip.
+        InputError: the recording is empty or truncated, or has an impossible header. The message is the
+            reason without the name of the clip.
         OSError: the file cannot be opened or is not a regular file.
     """
     if isinstance(source, Path):
@@ -138,10 +145,15 @@ def open_recording(source: Path | bytes | BinaryIO) -> Iterator[Recording]:
     if not size:
         raise InputError("empty file")
     wav = _find_audio(file)
-    rewritten, notes = _check_wav(wav, file, size) if wav else (None, ())
+    opened, notes = wav.corrected(file, size) if wav else (None, ())
+    if opened is None and (os.name == "nt" or isinstance(file, io.BytesIO)):
+        opened = _Corrected(b"", file, 0, size)
+    elif opened is None:
+        # libsndfile reads a descriptor much faster than through Python, but on Windows it may have
+        # other descriptors than Python. A buffered file may be elsewhere than it says.
+        opened = file.fileno()
+        os.lseek(opened, 0, os.SEEK_SET)
     try:
-        descriptor = None if rewritten else _descriptor(file)
-        opened = rewritten or _Rewritten(b"", file, 0, size) if descriptor is None else descriptor
         with Recording(opened, closefd=False) as recording:
             if wav is None:
                 _check_log(recording.extra_info)
@@ -150,8 +162,8 @@ def open_recording(source: Path | bytes | BinaryIO) -> Iterator[Recording]:
             if recording.frames == _UNKNOWN_FRAMES:
                 raise InputError("does not declare its length; convert it to WAV")
             if not MIN_SAMPLE_RATE <= recording.samplerate <= MAX_SAMPLE_RATE:
-                raise InputError(f"declares a sample rate of {recording.samplerate:,} Hz; {MIN_SAMPLE_RATE:,} to "
-                                 f"{MAX_SAMPLE_RATE:,} Hz are possible")
+                raise InputError(f"declares a sample rate of {recording.samplerate:,} Hz; "
+                                 f"{MIN_SAMPLE_RATE:,} to {MAX_SAMPLE_RATE:,} Hz are possible")
             recording.notes = notes
             yield recording
     except (soundfile.SoundFileError, TypeError, ValueError) as error:
@@ -159,25 +171,11 @@ def open_recording(source: Path | bytes | BinaryIO) -> Iterator[Recording]:
         raise InputError(f"not readable as audio ({reason}); restore it, or convert it to WAV") from None
 
 
-def _descriptor(file: BinaryIO) -> int | None:
-    """The descriptor of a file, at its start, which libsndfile reads much faster than through Python; None without one.
-
-    On Windows, libsndfile may have other descriptors than Python.
-    """
-    if os.name == "nt":
-        return None
-    try:
-        descriptor = file.fileno()
-    except io.UnsupportedOperation:
-        return None
-    os.lseek(descriptor, 0, os.SEEK_SET)  # a buffered file may be elsewhere than it says
-    return descriptor
-
-
 def _check_log(log: str) -> None:
-    """Find in what libsndfile logs about a file that its audio has been cut off."""
-    for declared, present in re.findall(r"(?:SSND|BODY|Data Size|data|riff) *: (\d+) \(should be (\d+)\)", log):
-        if int(declared) > int(present) + 1:  # which some programs leave out, to make the number even
+    """Raise InputError if libsndfile's log of a file says that its audio has been cut off."""
+    lengths = r"(?:SSND|BODY|Data Size|data|riff) *: (\d+) \(should be (\d+)\)"
+    for declared, present in re.findall(lengths, log):
+        if int(declared) > int(present) + 1:  # some programs leave out the byte that makes it even
             raise InputError(f"truncated: {int(present):,} of {int(declared):,} bytes of audio")
     if re.search("Ogg.*(unexpectedly|lacks an end|Junk after)|truncated file", log):
         raise InputError("truncated: ends before its end is marked")
@@ -186,14 +184,54 @@ def _check_log(log: str) -> None:
 class _Wav(NamedTuple):
     """Where the audio of a WAV file is."""
 
-    plain: bool
-    """whether libsndfile finds it"""
     form: bytes
+    """``RIFF``, ``RF64`` or ``BW64``"""
     head: bytes
     """chunks that describe the samples"""
     start: int
     declared: int
     notes: list[str]
+
+    def corrected(self, file: BinaryIO, size: int) -> "tuple[_Corrected | None, tuple[str, ...]]":
+        """Compare the declared length with what is there.
+
+        Returns:
+            The same audio under a header that libsndfile reads right, or None if it does so with the
+            file as it is, and what is odd about the file.
+
+        Raises:
+            InputError: the file is truncated.
+        """
+        present, declared, notes = size - self.start, self.declared, self.notes
+        plain = self.form != b"BW64" and not notes  # libsndfile finds the audio
+        short = self.form == b"RIFF"  # with a length of 32 bits
+        unknown = declared == 0 or declared >= (0xFFFFFF00 if short else 1 << 63)
+        rest = b""
+        if declared < present:
+            rest = _read(file, self.start + declared + declared % 2, _CHUNK.size)
+        audio_goes_on = len(rest) == _CHUNK.size and not re.match(rb"[ -~]{4}", rest)  # no chunk's name
+
+        length = declared
+        if short and present - declared >= 1 << 32:  # only the lower 32 bits of the length are there
+            length += present - declared >> 32 << 32
+            notes.append("wrapped")
+        elif (unknown and audio_goes_on
+              or declared > present and (unknown or short and declared >= _OPEN_LENGTH)):
+            length = present
+            notes.append("open_length")
+        elif audio_goes_on and present > 1.1 * declared:
+            notes.append("more_behind")
+        if length > present:
+            raise InputError(f"truncated: {max(0, present):,} of {length:,} bytes of audio")
+        if plain and length == declared:
+            return None, tuple(notes)
+        if length < 1 << 31:
+            head = struct.pack("<4sI4s", b"RIFF", 0xFFFFFFFF, b"WAVE") + self.head
+            head += _CHUNK.pack(b"data", length)
+        else:
+            head = struct.pack("<4s4x8sIQQQI", b"RF64", b"WAVEds64", 28, 0, length, 0, 0) + self.head
+            head += _CHUNK.pack(b"data", 0xFFFFFFFF)
+        return _Corrected(head, file, self.start, length), tuple(notes)
 
 
 def _find_audio(file: BinaryIO) -> _Wav | None:
@@ -203,8 +241,8 @@ def _find_audio(file: BinaryIO) -> _Wav | None:
         origin = 10 + (head[6] << 21 | head[7] << 14 | head[8] << 7 | head[9])
         head = _read(file, origin, 12)
         notes.append("tag")
-    form, kind = head[:4], head[8:]
-    if form not in (b"RIFF", b"RF64", b"BW64") or kind != b"WAVE":
+    form = head[:4]
+    if form not in (b"RIFF", b"RF64", b"BW64") or head[8:] != b"WAVE":
         return None
 
     position, long_length, kept = origin + 12, 0, b""
@@ -216,7 +254,7 @@ def _find_audio(file: BinaryIO) -> _Wav | None:
         if name == b"data":
             if form != b"RIFF" and declared == 0xFFFFFFFF:
                 declared = long_length
-            return _Wav(form != b"BW64" and not notes, form, kept, position + _CHUNK.size, declared, notes)
+            return _Wav(form, kept, position + _CHUNK.size, declared, notes)
         if name == b"ds64":
             long_length = int.from_bytes(file.read(16)[8:], "little")
         elif name == b"fmt " and declared < 1000:
@@ -228,43 +266,6 @@ def _find_audio(file: BinaryIO) -> _Wav | None:
     raise InputError(f"no audio in its first {MAX_CHUNKS:,} chunks")
 
 
-def _check_wav(wav: _Wav, file: BinaryIO, size: int) -> tuple["_Rewritten | None", tuple[str, ...]]:
-    """Compare the declared length of a WAV file with what is there.
-
-    Returns:
-        The same audio under a header that libsndfile reads right, or None if it does so with the file as it is, and
-        what is odd about the file.
-
-    Raises:
-        InputError: the file is truncated.
-    """
-    present, declared, notes = size - wav.start, wav.declared, wav.notes
-    short = wav.form == b"RIFF"  # with a length of 32 bits
-    unknown = declared == 0 or (declared >= 0xFFFFFF00 if short else declared >= 1 << 63)
-    rest = _read(file, wav.start + declared + declared % 2, _CHUNK.size) if declared < present else b""
-    no_chunk = len(rest) == _CHUNK.size and not re.match(rb"[ -~]{4}", rest)
-
-    length = declared
-    if short and present - declared >= 1 << 32:
-        length += present - declared >> 32 << 32
-        notes.append("wrapped")
-    elif (unknown and no_chunk) or declared > present and (unknown or short and declared >= _OPEN_LENGTH):
-        length = present
-        notes.append("open_length")
-    elif no_chunk and present > 1.1 * declared:
-        notes.append("more_behind")
-    if length > present:
-        raise InputError(f"truncated: {max(0, present):,} of {length:,} bytes of audio")
-    if wav.plain and length == declared:
-        return None, tuple(notes)
-    if length < 1 << 31:
-        head = struct.pack("<4sI4s", b"RIFF", 0xFFFFFFFF, b"WAVE") + wav.head + _CHUNK.pack(b"data", length)
-    else:
-        head = struct.pack("<4s4x8sIQQQI", b"RF64", b"WAVEds64", 28, 0, length, 0, 0)
-        head += wav.head + _CHUNK.pack(b"data", 0xFFFFFFFF)
-    return _Rewritten(head, file, wav.start, length), tuple(notes)
-
-
 def _read(file: BinaryIO, position: int, count: int) -> bytes:
     if position >= 1 << 63:  # larger than any file
         return b""
@@ -272,8 +273,11 @@ def _read(file: BinaryIO, position: int, count: int) -> bytes:
     return file.read(count)
 
 
-class _Rewritten:
-    """A header, and after it a part of a file. Damaged files make libsndfile seek to places before their start."""
+class _Corrected:
+    """A file for libsndfile: a header, and after it a part of another file.
+
+    Damaged files make libsndfile seek to positions before their start.
+    """
 
     def __init__(self, header: bytes, file: BinaryIO, start: int, length: int) -> None:
         self.header, self.file, self.start, self.size = header, file, start, len(header) + length

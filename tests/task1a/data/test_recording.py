@@ -1,4 +1,4 @@
-"""Recordings: whole ones are read sample by sample, odd ones with a note, damaged ones are refused with a reason."""
+"""Recordings: complete ones are read sample by sample, odd ones with a note, damaged ones are refused with a reason."""
 import io
 import os
 import random
@@ -272,16 +272,8 @@ def test_mutated_headers_end_in_a_reason(tmp_path):
                 pass
 
 
-def test_without_descriptors(tmp_path, monkeypatch):
-    """On Windows, libsndfile reads through Python."""
-    (tmp_path / "clip.wav").write_bytes(wav())
-    monkeypatch.setattr(recording, "_descriptor", lambda file: None)
-    with open_recording(tmp_path / "clip.wav") as opened:
-        np.testing.assert_array_equal(opened.read(dtype="int16"), RAMP)
-
-
 def test_a_header_before_a_part_of_a_file():
-    file = recording._Rewritten(b"ab", io.BytesIO(b"xcdex"), 1, 3)
+    file = recording._Corrected(b"ab", io.BytesIO(b"xcdex"), 1, 3)
     assert [file.read(3), file.tell(), file.read(100), file.read(1)] == [b"abc", 3, b"de", b""]
     assert [file.seek(-2, os.SEEK_END), file.read(1), file.seek(-2, os.SEEK_CUR), file.read(2)] == [3, b"d", 2, b"cd"]
     assert [file.seek(-5), file.read(2), file.seek(9), file.read(1)] == [0, b"ab", 9, b""]
