@@ -1,40 +1,42 @@
-"""How well confidence agrees with accuracy.
+"""Temperature scaling of probabilities (Guo et al., *On Calibration of Modern Neural Networks*, ICML 2017).
 
-The confidence of a prediction is the probability of its decided scene. Predictions are sorted into 15 bins of equal
-width by their confidence. The *expected calibration error* is the mean over all clips of the absolute difference
-between accuracy and mean confidence of their bin (Guo et al., *On Calibration of Modern Neural Networks*, ICML 2017).
+Logits are divided by a temperature T before the softmax. From probabilities, the logits are known up to a
+constant of each clip, their logarithms, which is all that the softmax needs.
 """
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
-BINS = 15
+from evaluation import metrics
+from task1a.predict.predictions import label_columns
 
 
-def reliability(decided: Sequence[str], truth: Sequence[str], confidence: np.ndarray) -> dict[str, Any]:
-    """Reliability by bins of confidence.
+def apply_temperature(probabilities: np.ndarray, temperature: float) -> np.ndarray:
+    """Return softmax(log p / T); the temperature 1 / T undoes it.
+
+    Shape: [clips, labels] -> [clips, labels].
+    """
+    # the smallest normal number stands for a probability of 0, whose logarithm is not finite
+    logs = np.log(np.maximum(probabilities, np.finfo(np.float64).tiny)) / temperature
+    powers = np.exp(logs - logs.max(axis=1, keepdims=True))
+    return powers / powers.sum(axis=1, keepdims=True)
+
+
+def before_scaling(reference: pd.DataFrame, predictions: pd.DataFrame, temperature: float) -> dict[str, Any]:
+    """Return log loss and calibration of the probabilities before the logits were divided by a temperature.
 
     Args:
-        decided: decided label of each clip.
-        truth: true label of each clip.
-        confidence: probability of the decided label of each clip, in [0, 1].
+        reference: as for :func:`evaluation.metrics.evaluate`.
+        predictions: predictions with the temperature.
+        temperature: the temperature that is undone.
 
     Returns:
-        ``expected_calibration_error`` and ``bins``, each with ``from``, ``to``, ``clips``, and ``confidence`` and
-        ``accuracy``, which are None for an empty bin. All but the number of clips are in percent.
+        ``temperature``, ``logloss`` and ``calibration``.
     """
-    correct = np.asarray(decided, dtype=object) == np.asarray(truth, dtype=object)
-    number = np.minimum((confidence * BINS).astype(int), BINS - 1)
-    error, bins = 0.0, []
-    for index in range(BINS):
-        inside = number == index
-        clips = int(inside.sum())
-        mean_confidence = mean_accuracy = None
-        if clips:
-            mean_confidence = 100 * float(confidence[inside].mean())
-            mean_accuracy = 100 * float(correct[inside].mean())
-            error += clips / len(correct) * abs(mean_accuracy - mean_confidence)
-        bins.append({"from": 100 * index / BINS, "to": 100 * (index + 1) / BINS, "clips": clips,
-                     "confidence": mean_confidence, "accuracy": mean_accuracy})
-    return {"expected_calibration_error": error, "bins": bins}
+    labels = label_columns(predictions)
+    table = predictions.copy()
+    table[labels] = apply_temperature(table[labels].to_numpy(np.float64), 1 / temperature)
+    results = metrics.evaluate(reference, table)
+    return {"temperature": temperature, "logloss": results["overall"]["logloss"],
+            "calibration": results["calibration"]}

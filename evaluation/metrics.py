@@ -4,28 +4,31 @@ Log loss and accuracy are computed overall, by class, by device, by class and de
 
 Conventions
 -----------
-Predictions hold one row per clip: ``filename``, the decided ``scene_label``, and one column of probabilities for each
-scene label (the official output format of DCASE 2021 Task 1A). The reference holds ``filename``, ``scene_label``, the
-recording ``device`` and, for the intervals, the recording location, ``identifier``. Clips are matched by name, never by
-row number. The labels and devices are those in the files, in alphabetical order. Accuracies are in percent. A subset
-without clips has no score: ``None``.
+Predictions hold one row per clip: ``filename``, the predicted ``scene_label``, and one column of probabilities
+for each scene label (the official output format of DCASE 2021 Task 1A). The reference holds ``filename``,
+``scene_label``, the recording ``device`` and, for the intervals, the recording location, ``identifier``. Clips
+are matched by name, never by row number. The labels and devices are those in the files, in alphabetical order.
+Accuracies are in percent. A subset without clips has no score: ``None``.
 
 Metrics
 -------
-* :func:`log_loss`: mean of -ln p(true label), by which the challenge ranks [baseline]; as scikit-learn computes
-  it [sklearn]. For a class or a device, it is the mean over the clips of that class or device.
+* :func:`log_loss`: mean of -ln p(true label), by which the challenge ranks [baseline]; as scikit-learn
+  computes it [sklearn]. For a class or a device, it is the mean over the clips of that class or device.
 * :func:`accuracy`: mean of the class-wise accuracies (macro average) [baseline], from the counts of sed_eval
-  [sed_eval]. It judges the decided label, which need not be the most probable one. For a device, it is the macro
-  average over the clips of that device.
-* Device groups: *real* are the devices that are not simulated, as the reference tells in a column ``simulated`` or,
-  without it, as in the TAU sets; *seen* are those with training clips, *unseen* the others [task]. A group is scored
-  like a device, over the clips of all its devices together.
+  [sed_eval]. It judges the predicted label, which need not be the most probable one. For a device, it is the
+  macro average over the clips of that device.
+* Device groups: *real* are the devices that are not simulated, by the column ``simulated`` of the reference or,
+  without it, by the names of the TAU sets; *seen* are those with training clips, *unseen* the others [task]. A
+  group is scored like a device, over the clips of all its devices together.
 * Intervals: 95 % over locations, for every score (:func:`evaluation.compare.intervals.score_interval`).
-* Calibration: reliability and expected calibration error (:mod:`evaluation.calibration`).
+* :func:`reliability`: the predicted scene is right as often as its probability says. Clips are sorted by that
+  probability, the confidence, into bins of equal width. The expected calibration error is the mean difference
+  between confidence and accuracy, weighted by the clips of each bin [guo].
 
 Sources
 -------
 .. [baseline] The organisers' DCASE 2021 Task 1A baseline, https://github.com/marmoi/dcase2021_task1a_baseline
+.. [guo] C. Guo et al., "On calibration of modern neural networks", ICML 2017
 .. [sed_eval] ``sed_eval.scene.SceneClassificationMetrics``, https://tut-arg.github.io/sed_eval/
 .. [sklearn] ``sklearn.metrics.log_loss`` of scikit-learn
 .. [task] I. Martin-Morato, T. Heittola, A. Mesaros, T. Virtanen, "Low-complexity acoustic scene classification for
@@ -38,14 +41,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from evaluation.calibration import reliability
 from evaluation.compare.intervals import class_weights, score_interval
 from task1a.challenge import KEY_COLUMNS, SIMULATED_DEVICES, clip_key
 from task1a.errors import InputError, counted
-from task1a.predict.predictions import check_probabilities, label_columns, scaled
+from task1a.predict.predictions import check_probabilities, label_columns
 
 EPS = float(np.finfo(np.float64).eps)
 """Probabilities are clipped to [EPS, 1 - EPS] in the log loss."""
+
+BINS = 15
+"""Number of bins of confidence."""
 
 HIGHEST_LOSSES = 20
 """Number of clips with the highest log loss that are named."""
@@ -61,8 +66,9 @@ def validate(reference: pd.DataFrame, predictions: pd.DataFrame) -> None:
         predictions: columns ``filename``, ``scene_label``, and one column of probabilities per label.
 
     Raises:
-        InputError: a table is empty, lacks a column or lists a clip twice; the clips differ; a label of the reference
-            has no column; or the probabilities are invalid (:func:`task1a.predict.predictions.check_probabilities`).
+        InputError: a table is empty, lacks a column or lists a clip twice; the clips differ; a label of
+            the reference has no column; or the probabilities are invalid
+            (:func:`task1a.predict.predictions.check_probabilities`).
     """
     for name, table, columns in (("reference", reference, (*KEY_COLUMNS, "device")),
                                  ("predictions", predictions, KEY_COLUMNS)):
@@ -74,7 +80,8 @@ def validate(reference: pd.DataFrame, predictions: pd.DataFrame) -> None:
         keys = table.filename.map(clip_key)
         repeated = keys[keys.duplicated()].unique()
         if len(repeated):
-            raise InputError(f"{name}: {counted(len(repeated), 'clip')} listed more than once: {_first(repeated)}")
+            raise InputError(f"{name}: {counted(len(repeated), 'clip')} listed more than once: "
+                             f"{_first(repeated)}")
 
     expected, given = reference.filename.map(clip_key), predictions.filename.map(clip_key)
     missing, extra = expected[~expected.isin(given)], given[~given.isin(expected)]
@@ -95,16 +102,17 @@ def validate(reference: pd.DataFrame, predictions: pd.DataFrame) -> None:
 
 
 def match(reference: pd.DataFrame, predictions: pd.DataFrame) -> pd.DataFrame:
-    """Validate both tables (:func:`validate`), and return the predictions in the order of the reference."""
+    """Validate both tables (:func:`validate`); return the predictions in the order of the reference."""
     validate(reference, predictions)
-    return predictions.set_index(predictions.filename.map(clip_key)).loc[reference.filename.map(clip_key)]
+    by_clip = predictions.set_index(predictions.filename.map(clip_key))
+    return by_clip.loc[reference.filename.map(clip_key)]
 
 
 def clip_log_losses(labels_true: Sequence[str], probabilities: np.ndarray, labels: Sequence[str]) -> np.ndarray:
-    """Negative natural logarithm of the probability of each clip's true label.
+    """Return the negative natural logarithm of the probability of each clip's true label.
 
-    As in ``sklearn.metrics.log_loss``, whose import takes longer than a whole command, probabilities are clipped to
-    [EPS, 1 - EPS].
+    As in ``sklearn.metrics.log_loss``, whose import takes longer than a whole command, probabilities are
+    clipped to [EPS, 1 - EPS].
 
     Shape:
         labels_true: (clips,); probabilities: (clips, labels), in the order of ``labels`` -> (clips,).
@@ -121,35 +129,86 @@ def clip_log_losses(labels_true: Sequence[str], probabilities: np.ndarray, label
 
 
 def log_loss(labels_true: Sequence[str], probabilities: np.ndarray, labels: Sequence[str]) -> float:
-    """Mean of :func:`clip_log_losses` over at least one clip."""
+    """Return the mean of :func:`clip_log_losses` over at least one clip."""
     return float(clip_log_losses(labels_true, probabilities, labels).mean())
 
 
-def accuracy(labels_true: Sequence[str], labels_decided: Sequence[str]) -> float:
-    """Mean, in percent, of the class-wise accuracies over the classes that are present in ``labels_true``.
+def accuracy(labels_true: Sequence[str], labels_predicted: Sequence[str]) -> float:
+    """Return the mean, in percent, of the class-wise accuracies over the classes in ``labels_true``.
 
     Shape:
-        labels_true, labels_decided: (clips,), at least one clip.
+        labels_true, labels_predicted: (clips,), at least one clip.
     """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "pkg_resources is deprecated", UserWarning)
         from sed_eval.scene import SceneClassificationMetrics
 
-    # numbers for labels: sed_eval strips spaces from labels and takes "none" for no label;
-    # classes without clips are left out: it would count them as 0 %
+    # Labels are passed as numbers, because sed_eval strips spaces from labels and takes "none" for no
+    # label. Classes without clips are not passed: it would count them as 0 %.
     true, present = pd.factorize(np.asarray(labels_true, dtype=object))
-    decided = pd.Index(present).get_indexer(np.asarray(labels_decided, dtype=object))
-    counts = SceneClassificationMetrics([str(label) for label in range(len(present))])
+    predicted = pd.Index(present).get_indexer(np.asarray(labels_predicted, dtype=object))
+    counts = SceneClassificationMetrics(list(map(str, range(len(present)))))
     for start in range(0, len(true), _BLOCK):
         reference, estimated = [], []
         for clip in range(start, min(start + _BLOCK, len(true))):
             reference.append({"filename": str(clip), "scene_label": str(true[clip])})
-            estimated.append({"filename": str(clip), "scene_label": str(decided[clip])})
+            estimated.append({"filename": str(clip), "scene_label": str(predicted[clip])})
         counts.evaluate(reference, estimated)
 
-    # its own quotient is a little below 1 for a class of a single clip, which it gets right
+    # only its counts: its quotient is a little below 1 for a class whose only clip is predicted right
     accuracies = [label["Ncorr"] / label["Nref"] for label in counts.scene_wise.values()]
     return float(100 * np.mean(accuracies))
+
+
+def reliability(predicted: Sequence[str], truth: Sequence[str], confidence: np.ndarray) -> dict[str, Any]:
+    """Return the reliability by bins of confidence, and the expected calibration error [guo].
+
+    Args:
+        predicted: predicted label of each clip.
+        truth: true label of each clip.
+        confidence: probability of the predicted label of each clip, in [0, 1].
+
+    Returns:
+        ``expected_calibration_error`` and ``bins``, each with ``from``, ``to``, ``clips``, and
+        ``confidence`` and ``accuracy``, which are None for an empty bin. All but the number of clips are in
+        percent.
+    """
+    correct = np.asarray(predicted, dtype=object) == np.asarray(truth, dtype=object)
+    # a confidence of 1 belongs to the last bin
+    number = np.minimum((confidence * BINS).astype(int), BINS - 1)
+    error, bins = 0.0, []
+    for index in range(BINS):
+        inside = number == index
+        clips = int(inside.sum())
+        mean_confidence = mean_accuracy = None
+        if clips:
+            mean_confidence = 100 * float(confidence[inside].mean())
+            mean_accuracy = 100 * float(correct[inside].mean())
+            error += clips / len(correct) * abs(mean_accuracy - mean_confidence)
+        bins.append({"from": 100 * index / BINS, "to": 100 * (index + 1) / BINS, "clips": clips,
+                     "confidence": mean_confidence, "accuracy": mean_accuracy})
+    return {"expected_calibration_error": error, "bins": bins}
+
+
+def subsets(reference: pd.DataFrame, labels: Sequence[str], devices: Sequence[str],
+            seen_devices: Collection[str] | None) -> dict[str, Any]:
+    """Return the clips of every score of :func:`evaluate`, as masks [clips] in its nested structure."""
+    truth, device = reference.scene_label.to_numpy(object), reference.device.to_numpy(object)
+    simulated = set(reference.device[reference.simulated] if "simulated" in reference else SIMULATED_DEVICES)
+    real = ~np.isin(device, list(simulated))
+    # which devices are seen is not known without the training split: then neither group has clips
+    seen = unseen = np.zeros(len(truth), dtype=bool)
+    if seen_devices is not None:
+        seen = np.isin(device, list(seen_devices))
+        unseen = ~seen
+    class_wise, class_device_wise = {}, {}
+    device_wise = {name: device == name for name in devices}
+    for label in labels:
+        class_wise[label] = truth == label
+        class_device_wise[label] = {name: class_wise[label] & device_wise[name] for name in devices}
+    return {"overall": np.ones(len(truth), dtype=bool), "class_wise": class_wise, "device_wise": device_wise,
+            "class_device_wise": class_device_wise,
+            "device_groups": {"real": real, "seen": seen, "unseen": unseen}}
 
 
 def evaluate(reference: pd.DataFrame, predictions: pd.DataFrame,
@@ -162,94 +221,60 @@ def evaluate(reference: pd.DataFrame, predictions: pd.DataFrame,
         seen_devices: devices with clips in the training split; if None, *seen* and *unseen* have no score.
 
     Returns:
-        ``labels`` and ``devices``; the scores ``overall``, ``class_wise`` (by label), ``device_wise`` (by device),
-        ``class_device_wise`` (by label, then device) and ``device_groups`` (``real``, ``seen``, ``unseen``), each
-        ``{"logloss", "accuracy"}``, unrounded, accuracy in percent, or ``None`` if there are no clips; ``intervals``,
-        the intervals of all these scores in the same structure, ``None`` where they cannot be estimated;
-        ``calibration``, from :func:`evaluation.calibration.reliability`; ``confusion``, the number of clips by true and
-        decided label; ``highest_losses``, the clips with the highest log loss; and ``probability_0``, the clips whose
-        true label has a probability below ``EPS``.
+        ``labels`` and ``devices``; the scores ``overall``, ``class_wise`` (by label), ``device_wise`` (by
+        device), ``class_device_wise`` (by label, then device) and ``device_groups`` (``real``, ``seen``,
+        ``unseen``), each ``{"logloss", "accuracy"}``, unrounded, accuracy in percent, or ``None`` without
+        clips; ``intervals``, the intervals of all these scores in the same structure, ``None`` where they
+        cannot be estimated; ``calibration``, from :func:`reliability`; ``confusion``, the number of clips by
+        true and predicted label; ``highest_losses``, the clips with the highest log loss; and
+        ``probability_0``, the clips whose true label has a probability below ``EPS``.
     """
     matched = match(reference, predictions)
     labels, devices = label_columns(predictions), sorted(set(reference.device))
     probabilities = matched[labels].to_numpy(np.float64)
-    decided = matched.scene_label.to_numpy(object)
-    truth, device = reference.scene_label.to_numpy(object), reference.device.to_numpy(object)
+    predicted, truth = matched.scene_label.to_numpy(object), reference.scene_label.to_numpy(object)
     losses = clip_log_losses(truth, probabilities, labels)
-    location = reference.identifier.to_numpy(object) if "identifier" in reference else None
+    locations = reference.identifier.to_numpy(object) if "identifier" in reference else None
 
     def score(clips: np.ndarray) -> dict[str, float] | None:
         if not clips.any():
             return None
-        return {"logloss": float(losses[clips].mean()), "accuracy": accuracy(truth[clips], decided[clips])}
+        return {"logloss": float(losses[clips].mean()), "accuracy": accuracy(truth[clips], predicted[clips])}
 
     def interval(clips: np.ndarray) -> dict[str, tuple[float, float] | None] | None:
-        if location is None or not clips.any():
+        if locations is None or not clips.any():
             return None
-        scenes = truth[clips]
-        of_loss = score_interval(losses[clips], np.full(len(scenes), 1 / len(scenes)), scenes, location[clips])
-        of_accuracy = score_interval(100.0 * (decided[clips] == scenes), class_weights(scenes), scenes, location[clips])
-        return {"logloss": of_loss and (max(0.0, of_loss[0]), of_loss[1]),
-                "accuracy": of_accuracy and (max(0.0, of_accuracy[0]), min(100.0, of_accuracy[1]))}
+        scenes, places = truth[clips], locations[clips]
+        weights, correct = np.full(len(scenes), 1 / len(scenes)), 100.0 * (predicted[clips] == scenes)
+        return {"logloss": score_interval(losses[clips], weights, scenes, places, (0.0, np.inf)),
+                "accuracy": score_interval(correct, class_weights(scenes), scenes, places, (0.0, 100.0))}
 
-    simulated = set(reference.device[reference.simulated] if "simulated" in reference else SIMULATED_DEVICES)
-    groups = {"real": [name for name in devices if name not in simulated], "seen": [], "unseen": []}
-    if seen_devices is not None:
-        groups["seen"] = [name for name in devices if name in seen_devices]
-        groups["unseen"] = [name for name in devices if name not in seen_devices]
-
-    subsets = {
-        "overall": np.ones(len(truth), dtype=bool),
-        "class_wise": {label: truth == label for label in labels},
-        "device_wise": {name: device == name for name in devices},
-        "class_device_wise": {},
-        "device_groups": {group: np.isin(device, members) for group, members in groups.items()},
-    }
-    for label in labels:
-        subsets["class_device_wise"][label] = {name: (truth == label) & (device == name) for name in devices}
-
-    confusion = {}
-    for label in labels:
-        confusion[label] = {other: int(np.sum((truth == label) & (decided == other))) for other in labels}
-
-    highest_losses = []
-    for clip in np.argsort(-losses, kind="stable")[:HIGHEST_LOSSES]:
-        highest_losses.append({
-            "filename": reference.filename.iloc[clip], "device": device[clip], "scene_label": truth[clip],
-            "decided": decided[clip], "probability": float(probabilities[clip, labels.index(truth[clip])]),
-            "logloss": float(losses[clip])})
-
-    confidence = probabilities[np.arange(len(truth)), pd.Index(labels).get_indexer(decided)]
+    clips_of = subsets(reference, labels, devices, seen_devices)
+    rows, columns = np.arange(len(truth)), pd.Index(labels)
+    true_column, predicted_column = columns.get_indexer(truth), columns.get_indexer(predicted)
+    confusion = np.zeros((len(labels), len(labels)), dtype=int)
+    np.add.at(confusion, (true_column, predicted_column), 1)
+    clips = pd.DataFrame({
+        "filename": reference.filename.to_numpy(), "device": reference.device.to_numpy(), "scene_label": truth,
+        "decided": predicted, "probability": probabilities[rows, true_column], "logloss": losses})
+    highest = np.argsort(-losses, kind="stable")[:HIGHEST_LOSSES]
     return {
         "labels": labels,
         "devices": devices,
-        **_apply(score, subsets),
-        "intervals": _apply(interval, subsets),
-        "calibration": reliability(decided, truth, confidence),
-        "confusion": confusion,
-        "highest_losses": highest_losses,
-        "probability_0": reference.filename[losses >= -np.log(EPS)].tolist(),
+        **_apply(score, clips_of),
+        "intervals": _apply(interval, clips_of),
+        "calibration": reliability(predicted, truth, probabilities[rows, predicted_column]),
+        "confusion": pd.DataFrame(confusion, labels, labels).to_dict("index"),
+        "highest_losses": clips.iloc[highest].to_dict("records"),
+        "probability_0": clips.filename[losses >= -np.log(EPS)].tolist(),
     }
 
 
-def before_scaling(reference: pd.DataFrame, predictions: pd.DataFrame, temperature: float) -> dict[str, Any]:
-    """Log loss and calibration of the probabilities before the logits were divided by a temperature.
-
-    Returns:
-        ``temperature``, ``logloss`` and ``calibration``.
-    """
-    labels = label_columns(predictions)
-    table = predictions.copy()
-    table[labels] = scaled(table[labels].to_numpy(np.float64), 1 / temperature)
-    results = evaluate(reference, table)
-    return {"temperature": temperature, "logloss": results["overall"]["logloss"], "calibration": results["calibration"]}
-
-
-def _apply(function: Callable[[np.ndarray], Any], subsets: Any) -> Any:
+def _apply(function: Callable[[np.ndarray], Any], masks: Any) -> Any:
     """Apply a function to every leaf of nested dictionaries."""
-    if isinstance(subsets, dict):
-        return {name: _apply(function, part) for name, part in subsets.items()}
-    return function(subsets)
+    if isinstance(masks, dict):
+        return {name: _apply(function, part) for name, part in masks.items()}
+    return function(masks)
 
 
 def _first(names: Sequence[str]) -> str:

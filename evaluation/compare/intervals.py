@@ -103,8 +103,8 @@ def class_weights(labels: Sequence[str]) -> np.ndarray:
     return 1 / (len(names) * np.bincount(classes)[classes])
 
 
-def score_interval(scores: np.ndarray, weights: np.ndarray, labels: Sequence[str],
-                   locations: Sequence[str]) -> tuple[float, float] | None:
+def score_interval(scores: np.ndarray, weights: np.ndarray, labels: Sequence[str], locations: Sequence[str],
+                   bounds: tuple[float, float] = (-math.inf, math.inf)) -> tuple[float, float] | None:
     """95 % confidence interval of a weighted sum of the clips' scores, over the choice of the locations.
 
     Args:
@@ -112,9 +112,10 @@ def score_interval(scores: np.ndarray, weights: np.ndarray, labels: Sequence[str
         weights: weight of each clip, equal within a class; 1 / clips, or :func:`class_weights`.
         labels: true scene of each clip.
         locations: recording location of each clip.
+        bounds: range of the score, to which the interval is cut.
 
     Shape:
-        all (clips,).
+        scores, weights, labels, locations: (clips,).
 
     Returns:
         The lower and the upper end, or None if the variance cannot be estimated: there is only one location, or no
@@ -136,7 +137,7 @@ def score_interval(scores: np.ndarray, weights: np.ndarray, labels: Sequence[str
     if math.sqrt(variance) <= _ROUNDING * np.abs(scores * weights).sum():
         return None
     margin = float(stdtrit(max(1, len(clusters) - len(counts)), 1 - ALPHA / 2)) * math.sqrt(variance)
-    return mean - margin, mean + margin
+    return max(bounds[0], mean - margin), min(bounds[1], mean + margin)
 
 
 def contributions(clips: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:

@@ -206,8 +206,10 @@ def predict(workspace: Workspace, run: Run, inputs: Inputs) -> list[Path]:
             readers.append(workspace.reader(source, split))
         table = predict_system(run.system, clips, readers, run.config.evaluation.batch_size, workspace.torch_device)
         if calibration:
+            from evaluation.calibration import apply_temperature
+
             labels = predictions.label_columns(table)
-            table[labels] = predictions.scaled(table[labels].to_numpy(), calibration["temperature"])
+            table[labels] = apply_temperature(table[labels].to_numpy(), calibration["temperature"])
         predictions.write(path, table)
         workspace.log(f"{split}: {counted(len(table), 'clip')}")
         written.append(path)
@@ -226,7 +228,7 @@ def evaluate_inputs(workspace: Workspace, run: Run) -> Inputs:
 
 def evaluate(workspace: Workspace, run: Run, inputs: Inputs) -> list[Path]:
     """Evaluate the predictions of the test split, and write the report."""
-    from evaluation import metrics, per_device
+    from evaluation import calibration, metrics, per_device
     from evaluation.report import page
     from task1a.predict import predictions
 
@@ -235,7 +237,7 @@ def evaluate(workspace: Workspace, run: Run, inputs: Inputs) -> list[Path]:
     results = metrics.evaluate(reference, table, seen_devices=set(facts["by_device"]["train"]))
     if run.config.training.calibrate and run.calibration.is_file():
         temperature = read_json(run.calibration)["temperature"]
-        results["before_scaling"] = metrics.before_scaling(reference, table, temperature)
+        results["before_scaling"] = calibration.before_scaling(reference, table, temperature)
     evaluated = {"name": facts["name"], "demo": facts["demo"], "clips": len(reference)}
     every_clip = workspace.dataset(run.config).split("test").filename
     excluded = sorted(set(every_clip) - set(reference.filename))

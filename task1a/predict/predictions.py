@@ -37,16 +37,6 @@ def label_columns(predictions: pd.DataFrame) -> list[str]:
     return sorted(column for column in predictions.columns if column not in KEY_COLUMNS)
 
 
-def scaled(probabilities: np.ndarray, temperature: float) -> np.ndarray:
-    """Temperature scaling of probabilities, softmax(log p / T); the temperature 1 / T undoes it.
-
-    Shape: [clips, labels] -> [clips, labels].
-    """
-    logs = np.log(np.maximum(probabilities, np.finfo(np.float64).tiny)) / temperature
-    powers = np.exp(logs - logs.max(axis=1, keepdims=True))
-    return powers / powers.sum(axis=1, keepdims=True)
-
-
 def average(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
     """Mean of the probabilities that several models predict for the same clips.
 

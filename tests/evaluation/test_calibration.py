@@ -1,21 +1,26 @@
-"""Calibration against values worked out by hand."""
+"""Temperature scaling against the softmax of divided logits."""
 import numpy as np
 import pytest
+from scipy.special import softmax
 
-from evaluation.calibration import reliability
-
-
-def test_reliability_by_hand():
-    decided, truth = ["bus", "bus", "park", "park"], ["bus", "park", "park", "bus"]
-    found = reliability(decided, truth, np.array([0.5, 0.52, 1.0, 0.95]))
-    used = {index: point for index, point in enumerate(found["bins"]) if point["clips"]}
-    assert len(found["bins"]) == 15 and used.keys() == {7, 14}
-    assert used[7] == {"from": pytest.approx(100 * 7 / 15), "to": pytest.approx(100 * 8 / 15), "clips": 2,
-                       "confidence": pytest.approx(51), "accuracy": 50}
-    assert used[14]["confidence"] == pytest.approx(97.5) and used[14]["accuracy"] == 50
-    assert found["expected_calibration_error"] == pytest.approx(0.5 * 1 + 0.5 * 47.5)
+from evaluation.calibration import apply_temperature, before_scaling
+from evaluation.metrics import evaluate
 
 
-def test_a_perfectly_calibrated_predictor_has_no_error():
-    found = reliability(["bus"] * 10, ["bus"] * 8 + ["park"] * 2, np.full(10, 0.8))
-    assert found["expected_calibration_error"] == pytest.approx(0)
+def test_temperature_divides_the_logits():
+    logits = np.random.default_rng(0).normal(size=(5, 3))
+    assert apply_temperature(softmax(logits, axis=1), 2.0) == pytest.approx(softmax(logits / 2, axis=1))
+    assert apply_temperature(softmax(logits / 2, axis=1), 0.5) == pytest.approx(softmax(logits, axis=1))
+    assert np.isfinite(apply_temperature(np.array([[1.0, 0.0]]), 1 / 3)).all()
+
+
+def test_before_scaling_undoes_the_temperature(reference, predictions):
+    labels = ["bus", "park", "tram"]
+    logits = np.random.default_rng(0).normal(size=(8, 3))
+    plain, scaled = predictions.copy(), predictions.copy()
+    plain[labels] = softmax(logits, axis=1)
+    scaled[labels] = softmax(logits / 1.7, axis=1)
+    found = before_scaling(reference, scaled, 1.7)
+    assert found["logloss"] == pytest.approx(evaluate(reference, plain)["overall"]["logloss"])
+    assert found["calibration"]["expected_calibration_error"] == pytest.approx(
+        evaluate(reference, plain)["calibration"]["expected_calibration_error"])

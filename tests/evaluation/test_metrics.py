@@ -8,7 +8,7 @@ import scipy.special
 import scipy.stats
 import sklearn.metrics
 
-from evaluation.metrics import accuracy, before_scaling, evaluate, log_loss, validate
+from evaluation.metrics import accuracy, evaluate, log_loss, reliability, validate
 from task1a.errors import InputError
 from task1a.predict.predictions import label_columns
 from task1a.predict.predictions import read as read_predictions
@@ -82,18 +82,6 @@ def test_every_score_has_the_interval_of_its_clips(reference, predictions):
     assert park["accuracy"] == (0, pytest.approx(min(100, 100 / 3 + margin)))
     assert results["intervals"]["class_wise"]["tram"] == {"logloss": None, "accuracy": None}
     assert results["intervals"]["class_device_wise"]["park"]["s4"] is None
-
-
-def test_before_scaling_undoes_the_temperature(reference, predictions):
-    labels = ["bus", "park", "tram"]
-    logits = np.random.default_rng(0).normal(size=(8, 3))
-    plain, scaled = predictions.copy(), predictions.copy()
-    plain[labels] = scipy.special.softmax(logits, axis=1)
-    scaled[labels] = scipy.special.softmax(logits / 1.7, axis=1)
-    found = before_scaling(reference, scaled, 1.7)
-    assert found["logloss"] == pytest.approx(evaluate(reference, plain)["overall"]["logloss"])
-    assert found["calibration"]["expected_calibration_error"] == pytest.approx(
-        evaluate(reference, plain)["calibration"]["expected_calibration_error"])
 
 
 def test_clips_are_matched_by_name_with_or_without_folder(reference, predictions):
@@ -265,3 +253,19 @@ def test_validation_says_what_is_wrong_with_which_input(reference, predictions, 
 
 def test_validation_allows_rounding(reference, predictions):
     validate(reference, swap(predictions, 0, "bus", 0.4995))
+
+
+def test_reliability_by_hand():
+    predicted, truth = ["bus", "bus", "park", "park"], ["bus", "park", "park", "bus"]
+    found = reliability(predicted, truth, np.array([0.5, 0.52, 1.0, 0.95]))
+    used = {index: point for index, point in enumerate(found["bins"]) if point["clips"]}
+    assert len(found["bins"]) == 15 and used.keys() == {7, 14}
+    assert used[7] == {"from": pytest.approx(100 * 7 / 15), "to": pytest.approx(100 * 8 / 15), "clips": 2,
+                       "confidence": pytest.approx(51), "accuracy": 50}
+    assert used[14]["confidence"] == pytest.approx(97.5) and used[14]["accuracy"] == 50
+    assert found["expected_calibration_error"] == pytest.approx(0.5 * 1 + 0.5 * 47.5)
+
+
+def test_a_perfectly_calibrated_predictor_has_no_error():
+    found = reliability(["bus"] * 10, ["bus"] * 8 + ["park"] * 2, np.full(10, 0.8))
+    assert found["expected_calibration_error"] == pytest.approx(0)

@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 import soundfile
 
-from evaluation import metrics
+from evaluation import calibration, metrics
 from evaluation.report import figures
 from evaluation.report import page as report
 from evaluation.report.__main__ import main
@@ -307,7 +307,7 @@ def test_runs_of_the_same_name_are_told_apart_by_their_folders(tmp_path, write_e
 
 
 def test_temperature_scaling_and_demo_data_are_told(tmp_path, write_evaluated, reference, predictions, undrawn):
-    before = metrics.before_scaling(reference, predictions, 1.5)
+    before = calibration.before_scaling(reference, predictions, 1.5)
     text = written(tmp_path, write_evaluated("plain", demo=True, before_scaling=before)).read_text(encoding="utf-8")
     assert "divided by the temperature 1.500" in text and "after scaling" in text
     assert "<title>plain/seed0 on tiny (demo data)</title>" in text
