@@ -24,7 +24,7 @@ from task1a.data import sound, tau_layout
 from task1a.data.dataset import Dataset
 from task1a.data.recording import FileIdentity, Header, read_header
 from task1a.errors import InputError, counted
-from task1a.workers import mapper
+from task1a.workers import parallel_map
 
 NAMED = 10
 """Number of cases that a problem or a note names; all are counted."""
@@ -154,7 +154,7 @@ def format_report(report: DataReport) -> str:
 def _read_headers(root: Path, filenames: Sequence[str]) -> dict[str, Header]:
     """Read the headers of all recordings of a set, by file name."""
     paths = [os.path.join(root, name) for name in filenames]
-    with mapper(len(paths), _FEW, _CHUNK) as mapped:
+    with parallel_map(len(paths), _FEW, _CHUNK) as mapped:
         return dict(zip(filenames, mapped(read_header, paths), strict=True))
 
 

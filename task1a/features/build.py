@@ -1,10 +1,11 @@
-"""Computing the feature cache of a data set: new and changed clips only, on all cores, resumable after a kill.
+"""Compute the feature cache of a data set: new and changed clips only, on all cores, resumable after a kill.
 
-The index is written anew every few seconds, after the rows that it lists have reached the disk. So whenever a build is
-killed, what the index lists is valid, and the next build ends with the same files as an undisturbed one.
+The index is written again every few seconds, after the rows that it lists have reached the disk. So
+whenever a build is killed, what the index lists is valid, and the next build ends with the same files
+as an undisturbed one.
 
-Another version of a library may compute other features. Their fixed test sound, the *probe*, tells: features are only
-computed again if those of the probe have changed.
+Another version of a library may compute other features. Their fixed test sound, the *probe*, tells:
+features are only computed again if those of the probe have changed.
 """
 import functools
 import hashlib
@@ -35,21 +36,22 @@ from task1a.features import cache
 from task1a.features.audio import read_clip
 from task1a.features.cache import Clip, FeatureCache
 from task1a.files import exclusive, read_yaml, write_text
-from task1a.workers import mapper, progress
+from task1a.workers import parallel_map, progress
 
 _SAVE_SECONDS, _SAVE_TIMES = 5.0, 20  # a killed build loses about 5 s, or 20 times as much as saving takes
-_FEW_CLIPS = 128  # computed in the time that worker processes need to start
+_MIN_CLIPS = 128  # computed in the time that worker processes need to start
 _CHUNK = 8  # clips sent to a worker at a time
 _LIBRARIES = ("torch", "torchaudio", "soxr", "soundfile", "numpy", "scipy")
 _PROBE_TOLERANCE = 2e-3  # of the natural logarithm; half precision, in which features are stored, has steps of 4e-3
 
 
-def build(root: Path, filenames: Iterable[str], features: FeatureConfig, cache_dir: Path, workers: int | None = None,
-          skip_damaged: bool = False) -> FeatureCache:
+def build(root: Path, filenames: Iterable[str], features: FeatureConfig, cache_dir: Path,
+          workers: int | None = None, skip_damaged: bool = False) -> FeatureCache:
     """Bring the features of a data set up to date and open them.
 
-    A clip is up to date if its file has the recorded identity, or else the recorded content. The files are the same,
-    byte for byte, for any number of workers and after any interruptions. Notes about the sound go to stderr.
+    A clip is up to date if its file has the recorded identity, or else the recorded content. The files
+    are the same, byte for byte, for any number of workers and after any interruptions. Notes about the
+    sound go to stderr.
 
     Args:
         root: folder of the data set.
@@ -60,8 +62,8 @@ def build(root: Path, filenames: Iterable[str], features: FeatureConfig, cache_d
         skip_damaged: list unreadable clips in ``damaged`` instead of raising.
 
     Raises:
-        InputError: clips cannot be read (after all others have been stored), a mel filter is empty, the disk is full,
-            or ``cache_dir`` is not writable.
+        InputError: clips cannot be read (after all others have been stored), a mel filter is empty, the
+            disk is full, or ``cache_dir`` is not writable.
     """
     root, folder = Path(root), cache.cache_folder(root, features, cache_dir)
     names = sorted(set(filenames))
@@ -77,16 +79,20 @@ def build(root: Path, filenames: Iterable[str], features: FeatureConfig, cache_d
         remedy = "no clip is left" if skip_damaged else "replace them, or leave them out with --skip-damaged"
         named = "; ".join(f"{name}: {reason}" for name, reason in sorted(damaged.items())[:10])
         more = f"; and {len(damaged) - 10} more" if len(damaged) > 10 else ""
-        raise InputError(f"{len(damaged):,} of {len(names):,} clips cannot be read, all others are stored; {remedy}: "
-                         f"{named}{more}")
-    clips = {name: clips[name] for name in names if name not in damaged}
-    for note in describe({name: clip.notes.split(",") for name, clip in clips.items()}):
+        raise InputError(f"{len(damaged):,} of {len(names):,} clips cannot be read, all others are stored; "
+                         f"{remedy}: {named}{more}")
+    wanted, notes = {}, {}
+    for name in names:
+        if name not in damaged:
+            wanted[name] = clips[name]
+            notes[name] = clips[name].notes.split(",")
+    for note in describe(notes):
         print(f"note: {note}", file=sys.stderr, flush=True)
-    return FeatureCache(folder, features, clips, dict(sorted(damaged.items())))
+    return FeatureCache(folder, features, wanted, dict(sorted(damaged.items())))
 
 
-def is_whole(root: Path, features: FeatureConfig, cache_dir: Path) -> bool:
-    """Whether a data set's features were computed with this configuration and the installed libraries.
+def is_complete(root: Path, features: FeatureConfig, cache_dir: Path) -> bool:
+    """Return whether a data set's features were computed with this configuration and these libraries.
 
     Which clips they hold, and of which content, :class:`task1a.features.cache.FeatureCache` tells.
     """
@@ -94,23 +100,43 @@ def is_whole(root: Path, features: FeatureConfig, cache_dir: Path) -> bool:
     return bool(stored.get("probe")) and stored == _describe(Path(root), features, stored["probe"])
 
 
-def _check_versions(folder: Path, root: Path, features: FeatureConfig, clips: dict[str, Clip]) -> dict[str, Clip]:
+@contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    """Lock a folder, remove what a killed build left there, and report errors of writing in one line."""
+    with exclusive(folder / ".lock", f"features: waiting for another run that writes {folder}"):
+        try:
+            for part in folder.glob(".*.part"):
+                part.unlink()
+            yield
+        except BrokenProcessPool:
+            raise InputError("a worker process was killed, perhaps for lack of memory; run the same command "
+                             "again to resume, with data.workers=1 for fewer processes") from None
+        except IsADirectoryError as error:
+            raise InputError(f"{error.filename}: is a folder where a file belongs; remove it") from None
+        except OSError as error:
+            raise InputError(f"{folder}: cannot be written ({error.strerror or error}); make room or choose "
+                             "another folder with data.cache_dir, and run the same command again to resume"
+                             ) from None
+
+
+def _check_versions(folder: Path, root: Path, features: FeatureConfig,
+                    clips: dict[str, Clip]) -> dict[str, Clip]:
     """Describe the cache; return its clips, or none of them if other libraries computed them otherwise."""
     stored = _stored_description(folder)
     probe = stored.get("probe")
     if not probe or stored != _describe(root, features, probe):
         new = _probe(features)
-        same = isinstance(probe, list) and len(probe) == len(new) and all(
-            isinstance(value, float) and abs(value - now) <= _PROBE_TOLERANCE
-            for value, now in zip(probe, new, strict=True))
+        same = isinstance(probe, list) and len(probe) == len(new)
+        for value, now in zip(probe, new, strict=True) if same else ():
+            same = same and isinstance(value, float) and abs(value - now) <= _PROBE_TOLERANCE
         if clips and not same:
-            print("features: the installed libraries compute other features than those that are stored; all are "
-                  "computed again", file=sys.stderr, flush=True)
+            print("features: the installed libraries compute other features than those that are stored; all "
+                  "are computed again", file=sys.stderr, flush=True)
             clips = {}
             cache.write_index(folder, clips)
         # the old one stays, or small changes of many versions would add up unnoticed
-        text = yaml.safe_dump(_describe(root, features, probe if same else new), sort_keys=False, allow_unicode=True,
-                              default_flow_style=None)
+        text = yaml.safe_dump(_describe(root, features, probe if same else new), sort_keys=False,
+                              allow_unicode=True, default_flow_style=None)
         write_text(folder / cache.DESCRIPTION, text)
     return clips
 
@@ -125,12 +151,14 @@ def _probe(features: FeatureConfig) -> list[float]:
     energies = log_mel(read_clip(file, features), features)
     means = []
     for axis in (0, 1):
-        means += [part.mean() for part in np.array_split(energies.mean(axis=axis), 16) if len(part)]
-    return [round(float(mean), 4) for mean in means]
+        for part in np.array_split(energies.mean(axis=axis), 16):
+            if len(part):
+                means.append(round(float(part.mean()), 4))
+    return means
 
 
 def _describe(root: Path, features: FeatureConfig, probe: list[float] | None) -> dict[str, Any]:
-    versions = {}
+    versions: dict[str, str | None] = {}
     for name in _LIBRARIES:
         try:
             versions[name] = version(name)
@@ -138,12 +166,12 @@ def _describe(root: Path, features: FeatureConfig, probe: list[float] | None) ->
             versions[name] = None
     array = {"file": cache.ARRAY, "type": "float16, little-endian", "row": [features.n_mels, features.frames],
              "rows": f"see {cache.INDEX}"}
-    return {"root": str(root.resolve()), "features": asdict(features), "array": array, "made_with": versions,
-            "probe": probe}
+    return {"root": str(root.resolve()), "features": asdict(features), "array": array,
+            "made_with": versions, "probe": probe}
 
 
 def _stored_description(folder: Path) -> dict[str, Any]:
-    """The description of a cache; empty if there is none, or none that can be read."""
+    """Read the description of a cache; empty if there is none, or none that can be read."""
     path = folder / cache.DESCRIPTION
     try:
         stored = read_yaml(path) if path.is_file() else None
@@ -156,7 +184,8 @@ def _outdated(root: Path, names: Sequence[str], clips: dict[str, Clip], workers:
               damaged: dict[str, str]) -> list[str]:
     """Return the clips to compute: new ones, and changed ones, which are removed from ``clips``.
 
-    Where only the identity of a file has changed, as after a copy, it is renewed. Missing files go to ``damaged``.
+    Where only the identity of a file has changed, as after a copy, it is renewed. Missing files go to
+    ``damaged``.
     """
     new, touched = [], []
     for name in names:
@@ -170,8 +199,9 @@ def _outdated(root: Path, names: Sequence[str], clips: dict[str, Clip], workers:
         elif clips[name].file != FileIdentity.of(status):
             touched.append(name)
 
-    with (mapper(len(touched), _FEW_CLIPS, _CHUNK, workers) as mapped,
-          progress(mapped(functools.partial(_identify, root), touched), "compare", len(touched), " clips") as results):
+    identify = functools.partial(_identify, root)
+    with (parallel_map(len(touched), _MIN_CLIPS, _CHUNK, workers) as mapped,
+          progress(mapped(identify, touched), "compare", len(touched), " clips") as results):
         for name, found in zip(touched, results, strict=True):
             if isinstance(found, str):
                 damaged[name] = found
@@ -183,9 +213,27 @@ def _outdated(root: Path, names: Sequence[str], clips: dict[str, Clip], workers:
     return sorted(new)
 
 
-def _compute(root: Path, names: Sequence[str], features: FeatureConfig, folder: Path, clips: dict[str, Clip],
-             workers: int | None, damaged: dict[str, str]) -> None:
-    """Compute clips, in order, into the rows that no other clip has; add those that fail to ``damaged``."""
+def _identify(root: Path, name: str) -> tuple[FileIdentity, str] | str:
+    """Return identity and digest of a clip's file, or the reason why it cannot be read."""
+    try:
+        with open_regular(root / name) as file:
+            return _file_digest(file)
+    except OSError as error:
+        return str(error.strerror)
+
+
+def _file_digest(file: BinaryIO) -> tuple[FileIdentity, str]:
+    """Return the identity of an open file and the BLAKE2b digest of its content."""
+    identity = FileIdentity.of(os.fstat(file.fileno()))
+    digest = hashlib.blake2b(digest_size=16)
+    while block := file.read(1 << 20):
+        digest.update(block)
+    return identity, digest.hexdigest()
+
+
+def _compute(root: Path, names: Sequence[str], features: FeatureConfig, folder: Path,
+             clips: dict[str, Clip], workers: int | None, damaged: dict[str, str]) -> None:
+    """Compute clips, in order, into the rows that no other clip has; those that fail go to ``damaged``."""
     import torch
 
     from task1a.features.log_mel import LogMel
@@ -193,7 +241,7 @@ def _compute(root: Path, names: Sequence[str], features: FeatureConfig, folder: 
     LogMel(features)  # refuses an impossible configuration before any clip is read
     taken = {clip.row for clip in clips.values()}
     free = (row for row in itertools.count() if row not in taken)
-    tasks = [(name, next(free)) for name in names]
+    tasks = list(zip(names, free))  # noqa: B905 - the rows are endless
     rows = 1 + max(taken | {tasks[-1][1]})
     _make_room(folder / cache.ARRAY, rows * cache.row_bytes(features), len(names))
 
@@ -201,8 +249,10 @@ def _compute(root: Path, names: Sequence[str], features: FeatureConfig, folder: 
     threads, next_save = torch.get_num_threads(), time.monotonic() + _SAVE_SECONDS
     torch.set_num_threads(1)
     try:
-        with (mapper(len(names), _FEW_CLIPS, _CHUNK, workers) as mapped,
+        with (parallel_map(len(names), _MIN_CLIPS, _CHUNK, workers) as mapped,
               progress(mapped(extract, tasks), "log-mel", len(names), " clips") as results):
+            # Results come in the order of the names, also from several workers. So the clips of an
+            # interrupted build are the first ones, and the rest gets the rows that it would have had.
             for name, clip in zip(names, results, strict=True):
                 if isinstance(clip, str):
                     damaged[name] = clip
@@ -218,7 +268,7 @@ def _compute(root: Path, names: Sequence[str], features: FeatureConfig, folder: 
 
 
 def _extract(root: Path, features: FeatureConfig, array: Path, task: tuple[str, int]) -> Clip | str:
-    """Compute one clip and write its row, or say why it cannot be read."""
+    """Compute one clip and write its row, or return why it cannot be read."""
     import torch
 
     from task1a.features.log_mel import log_mel
@@ -227,8 +277,10 @@ def _extract(root: Path, features: FeatureConfig, array: Path, task: tuple[str, 
     name, row = task
     sound = SoundCheck()
     try:
+        # The file is read twice, for its digest and by libsndfile. Decoding the bytes that were read
+        # for the digest takes 10 % longer, because libsndfile then reads through Python.
         with open_regular(root / name) as file:
-            identity, content = _file_digest(file)
+            identity, file_digest = _file_digest(file)
             energies = log_mel(read_clip(file, features, sound), features)
     except InputError as error:
         return str(error)
@@ -240,56 +292,20 @@ def _extract(root: Path, features: FeatureConfig, array: Path, task: tuple[str, 
     with open(array, "rb+") as handle:
         handle.seek(row * cache.row_bytes(features))
         handle.write(stored)
-    return Clip(identity, content, row, cache.crc32(stored), ",".join(sound.notes()))
-
-
-def _identify(root: Path, name: str) -> tuple[FileIdentity, str] | str:
-    """Identity and content digest of a clip's file, or the reason why it cannot be read."""
-    try:
-        with open_regular(root / name) as file:
-            return _file_digest(file)
-    except OSError as error:
-        return str(error.strerror)
-
-
-def _file_digest(file: BinaryIO) -> tuple[FileIdentity, str]:
-    """Identity and content digest of an open file."""
-    identity = FileIdentity.of(os.fstat(file.fileno()))
-    digest = hashlib.blake2b(digest_size=16)
-    while block := file.read(1 << 20):
-        digest.update(block)
-    return identity, digest.hexdigest()
+    return Clip(identity, file_digest, row, cache.crc32(stored), ",".join(sound.notes()))
 
 
 def _make_room(array: Path, size: int, clips: int) -> None:
     """Extend the array to ``size`` bytes if the disk has room for them."""
     array.touch()
-    stat = array.stat()
+    status = array.stat()
     # rows that were never written occupy no blocks
-    occupied = stat.st_blocks * 512 if hasattr(stat, "st_blocks") else stat.st_size
+    occupied = status.st_blocks * 512 if hasattr(status, "st_blocks") else status.st_size
     needed, free = max(0, size - occupied), shutil.disk_usage(array.parent).free
-    print(f"features: {clips:,} clips to compute, {needed / 1e9:.2f} GB of {free / 1e9:.1f} GB free disk space needed",
-          file=sys.stderr, flush=True)
+    print(f"features: {clips:,} clips to compute, {needed / 1e9:.2f} GB of {free / 1e9:.1f} GB free disk "
+          "space needed", file=sys.stderr, flush=True)
     if needed > free:
-        raise InputError(f"{array.parent}: {needed / 1e9:.2f} GB are needed and {free / 1e9:.2f} GB are free; make "
-                         "room there or choose another folder with data.cache_dir")
-    if stat.st_size < size:
+        raise InputError(f"{array.parent}: {needed / 1e9:.2f} GB are needed and {free / 1e9:.2f} GB are free; "
+                         "make room there or choose another folder with data.cache_dir")
+    if status.st_size < size:
         os.truncate(array, size)
-
-
-@contextmanager
-def _writing(folder: Path) -> Iterator[None]:
-    """Lock a folder, remove what a killed build left there, and report errors of writing in one line."""
-    with exclusive(folder / ".lock", f"features: waiting for another run that writes {folder}"):
-        try:
-            for part in folder.glob(".*.part"):
-                part.unlink()
-            yield
-        except BrokenProcessPool:
-            raise InputError("a worker process was killed, perhaps for lack of memory; run the same command again to "
-                             "resume, with data.workers=1 for fewer processes") from None
-        except IsADirectoryError as error:
-            raise InputError(f"{error.filename}: is a folder where a file belongs; remove it") from None
-        except OSError as error:
-            raise InputError(f"{folder}: cannot be written ({error.strerror or error}); make room or choose another "
-                             "folder with data.cache_dir, and run the same command again to resume") from None

@@ -123,12 +123,12 @@ class Workspace:
 
     def caches_are_complete(self, config: Config) -> bool:
         """Whether the feature caches hold the features of all clips, as a build leaves them."""
-        from task1a.features.build import is_whole
+        from task1a.features.build import is_complete
 
         for name, root in self.dataset(config).roots.items():
             key = self._cache_key(config, name)
             if key not in self._complete:
-                if not is_whole(root, config.features, Path(config.data.cache_dir)):
+                if not is_complete(root, config.features, Path(config.data.cache_dir)):
                     return False
                 self._complete.add(key)
         return True

@@ -11,10 +11,10 @@ CODE = """
 import sys
 import time
 from task1a.errors import run_command
-from task1a.workers import mapper
+from task1a.workers import parallel_map
 
 def main():
-    with mapper(100, 1, 1, 2) as mapped:
+    with parallel_map(100, 1, 1, 2) as mapped:
         for _ in mapped(time.sleep, [0.02] * 500):
             print("done", flush=True)
     return 0

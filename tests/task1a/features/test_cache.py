@@ -21,7 +21,7 @@ from task1a.features import build as build_module
 from task1a.features import cache
 from task1a.features import log_mel as log_mel_module
 from task1a.features.audio import read_clip
-from task1a.features.build import build, is_whole
+from task1a.features.build import build, is_complete
 from task1a.features.cache import FeatureCache
 from task1a.features.log_mel import log_mel
 from task1a.files import exclusive
@@ -171,10 +171,10 @@ def test_a_version_that_changes_nothing(root, cache_dir, computed, monkeypatch, 
     build(root, names(root), TINY, cache_dir)
     computed.clear()
     with_version(monkeypatch, "9.9")
-    assert not is_whole(root, TINY, cache_dir)
+    assert not is_complete(root, TINY, cache_dir)
     monkeypatch.setattr(log_mel_module, "log_mel", lambda *args: log_mel(*args) + 1e-3)
     build(root, names(root), TINY, cache_dir)
-    assert computed == [] and is_whole(root, TINY, cache_dir)
+    assert computed == [] and is_complete(root, TINY, cache_dir)
     assert "computed again" not in capfd.readouterr().err
     with_version(monkeypatch, "9.10")  # small changes add up
     monkeypatch.setattr(log_mel_module, "log_mel", lambda *args: log_mel(*args) + 2.5e-3)
@@ -199,7 +199,7 @@ def test_a_version_that_changes_features(root, cache_dir, computed, monkeypatch,
     assert "the installed libraries compute other features" in capfd.readouterr().err
     computed.clear()
     build(root, names(root), TINY, cache_dir)
-    assert computed == [] and is_whole(root, TINY, cache_dir)
+    assert computed == [] and is_complete(root, TINY, cache_dir)
 
 
 @pytest.mark.parametrize("probe", ["1", "[x]", "[1.0]"])
@@ -210,7 +210,7 @@ def test_a_version_and_a_damaged_probe(root, cache_dir, computed, monkeypatch, p
     computed.clear()
     with_version(monkeypatch, "9.9")
     build(root, names(root), TINY, cache_dir)
-    assert computed == names(root) and is_whole(root, TINY, cache_dir)
+    assert computed == names(root) and is_complete(root, TINY, cache_dir)
 
 
 def write_samples(path, samples):
@@ -383,9 +383,9 @@ def test_a_changed_cache_is_built_again(root, cache_dir, name, change):
     folder = build(root, names(root), TINY, cache_dir).folder
     whole = contents(folder)
     (folder / name).write_bytes(change(whole[name]))
-    assert not is_whole(root, TINY, cache_dir) or set(cache.read_index(folder, TINY)) != set(names(root))
+    assert not is_complete(root, TINY, cache_dir) or set(cache.read_index(folder, TINY)) != set(names(root))
     build(root, names(root), TINY, cache_dir)
-    assert contents(folder) == whole and is_whole(root, TINY, cache_dir)
+    assert contents(folder) == whole and is_complete(root, TINY, cache_dir)
 
 
 @pytest.mark.parametrize("missing", FILES)
@@ -393,7 +393,7 @@ def test_a_cache_without_one_of_its_files_is_not_whole(root, cache_dir, missing)
     folder = build(root, names(root), TINY, cache_dir).folder
     whole = contents(folder)
     (folder / missing).unlink()
-    assert not is_whole(root, TINY, cache_dir) or not cache.read_index(folder, TINY)
+    assert not is_complete(root, TINY, cache_dir) or not cache.read_index(folder, TINY)
     build(root, names(root), TINY, cache_dir)
     assert contents(folder) == whole
 
@@ -449,7 +449,7 @@ def wait_and_extract(root, features, array, task):
 
 if __name__ == "__main__":
     build_module._extract = wait_and_extract
-    build_module._FEW_CLIPS, build_module._SAVE_SECONDS, build_module._SAVE_TIMES, build_module._CHUNK = 2, 0, 0, 3
+    build_module._MIN_CLIPS, build_module._SAVE_SECONDS, build_module._SAVE_TIMES, build_module._CHUNK = 2, 0, 0, 3
     root = Path(sys.argv[1])
     clips = [f"audio/{{path.name}}" for path in (root / "audio").iterdir()]
     build_module.build(root, clips, {TINY!r}, Path(sys.argv[2]), workers=2)
