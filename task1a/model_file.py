@@ -62,9 +62,6 @@ class ModelSpec:
     packing: Packing | None = None
     """how a compressed model is packed; None for a vanilla model, which is float32 throughout"""
 
-    def __post_init__(self) -> None:
-        self.model.check_input(self.features)
-
     def build(self) -> nn.Module:
         """Build the front end and the network with random weights; batch norms of a compressed model are merged."""
         network = networks.build(len(self.labels), self.model.name, **self.model.settings)
@@ -202,6 +199,7 @@ def verified(stored: SafetensorsFile) -> ModelSpec:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch warns of layers without outputs, which are rejected below
+            spec.model.check_input(spec.features)
             expected = spec.stored_form()
             excess = _excess(spec, expected)
     except Exception as error:  # torch and the networks raise all kinds of exceptions for extreme settings

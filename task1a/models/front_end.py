@@ -16,7 +16,7 @@ class FreqNorm(nn.Module):
     """Global FreqNorm: (x - mean_f) / sqrt(variance_f + eps), with the statistics of mel bin f over the training clips.
 
     One of the comparisons in Kim et al., arXiv 2206.13909. The statistics are not parameters; they are stored, named
-    and counted like the running statistics of a batch norm. Until :meth:`learn` they are 0 and 1.
+    and counted like the running statistics of a batch norm. Until :meth:`fit` they are 0 and 1.
 
     Shape: [N, 1, F, T] -> the same.
     """
@@ -28,7 +28,7 @@ class FreqNorm(nn.Module):
         self.register_buffer("running_var", torch.ones(bins))
 
     @torch.no_grad()
-    def learn(self, batches: Iterable[Tensor]) -> None:
+    def fit(self, batches: Iterable[Tensor]) -> None:
         """Set the statistics to those of all batches together, summed in float64."""
         count, total, squares = 0, 0.0, 0.0
         for batch in batches:

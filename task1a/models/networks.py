@@ -33,11 +33,11 @@ def with_front_end(network: nn.Module, name: str, bins: int, frame_rate: float, 
     raise KeyError(name)
 
 
-def learn_statistics(model: nn.Module, batches: Iterable[Tensor]) -> None:
+def fit_front_end(model: nn.Module, batches: Iterable[Tensor]) -> None:
     """Set the statistics of a FreqNorm front end to those of the training clips, [n, 1, mel bins, frames] a batch.
 
     Without such a front end, no batch is read.
     """
     front_end = getattr(model, "front_end", None)
     if isinstance(front_end, FreqNorm):
-        front_end.learn(batches)
+        front_end.fit(batches)

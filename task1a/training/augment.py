@@ -1,8 +1,10 @@
 """Augmentation of a batch of log-mel energies, on the device of the batch.
 
-The random parameters are drawn by a NumPy generator, separately from their application, so that a seed gives the same
-augmentation on every device. Those of a whole epoch are drawn before its first step, because copying them to a GPU in
-every step would make it wait. Shape of a batch: [clips, 1, mel bins, frames].
+An augmentation is a function of a batch and its random parameters, the draws. NumPy draws them apart from their
+application, so that a seed gives the same augmentation on every device, and those of a whole epoch are drawn before its
+first step, because copying them to a GPU in every step would make it wait.
+
+Shape of a batch: [clips, 1, mel bins, frames].
 """
 from dataclasses import dataclass, fields
 
@@ -11,13 +13,14 @@ import torch
 from torch import Tensor
 
 from task1a.config import TrainingConfig
-from task1a.training.devices import DeviceDraws, draw_devices, hear
-from task1a.training.translation import Translation, translate
+from task1a.training.devices import DeviceDraws, apply_devices, draw_devices
+from task1a.training.examples import Examples
+from task1a.training.translation import Translation, draw_translation, fit_translation, translate
 
 
 @dataclass(frozen=True)
 class Draws:
-    """Random parameters for a batch of N clips of F mel bins and T frames; None for a step that is left out."""
+    """Random parameters for a batch of N clips of F mel bins and T frames; None for an augmentation that is off."""
 
     shifts: Tensor | None
     """time roll in frames, int64 [N]"""
@@ -29,66 +32,72 @@ class Draws:
     """masked mel bins, bool [N, F]"""
     columns: Tensor
     """masked frames, bool [N, T]"""
-    device: DeviceDraws | None = None
+    devices: DeviceDraws | None = None
     """simulated recording devices"""
     translation: Translation | None = None
     """device translation"""
 
-    def to(self, device: torch.device) -> "Draws":
-        """The same parameters on a device."""
+    def to(self, torch_device: torch.device) -> "Draws":
+        """Return the same parameters on a device."""
         values = [getattr(self, field.name) for field in fields(self)]
-        return Draws(*[None if value is None else value.to(device) for value in values])
+        return Draws(*[None if value is None else value.to(torch_device) for value in values])
 
 
-def draw(clips: int, bins: int, frames: int, recipe: TrainingConfig, roll_frames: int,
-         rng: np.random.Generator) -> Draws:
-    """Draw the random parameters of a batch.
+class Augmentation:
+    """Time roll, device translation, simulated recording devices, mixup and SpecAugment, one after the other.
 
     Args:
-        clips: number of clips.
-        bins: number of mel bins.
-        frames: number of frames.
-        recipe: parameters of the augmentation.
+        config: parameters of the augmentation. What has a width, count, probability or alpha of 0 is off.
+        bins: number of mel bins of a clip.
+        frames: number of frames of a clip.
         roll_frames: maximum shift of the time roll in frames.
-        rng: random generator.
-
-    Returns:
-        The parameters, on the CPU. A step whose width, count or alpha is zero is left out.
+        examples: the training clips, from which device translation learns; otherwise they are not needed.
     """
-    shifts = weights = partners = None
-    if roll_frames:
-        shifts = torch.from_numpy(rng.integers(-roll_frames, roll_frames + 1, clips))
-    if recipe.mixup_alpha:
-        weights = torch.from_numpy(rng.beta(recipe.mixup_alpha, recipe.mixup_alpha, clips))
-        partners = torch.from_numpy(rng.permutation(clips))
-    rows = draw_masks(clips, recipe.frequency_masks, recipe.frequency_mask_bins, bins, rng)
-    columns = draw_masks(clips, recipe.time_masks, recipe.time_mask_frames, frames, rng)
-    device = draw_devices(clips, bins, recipe, rng) if recipe.device_probability else None
-    return Draws(shifts, weights, partners, torch.from_numpy(rows), torch.from_numpy(columns), device)
 
+    def __init__(self, config: TrainingConfig, bins: int, frames: int, roll_frames: int,
+                 examples: Examples | None = None) -> None:
+        self.config, self.bins, self.frames, self.roll_frames = config, bins, frames, roll_frames
+        self.translation = None
+        if config.translation_probability and examples is not None:
+            self.translation, self.from_reference = fit_translation(examples), examples.from_reference
 
-def augment(x: Tensor, targets: Tensor, draws: Draws, recipe: TrainingConfig) -> tuple[Tensor, Tensor]:
-    """Apply time roll, device translation, simulated recording devices, mixup and SpecAugment.
+    def draw(self, indices: np.ndarray, rng: np.random.Generator) -> Draws:
+        """Draw the random parameters for the clips of a batch, by their indices [N]; they are on the CPU.
 
-    Args:
-        x: clips [N, 1, F, T].
-        targets: class probabilities [N, classes].
-        draws: random parameters, on the same device.
-        recipe: parameters of the augmentation.
+        The order of the draws is part of what a seed means, so it stays as it is. A method that is off draws nothing.
+        """
+        config, clips = self.config, len(indices)
+        shifts = weights = partners = devices = translation = None
+        if self.roll_frames:
+            shifts = torch.from_numpy(rng.integers(-self.roll_frames, self.roll_frames + 1, clips))
+        if config.mixup_alpha:
+            weights = torch.from_numpy(rng.beta(config.mixup_alpha, config.mixup_alpha, clips))
+            partners = torch.from_numpy(rng.permutation(clips))
+        rows = draw_masks(clips, config.frequency_masks, config.frequency_mask_bins, self.bins, rng)
+        columns = draw_masks(clips, config.time_masks, config.time_mask_frames, self.frames, rng)
+        if config.device_probability:
+            devices = draw_devices(clips, self.bins, config, rng)
+        if self.translation is not None:
+            translation = draw_translation(self.translation, self.from_reference[indices],
+                                           config.translation_probability, rng)
+        return Draws(shifts, weights, partners, torch.from_numpy(rows), torch.from_numpy(columns), devices,
+                     translation)
 
-    Returns:
-        The augmented clips and their class probabilities.
-    """
-    if draws.shifts is not None:
-        x = time_roll(x, draws.shifts)
-    if draws.translation is not None:
-        x = translate(x, draws.translation)
-    if draws.device is not None:
-        x = hear(x, draws.device)
-    if draws.weights is not None:
-        x, targets = mixup(x, targets, draws.weights, draws.partners)
-    fill = x.mean(dim=(2, 3), keepdim=True) if recipe.mask_value == "mean" else torch.zeros_like(x[:, :, :1, :1])
-    return spec_augment(x, draws.rows, draws.columns, fill), targets
+    def __call__(self, x: Tensor, targets: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
+        """Augment clips [N, 1, F, T] and their class probabilities [N, classes], with draws on their device."""
+        if draws.shifts is not None:
+            x = time_roll(x, draws.shifts)
+        # a device hears single clips; mixing and masking is what no device does
+        if draws.translation is not None:
+            x = translate(x, draws.translation)
+        if draws.devices is not None:
+            x = apply_devices(x, draws.devices)
+        if draws.weights is not None and draws.partners is not None:
+            x, targets = mixup(x, targets, draws.weights, draws.partners)
+        fill = torch.zeros_like(x[:, :, :1, :1])
+        if self.config.mask_value == "mean":
+            fill = x.mean(dim=(2, 3), keepdim=True)
+        return spec_augment(x, draws.rows, draws.columns, fill), targets
 
 
 def time_roll(x: Tensor, shifts: Tensor) -> Tensor:

@@ -1,7 +1,8 @@
 """Temperature scaling on the validation clips (Guo et al., *On Calibration of Modern Neural Networks*, ICML 2017).
 
-The challenge tests on as many clips of every device, but most training clips are of one device, and the clips of one
-location are not independent. So every device has the same weight here, and the temperature T maximises
+The challenge's test set has equally many clips of every device, whereas most training clips come from one, so every
+device has the same weight here. The clips of one location are not independent, so a location counts as one observation.
+The temperature T maximises
 
     L mean(log p(true label)) - (log T)^2 / (2 s^2),
 
@@ -27,8 +28,8 @@ PRIOR_DEVIATION = 0.5
 """standard deviation of log T"""
 
 
-def temperature(outputs: np.ndarray, targets: np.ndarray, devices: np.ndarray, locations: np.ndarray) -> float:
-    """The temperature to divide logits by.
+def best_temperature(outputs: np.ndarray, targets: np.ndarray, devices: np.ndarray, locations: np.ndarray) -> float:
+    """Return the temperature to divide logits by.
 
     Args:
         outputs: logits of the validation clips [clips, classes].
@@ -38,6 +39,7 @@ def temperature(outputs: np.ndarray, targets: np.ndarray, devices: np.ndarray, l
     """
     scores, classes = torch.from_numpy(outputs).double(), torch.from_numpy(targets)
     _, device, counts = np.unique(devices, return_inverse=True, return_counts=True)
+    # the weights of the clips sum to 1, and those of each device to 1 / devices
     weights = torch.from_numpy(1 / (len(counts) * counts[device]))
     places = len(set(locations))
 
@@ -51,9 +53,9 @@ def temperature(outputs: np.ndarray, targets: np.ndarray, devices: np.ndarray, l
 def calibrate(model: nn.Module, job: Job, fabric: lightning_fabric.Fabric) -> float:
     """Divide the logits of a model by a temperature, and write ``calibration.json`` into the job's folder.
 
-    The temperature is the one fitted with a pilot, or else it is fitted on the validation clips. The head is linear and
-    only a mean follows it, so its parameters are divided instead: decisions and number of parameters do not change.
-    Without ``training.calibrate``, or without validation clips, nothing happens.
+    The temperature was fitted with a hold-out model, or else it is fitted on the validation clips. The head is linear
+    and only a mean follows it, so its parameters are divided instead: predicted labels and number of parameters do not
+    change. Without ``training.calibrate``, or without validation clips, nothing happens.
 
     Returns:
         The temperature; 1 if nothing happens.
@@ -61,27 +63,28 @@ def calibrate(model: nn.Module, job: Job, fabric: lightning_fabric.Fabric) -> fl
     record = job.calibration
     if record is None:
         examples = job.validation
-        if not job.recipe.calibrate or not len(examples):
+        if not job.config.calibrate or not len(examples):
             return 1.0
-        outputs = logits(model, examples.read, len(examples), job.recipe.batch_size, fabric.device).double().numpy()
-        record = fitted(outputs, examples)
+        outputs = logits(model, examples.read, len(examples), job.config.batch_size, fabric.device).double().numpy()
+        record = fit_temperature(outputs, examples)
     with torch.no_grad():
         for parameter in model.head.parameters():
             parameter /= record["temperature"]
     if fabric.global_rank == 0:
         write_json(job.folder / "calibration.json", record)
-        job.report(f"calibrated on {record['clips']:,} validation clips: temperature {record['temperature']:.3f}, "
+        job.log(f"calibrated on {record['clips']:,} validation clips: temperature {record['temperature']:.3f}, "
                    "included in the model")
     return record["temperature"]
 
 
-def fitted(outputs: np.ndarray, examples: Examples) -> dict[str, Any]:
-    """The temperature for logits [clips, classes] of some examples, with what it was fitted on, as plain data."""
-    return {"temperature": temperature(outputs, examples.targets, examples.devices, examples.locations),
+def fit_temperature(outputs: np.ndarray, examples: Examples) -> dict[str, Any]:
+    """Fit the temperature for logits [clips, classes] of examples; returns it and what it was fitted on."""
+    return {"temperature": best_temperature(outputs, examples.targets, examples.devices, examples.locations),
             "clips": len(examples), "locations": len(set(examples.locations)),
             "devices": sorted(set(examples.devices))}
 
 
 def fit_probabilities(probabilities: np.ndarray, examples: Examples) -> dict[str, Any]:
-    """Fit the temperature for probabilities [clips, classes], e.g. the mean over several models; see :func:`fitted`."""
-    return fitted(np.log(np.maximum(probabilities, np.finfo(np.float64).tiny)), examples)
+    """Fit the temperature for probabilities [clips, classes], e.g. the mean over several models; see
+    :func:`fit_temperature`."""
+    return fit_temperature(np.log(np.maximum(probabilities, np.finfo(np.float64).tiny)), examples)

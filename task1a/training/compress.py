@@ -1,6 +1,6 @@
 """Compression: a vanilla model is pruned, quantized to 8 bits and fine-tuned with knowledge distillation.
 
-The recipe of BC-ResNet-ASC's Table 4 (arXiv 2206.13909), as far as it is published: one-shot magnitude pruning of all
+Table 4 of BC-ResNet-ASC (arXiv 2206.13909), as far as it is published: one-shot magnitude pruning of all
 convolution weights with ratio 0.89, 8-bit convolutions, half precision for everything else, and knowledge distillation
 (Hinton et al., *Distilling the Knowledge in a Neural Network*, arXiv 1503.02531). Number of epochs, learning rate,
 teacher, temperature and loss weights are not published; the defaults are in :class:`task1a.config.CompressionConfig`.
@@ -21,21 +21,21 @@ from task1a.compression.prune import magnitude_masks, ratio_at, ratio_for_bytes
 from task1a.config import CompressionConfig
 from task1a.errors import InputError
 from task1a.model_file import ModelSpec
+from task1a.training.batch_norms import reestimate
 from task1a.training.calibrate import calibrate
 from task1a.training.fit import Job, Loss, fit, launch
-from task1a.training.statistics import reestimate
 from task1a.training.train import cross_entropy
 
 
-def compress(job: Job, settings: CompressionConfig, vanilla: Path, teachers: Sequence[Path]) -> None:
+def compress(job: Job, config: CompressionConfig, vanilla: Path, teachers: Sequence[Path]) -> None:
     """Compress a model and write ``packed.safetensors``, its xz, ``history.csv`` and ``checkpoint.pt``.
 
     On the CPU a resumed compression ends with the same file as an undisturbed one, byte for byte. The model validated
     after every epoch is the one that would be stored.
 
     Args:
-        job: the training, with the recipe of the compression.
-        settings: settings of pruning, quantization and distillation.
+        job: the training of the compressed model.
+        config: configuration of pruning, quantization and distillation.
         vanilla: model file to compress.
         teachers: model files of the teachers; without any, the model is trained on the labels alone.
 
@@ -43,29 +43,34 @@ def compress(job: Job, settings: CompressionConfig, vanilla: Path, teachers: Seq
         InputError: a model file is unusable, a teacher has different labels or features, the target size is out of
             reach, or :func:`task1a.training.fit.fit` fails.
     """
-    fabric = launch(job.device, job.recipe.precision)
-    packing = Packing(settings.weight_scales)
-    model, spec = prepared(vanilla, packing)
-    ratio = wanted_ratio(model, packing, settings)
+    fabric = launch(job.device, job.config.precision)
+    packing = Packing(config.weight_scales)
+    model, spec = load_prepared(vanilla, packing)
+    ratio = choose_ratio(model, packing, config)
+    stored = spec.build().eval().to(fabric.device)
 
     def prune(epoch: int) -> None:
-        prune_to(model, ratio_at(epoch, ratio, settings.schedule, settings.pruning_spread,
-                                 settings.pruning_steps), settings.scope)
+        so_far = ratio_at(epoch, ratio, config.schedule, config.pruning_spread, config.pruning_steps)
+        prune_to(model, so_far, config.scope)
 
-    model = fit(job, fabric, model, _loss(settings, teachers, job, fabric.device), prune,
-                lambda trained: unpacked(trained, spec).to(fabric.device))
-    if job.recipe.reestimate_norms:
-        reestimate(model, job.train, job.recipe.batch_size, job.seed, fabric.device)
+    def as_stored(trained: nn.Module) -> nn.Module:
+        """Return the model that would be read back from the file."""
+        stored.load_state_dict(packed.unpack(packed.pack(trained, packing)), strict=False)
+        return stored
+
+    model = fit(job, fabric, model, _loss(config, teachers, job, fabric.device), prune, as_stored)
+    if job.config.reestimate_norms:
+        reestimate(model, job.train, job.config.batch_size, job.seed, fabric.device)
     calibrate(model, job, fabric)
     if fabric.global_rank == 0:
         path = job.folder / "packed.safetensors"
         model_file.save(path, packed.pack(model, packing), spec)
         small = model_file.save_xz(path)
-        job.report(f"{summary(model)}; {path.stat().st_size:,} B on disk, {small.stat().st_size:,} B as {small.name}")
+        job.log(f"{summarize(model)}; {path.stat().st_size:,} B on disk, {small.stat().st_size:,} B as {small.name}")
     fabric.barrier()
 
 
-def prepared(vanilla: Path, packing: Packing) -> tuple[nn.Module, ModelSpec]:
+def load_prepared(vanilla: Path, packing: Packing) -> tuple[nn.Module, ModelSpec]:
     """Load a vanilla model and prepare it for pruning and quantization.
 
     Returns:
@@ -78,17 +83,17 @@ def prepared(vanilla: Path, packing: Packing) -> tuple[nn.Module, ModelSpec]:
     return model, replace(spec, packing=packing)
 
 
-def wanted_ratio(model: nn.Module, packing: Packing, settings: CompressionConfig) -> float:
-    """The pruning ratio: as configured, or computed from the target size."""
-    if settings.target_bytes is None:
-        return settings.ratio
+def choose_ratio(model: nn.Module, packing: Packing, config: CompressionConfig) -> float:
+    """Return the pruning ratio: as configured, or computed from the target size."""
+    if config.target_bytes is None:
+        return config.ratio
     tensors = packed.pack(model, packing).values()
     weights = sum(value.numel() for value in tensors if value.dtype == torch.int8)
     others = sum(value.numel() * value.element_size() for value in tensors) - weights
     try:
-        return ratio_for_bytes(settings.target_bytes, weights, others)
+        return ratio_for_bytes(config.target_bytes, weights, others)
     except ValueError as error:
-        raise InputError(f"compression.target_bytes={settings.target_bytes}: out of reach: {error}") from None
+        raise InputError(f"compression.target_bytes={config.target_bytes}: out of reach: {error}") from None
 
 
 def prune_to(model: nn.Module, ratio: float, scope: str) -> None:
@@ -98,17 +103,11 @@ def prune_to(model: nn.Module, ratio: float, scope: str) -> None:
         masks[name].copy_(mask)
 
 
-def unpacked(model: nn.Module, spec: ModelSpec) -> nn.Module:
-    """The model that would be read back from the file of a prepared model."""
-    stored = spec.build()
-    stored.load_state_dict(packed.unpack(packed.pack(model, spec.packing)), strict=False)
-    return stored.eval()
-
-
-def summary(model: nn.Module) -> str:
-    """The number of pruned weights of a prepared model, and its layers that are pruned completely."""
+def summarize(model: nn.Module) -> str:
+    """Format the number of pruned weights of a prepared model, and its layers that are pruned completely."""
     kept = packed.pruning(model)[1]
-    weights, pruned = (sum(map(count, kept.values())) for count in (Tensor.numel, lambda mask: int((~mask).sum())))
+    weights = sum(mask.numel() for mask in kept.values())
+    pruned = weights - sum(int(mask.sum()) for mask in kept.values())
     empty = [name for name, mask in kept.items() if not mask.any()]
     line = f"{pruned:,} of {weights:,} convolution weights are pruned ({100 * pruned / weights:.1f} %)"
     return f"{line}, including all of {', '.join(empty)}" if empty else line
@@ -156,20 +155,20 @@ def distillation_loss(outputs: Tensor, targets: Tensor, teacher: Tensor, tempera
     return weights[0] * F.cross_entropy(outputs, targets) + weights[1] * temperature ** 2 * divergence
 
 
-def _loss(settings: CompressionConfig, teachers: Sequence[Path], job: Job, device: torch.device) -> Loss:
+def _loss(config: CompressionConfig, teachers: Sequence[Path], job: Job, torch_device: torch.device) -> Loss:
     if not teachers:
         return cross_entropy
-    teacher = Teacher([_load_teacher(path, job.spec, device) for path in teachers], settings.temperature)
-    weights = settings.cross_entropy_weight, settings.distillation_weight
+    teacher = Teacher([_load_teacher(path, job.spec, torch_device) for path in teachers], config.temperature)
+    weights = config.cross_entropy_weight, config.distillation_weight
 
     def loss(x: Tensor, outputs: Tensor, targets: Tensor) -> Tensor:
-        return distillation_loss(outputs, targets, teacher(x), settings.temperature, weights)
+        return distillation_loss(outputs, targets, teacher(x), config.temperature, weights)
 
     return loss
 
 
-def _load_teacher(path: Path, student: ModelSpec, device: torch.device) -> nn.Module:
-    model, spec = model_file.load_for_inference(path, device)
+def _load_teacher(path: Path, student: ModelSpec, torch_device: torch.device) -> nn.Module:
+    model, spec = model_file.load_for_inference(path, torch_device)
     for name in ("labels", "features"):
         if getattr(spec, name) != getattr(student, name):
             raise InputError(f"{path}: the teacher was trained on different {name}; use one with the same {name}")

@@ -1,4 +1,5 @@
 """Labelled clips: read from the feature cache batch by batch, or held on a GPU where they fit."""
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -34,7 +35,7 @@ class Examples:
     filenames: np.ndarray = field(default_factory=lambda: np.empty(0, str))
     """names of the recordings [clips]; needed, like the devices, for device translation"""
     held: Tensor | None = None
-    """all log-mel energies on a device, float16 [clips, mel bins, frames]; see :meth:`hold`"""
+    """all log-mel energies on a GPU, float16 [clips, mel bins, frames]; see :meth:`hold`"""
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -45,30 +46,35 @@ class Examples:
         kinds, counts = np.unique(self.devices, return_counts=True)
         return self.devices == kinds[counts.argmax()]
 
-    def hold(self, device: torch.device, free_bytes: int) -> "Examples":
-        """The same clips, held on a device if they take at most :data:`HELD_SHARE` of its free memory.
+    def hold(self, torch_device: torch.device, free_bytes: int) -> "Examples":
+        """Return the same clips, held on a GPU if they take at most :data:`HELD_SHARE` of its free memory.
 
-        They are stored in half precision, as in the feature cache, so nothing is lost. In the memory of the machine
-        nothing is held, because the operating system keeps the mapped cache there.
+        They are stored in half precision, as in the feature cache, so nothing is lost. On the CPU nothing is to be
+        copied: the page cache already holds the memory-mapped features.
         """
         first = torch.from_numpy(self.read(np.arange(min(1, len(self)))))
         if not len(self) or 2 * len(self) * first[0].numel() > HELD_SHARE * free_bytes:
             return self
-        held = torch.empty(len(self), *first.shape[1:], dtype=torch.float16, device=device)
+        held = torch.empty(len(self), *first.shape[1:], dtype=torch.float16, device=torch_device)
         for start in range(0, len(self), _BLOCK):
             indices = np.arange(start, min(start + _BLOCK, len(self)))
             held[start:start + len(indices)] = torch.from_numpy(self.read(indices)).half()
         return replace(self, held=held)
 
-    def batch(self, indices: Tensor, device: torch.device) -> Tensor:
-        """Clips on a device, float32 [n, 1, mel bins, frames]; ``indices`` [n] are on the device of held clips."""
+    def batch(self, indices: Tensor, torch_device: torch.device) -> Tensor:
+        """Return clips on a device, float32 [n, 1, F, T]; ``indices`` [n] are on the device of held clips."""
         if self.held is not None:
             return self.held[indices].float().unsqueeze(1)
-        return torch.from_numpy(self.read(indices.numpy())).unsqueeze(1).to(device)
+        return torch.from_numpy(self.read(indices.numpy())).unsqueeze(1).to(torch_device)
 
-    def probabilities(self, classes: int, device: torch.device) -> Tensor:
-        """One-hot targets of all clips, float32 [clips, classes]."""
-        return F.one_hot(torch.from_numpy(self.targets), classes).float().to(device)
+    def batches(self, batch_size: int, torch_device: torch.device) -> Iterator[Tensor]:
+        """Yield all clips in order, on a device, float32 [n, 1, F, T]."""
+        for indices in torch.arange(len(self)).split(batch_size):
+            yield self.batch(indices, torch_device)
+
+    def probabilities(self, classes: int, torch_device: torch.device) -> Tensor:
+        """Return the one-hot targets of all clips, float32 [clips, classes]."""
+        return F.one_hot(torch.from_numpy(self.targets), classes).float().to(torch_device)
 
 
 def split_examples(clips: pd.DataFrame, read: "ReadClips", labels: tuple[str, ...],

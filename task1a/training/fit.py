@@ -1,4 +1,4 @@
-"""The training loop of both recipes, :mod:`task1a.training.train` and :mod:`task1a.training.compress`.
+"""The training loop of :mod:`task1a.training.train` and :mod:`task1a.training.compress`.
 
 A training is repeatable and can be killed at any moment: the random generators of every epoch are seeded with (seed,
 epoch, rank), and a checkpoint is written after every epoch, so a resumed training computes the same numbers.
@@ -11,7 +11,7 @@ import pickle
 import time
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,9 +30,8 @@ from task1a.machine import device_of, keep_freed_memory
 from task1a.model_file import ModelSpec
 from task1a.models import cost
 from task1a.predict.clips import logits
-from task1a.training.augment import Draws, augment, draw
+from task1a.training.augment import Augmentation, Draws
 from task1a.training.examples import Examples
-from task1a.training.translation import draw_translation, learn
 
 Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
 """Augmented clips [n, 1, mel bins, frames], the model's logits for them [n, classes], target probabilities [n, classes]
@@ -43,11 +42,11 @@ HISTORY = ("epoch", "learning_rate", "train_loss", "validation_accuracy", "valid
 
 @dataclass(frozen=True)
 class Job:
-    """One training: model, recipe, clips and output folder."""
+    """One training: model, configuration, clips and output folder."""
 
     spec: ModelSpec
     """specification of the model"""
-    recipe: TrainingConfig
+    config: TrainingConfig
     """hyperparameters"""
     seed: int
     """random seed"""
@@ -61,13 +60,13 @@ class Job:
     """digest of everything that the result depends on"""
     device: str = "auto"
     """``auto``, ``cpu`` or ``cuda``"""
-    report: Callable[[str], None] = print
+    log: Callable[[str], None] = print
     """receives a line of text after every epoch"""
     calibration: Mapping[str, Any] | None = None
-    """record of the temperature that was fitted with a pilot (``training.pilot_fraction``)"""
+    """record of the temperature that was fitted with a hold-out model (``training.pilot_fraction``)"""
 
 
-def check_memory(spec: ModelSpec, recipe: TrainingConfig, device: str) -> None:
+def check_memory(spec: ModelSpec, config: TrainingConfig, device: str) -> None:
     """Check that a training step fits into the memory of the device.
 
     Raises:
@@ -75,8 +74,8 @@ def check_memory(spec: ModelSpec, recipe: TrainingConfig, device: str) -> None:
     """
     with torch.device("meta"):
         model = spec.build()
-    needed = cost.estimate(model, spec.input_shape, recipe.batch_size).training_bytes
-    if recipe.precision != "32-true":
+    needed = cost.estimate(model, spec.input_shape, config.batch_size).training_bytes
+    if config.precision != "32-true":
         needed //= 2
     if device_of(device) == "cuda":
         available = torch.cuda.get_device_properties(0).total_memory
@@ -84,14 +83,14 @@ def check_memory(spec: ModelSpec, recipe: TrainingConfig, device: str) -> None:
         available = psutil.virtual_memory().total
     if needed > available:
         raise InputError(f"a training step of this network takes at least {needed / 1e9:,.1f} GB of memory, and the "
-                         f"device has {available / 1e9:,.1f} GB; lower training.batch_size={recipe.batch_size}, or use "
+                         f"device has {available / 1e9:,.1f} GB; lower training.batch_size={config.batch_size}, or use "
                          "a smaller network or smaller features")
 
 
 def launch(device: str, precision: str) -> lightning_fabric.Fabric:
     """Set up the device, the precision, the memory and, under torchrun, the process group."""
     keep_freed_memory()
-    local, world = (int(os.environ.get(name, 1)) for name in ("LOCAL_WORLD_SIZE", "WORLD_SIZE"))
+    local, world = int(os.environ.get("LOCAL_WORLD_SIZE", 1)), int(os.environ.get("WORLD_SIZE", 1))
     # on the CPU Fabric joins torchrun's process group only if given its size; otherwise each process trains alone
     fabric = lightning_fabric.Fabric(
         accelerator=device_of(device), devices=local, num_nodes=world // local, precision=precision,
@@ -100,12 +99,12 @@ def launch(device: str, precision: str) -> lightning_fabric.Fabric:
     return fabric
 
 
-def learning_rate(step: int, steps_per_epoch: int, recipe: TrainingConfig) -> float:
-    """Learning rate of a step (from 0): linear warm-up from 0 to the peak, then cosine decay to 0."""
-    warmup, total = recipe.warmup_epochs * steps_per_epoch, recipe.epochs * steps_per_epoch
+def learning_rate(step: int, steps_per_epoch: int, config: TrainingConfig) -> float:
+    """Return the learning rate of a step (from 0): linear warm-up from 0 to the peak, then cosine decay to 0."""
+    warmup, total = config.warmup_epochs * steps_per_epoch, config.epochs * steps_per_epoch
     if step < warmup:
-        return recipe.learning_rate * step / warmup
-    return recipe.learning_rate * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, total - warmup)))
+        return config.learning_rate * step / warmup
+    return config.learning_rate * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, total - warmup)))
 
 
 def fit(job: Job, fabric: lightning_fabric.Fabric, model: nn.Module, loss: Loss,
@@ -116,7 +115,7 @@ def fit(job: Job, fabric: lightning_fabric.Fabric, model: nn.Module, loss: Loss,
     On the CPU a resumed training ends with the same weights as an undisturbed one, bit for bit.
 
     Args:
-        job: recipe, clips and output folder.
+        job: configuration, clips and output folder.
         fabric: device, precision and processes.
         model: trained in place, and moved to the device.
         loss: loss of a batch.
@@ -129,77 +128,84 @@ def fit(job: Job, fabric: lightning_fabric.Fabric, model: nn.Module, loss: Loss,
     Raises:
         InputError: there are too few clips for one step, the loss is not finite, or the checkpoint is damaged.
     """
-    recipe, features = job.recipe, job.spec.features
+    config, features, device = job.config, job.spec.features, fabric.device
     rank, world = fabric.global_rank, fabric.world_size
-    if recipe.channels_last:
+    if config.channels_last:
         model = model.to(memory_format=torch.channels_last)
-    optimizer = torch.optim.SGD(model.parameters(), lr=recipe.learning_rate, momentum=recipe.momentum,
-                                weight_decay=recipe.weight_decay)
+    optimizer = torch.optim.SGD(model.parameters(), lr=config.learning_rate, momentum=config.momentum,
+                                weight_decay=config.weight_decay)
     wrapped, optimizer = fabric.setup(model, optimizer)
-    state = {"identity": job.identity, "model": model, "optimizer": optimizer, "history": []}
-    if recipe.averaging_epochs:
+    history: list[list[float]] = []
+    state = {"identity": job.identity, "model": model, "optimizer": optimizer, "history": history}
+    if config.averaging_epochs:
         state["average"] = copy.deepcopy(model)
     stored = state.get("average", model)
     _load(job.folder / "checkpoint.pt", state)
-    history = state["history"]
     if rank == 0 and world > 1:
-        job.report(f"{world} processes, {recipe.batch_size} clips per step in total")
+        job.log(f"{world} processes, {config.batch_size} clips per step in total")
     if rank == 0 and history:
-        job.report(f"resuming after epoch {len(history)} of {recipe.epochs}")
+        job.log(f"resuming after epoch {len(history)} of {config.epochs}")
 
-    train, device = job.train, fabric.device
-    if device.type == "cuda" and len(history) < recipe.epochs:
-        train = train.hold(device, torch.cuda.mem_get_info(device)[0])
-    targets = train.probabilities(len(job.spec.labels), device)
-    learnt = learn(train) if recipe.translation_probability else None
-    roll_frames = round(recipe.roll_seconds * features.sample_rate / features.hop)
-    for epoch in range(len(history), recipe.epochs):
+    clips = job.train
+    if device.type == "cuda" and len(history) < config.epochs:
+        clips = clips.hold(device, torch.cuda.mem_get_info(device)[0])
+    targets = clips.probabilities(len(job.spec.labels), device)
+    roll_frames = round(config.roll_seconds * features.sample_rate / features.hop)
+    augmentation = Augmentation(config, features.n_mels, features.frames, roll_frames, clips)
+    for epoch in range(len(history), config.epochs):
         started = time.monotonic()
         before_epoch(epoch)
         torch.manual_seed(job.seed + 1_000_003 * (epoch + 1) + rank)  # for the dropout
-        rng = np.random.default_rng((job.seed, epoch, 1 + rank))
-        order = np.random.default_rng((job.seed, epoch)).permutation(len(train))
-        # everything random is on the device before the first step, so that no step waits for the host
-        steps = []
-        for indices in batches_of(order, recipe.batch_size, world):
-            own = indices[rank::world]
-            draws = draw(len(own), features.n_mels, features.frames, recipe, roll_frames, rng)
-            if recipe.translation_probability:
-                drawn = draw_translation(learnt, train.from_reference[own], recipe.translation_probability, rng)
-                draws = replace(draws, translation=drawn)
-            steps.append((torch.from_numpy(own).to(device), draws.to(device)))
-
+        steps = draw_steps(epoch, job.seed, len(clips), augmentation, fabric)
         wrapped.train()
-        mean_loss = fabric.all_reduce(
-            train_epoch(epoch, steps, train, targets, recipe, fabric, wrapped, optimizer, loss,
-                        state.get("average"))).item()
+        mean_loss = fabric.all_reduce(train_epoch(epoch, steps, clips, targets, augmentation, fabric, wrapped,
+                                                  optimizer, loss, state.get("average"))).item()
         if not math.isfinite(mean_loss):
             raise InputError(f"epoch {epoch + 1}: the training loss is {mean_loss}; lower the learning rate")
 
         with fabric.autocast():
-            accuracy, log_loss = validate(as_stored(stored), job.validation, recipe.batch_size, device)
-        rate = learning_rate((epoch + 1) * len(steps) - 1, len(steps), recipe)
+            accuracy, log_loss = validate(as_stored(stored), job.validation, config.batch_size, device)
+        rate = learning_rate((epoch + 1) * len(steps) - 1, len(steps), config)
         history.append([epoch + 1, rate, mean_loss, accuracy, log_loss, round(time.monotonic() - started, 2)])
         if rank == 0:
             _save(job.folder / "checkpoint.pt", state)
             _write_history(job.folder / "history.csv", history)
-            job.report(_progress(history, recipe.epochs))
+            job.log(_progress(history, config.epochs))
     if rank == 0:
         _write_history(job.folder / "history.csv", history)
     return stored
 
 
+def draw_steps(epoch: int, seed: int, clips: int, augmentation: Augmentation,
+               fabric: lightning_fabric.Fabric) -> list[tuple[Tensor, Draws]]:
+    """Draw everything random about an epoch but the dropout: the order of the clips and their augmentation.
+
+    Returns:
+        For each step of this process, the indices of its clips and their draws. They are on the device before the first
+        step, so that no step waits for the host.
+    """
+    rank, world = fabric.global_rank, fabric.world_size
+    order = np.random.default_rng((seed, epoch)).permutation(clips)  # the same in every process, which take turns
+    rng = np.random.default_rng((seed, epoch, 1 + rank))
+    steps = []
+    for indices in batches_of(order, augmentation.config.batch_size, world):
+        own = indices[rank::world]
+        draws = augmentation.draw(own, rng)
+        steps.append((torch.from_numpy(own).to(fabric.device), draws.to(fabric.device)))
+    return steps
+
+
 def train_epoch(epoch: int, steps: Sequence[tuple[Tensor, Draws]], examples: Examples, targets: Tensor,
-                recipe: TrainingConfig, fabric: lightning_fabric.Fabric, model: nn.Module,
+                augmentation: Augmentation, fabric: lightning_fabric.Fabric, model: nn.Module,
                 optimizer: torch.optim.Optimizer, loss: Loss, average: nn.Module | None) -> Tensor:
     """Train for one epoch. If the clips are held on the device, nothing is copied to it and no step waits for it.
 
     Args:
         epoch: number of the epoch, from 0.
-        steps: indices of the clips of each batch, and the random parameters of its augmentation, on the device.
+        steps: indices of the clips of each batch, and the draws of its augmentation, on the device.
         examples: the clips.
         targets: probabilities of the classes of all clips [clips, classes], on the device.
-        recipe: hyperparameters.
+        augmentation: augments a batch; has the hyperparameters.
         fabric: does the backward pass.
         model: the model in training mode.
         optimizer: its optimizer; the learning rate is set here.
@@ -209,14 +215,15 @@ def train_epoch(epoch: int, steps: Sequence[tuple[Tensor, Draws]], examples: Exa
     Returns:
         The mean loss of the steps, a scalar on the device.
     """
+    config = augmentation.config
     # the average begins with the weights after the first step
-    decay = math.exp(-1 / (recipe.averaging_epochs * len(steps))) if recipe.averaging_epochs else 0.0
+    decay = math.exp(-1 / (config.averaging_epochs * len(steps))) if config.averaging_epochs else 0.0
     total = torch.zeros((), device=targets.device)
     for number, (indices, draws) in enumerate(steps):
-        rate = learning_rate(epoch * len(steps) + number, len(steps), recipe)
+        rate = learning_rate(epoch * len(steps) + number, len(steps), config)
         for group in optimizer.param_groups:
             group["lr"] = rate
-        x, mixed = augment(examples.batch(indices, targets.device), targets[indices], draws, recipe)
+        x, mixed = augmentation(examples.batch(indices, targets.device), targets[indices], draws)
         batch_loss = loss(x, model(x), mixed)
         optimizer.zero_grad()
         fabric.backward(batch_loss)
@@ -255,11 +262,11 @@ def batches_of(order: np.ndarray, batch_size: int, world: int) -> list[np.ndarra
     return batches
 
 
-def validate(model: nn.Module, examples: Examples, batch_size: int, device: torch.device) -> tuple[float, float]:
-    """Overall accuracy in percent and log loss in nats; NaN if there are no clips."""
+def validate(model: nn.Module, examples: Examples, batch_size: int, torch_device: torch.device) -> tuple[float, float]:
+    """Return overall accuracy in percent and log loss in nats; NaN if there are no clips."""
     if not len(examples):
         return math.nan, math.nan
-    outputs = logits(model, examples.read, len(examples), batch_size, device)
+    outputs = logits(model, examples.read, len(examples), batch_size, torch_device)
     targets = torch.from_numpy(examples.targets)
     return (100 * (outputs.argmax(1) == targets).double().mean().item(),
             F.cross_entropy(outputs.double(), targets).item())

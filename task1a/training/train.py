@@ -1,5 +1,4 @@
-"""The vanilla recipe: from log-mel energies to ``model.safetensors``."""
-from collections.abc import Iterator
+"""The vanilla training: from log-mel energies to ``model.safetensors``."""
 from pathlib import Path
 
 import torch
@@ -11,10 +10,9 @@ from task1a.compression.packed import stored_state
 from task1a.errors import InputError
 from task1a.model_file import ModelSpec
 from task1a.models import networks
+from task1a.training.batch_norms import reestimate
 from task1a.training.calibrate import calibrate
-from task1a.training.examples import Examples
 from task1a.training.fit import Job, fit, launch
-from task1a.training.statistics import reestimate
 
 
 def train(job: Job, initial: Path | None = None) -> None:
@@ -28,17 +26,17 @@ def train(job: Job, initial: Path | None = None) -> None:
         InputError: the initial model is unusable or has different labels, features or architecture, or
             :func:`task1a.training.fit.fit` fails.
     """
-    fabric = launch(job.device, job.recipe.precision)
+    fabric = launch(job.device, job.config.precision)
     torch.manual_seed(job.seed)
     model = job.spec.build() if initial is None else _load_initial(initial, job.spec)
 
-    def learn_statistics(epoch: int) -> None:
-        if epoch == 0 and initial is None:  # a checkpoint or an initial model contains them
-            networks.learn_statistics(model, _clips(job.train, job.recipe.batch_size, fabric.device))
+    def fit_front_end(epoch: int) -> None:
+        if epoch == 0 and initial is None:  # a checkpoint or an initial model contains the statistics
+            networks.fit_front_end(model, job.train.batches(job.config.batch_size, fabric.device))
 
-    model = fit(job, fabric, model, cross_entropy, learn_statistics)
-    if job.recipe.reestimate_norms:
-        reestimate(model, job.train, job.recipe.batch_size, job.seed, fabric.device)
+    model = fit(job, fabric, model, cross_entropy, fit_front_end)
+    if job.config.reestimate_norms:
+        reestimate(model, job.train, job.config.batch_size, job.seed, fabric.device)
     calibrate(model, job, fabric)
     if fabric.global_rank == 0:
         model_file.save(job.folder / "model.safetensors", stored_state(model), job.spec)
@@ -46,7 +44,7 @@ def train(job: Job, initial: Path | None = None) -> None:
 
 
 def cross_entropy(_: Tensor, outputs: Tensor, targets: Tensor) -> Tensor:
-    """Loss of a training without a teacher."""
+    """Compute the loss of a training without a teacher."""
     return F.cross_entropy(outputs, targets)
 
 
@@ -58,9 +56,3 @@ def _load_initial(path: Path, wanted: ModelSpec) -> nn.Module:
     if spec.packing is not None:
         raise InputError(f"{path}: the initial model is compressed; fine-tune the vanilla model")
     return model
-
-
-def _clips(examples: Examples, batch_size: int, device: torch.device) -> Iterator[Tensor]:
-    """All clips in order, in batches."""
-    for start in range(0, len(examples), batch_size):
-        yield examples.batch(torch.arange(start, min(start + batch_size, len(examples))), device)

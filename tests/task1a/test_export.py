@@ -44,7 +44,7 @@ def write(path, as_trained, network, packing=PACKING, features=FEATURES):
         if isinstance(layer, nn.Conv2d) and layer.bias is not None:
             nn.init.zeros_(layer.bias)  # stored zeros are stored in the exported model, too
     if hasattr(model, "front_end") and network.front_end == "freqnorm":
-        model.front_end.learn([torch.randn(8, 1, features.n_mels, features.frames) * 3 - 5])
+        model.front_end.fit([torch.randn(8, 1, features.n_mels, features.frames) * 3 - 5])
     if packing:
         packed.prepare(model, packing)
         for parametrized in packed.convolutions(model).values():

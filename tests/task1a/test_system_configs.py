@@ -71,8 +71,8 @@ def compressed(system: config.Config, folder: Path) -> Path:
     """The packed model of a system, pruned and quantized but not trained on."""
     settings = system.compression
     packing = Packing(settings.weight_scales)
-    model, spec = compress.prepared(untrained(system, folder), packing)
-    compress.prune_to(model, compress.wanted_ratio(model, packing, settings), settings.scope)
+    model, spec = compress.load_prepared(untrained(system, folder), packing)
+    compress.prune_to(model, compress.choose_ratio(model, packing, settings), settings.scope)
     model_file.save(folder / f"{system.system}.safetensors", packed.pack(model, packing), spec)
     return folder / f"{system.system}.safetensors"
 

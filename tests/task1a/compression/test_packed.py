@@ -44,7 +44,7 @@ def vanilla(path, spec=SMALL, spread=None):
 
 
 def compressed(tmp_path, packing, ratio=0.6, scope="global", **settings):
-    model, spec = compress.prepared(vanilla(tmp_path / "vanilla.safetensors", **settings), packing)
+    model, spec = compress.load_prepared(vanilla(tmp_path / "vanilla.safetensors", **settings), packing)
     compress.prune_to(model, ratio, scope)
     return model, spec
 
@@ -99,13 +99,13 @@ def test_asc_8_with_scales_a_channel_by_hand(tmp_path):
 def test_pruned_for_a_size_the_file_counts_that_many_bytes(tmp_path, scope, packing):
     source = vanilla(tmp_path / "vanilla.safetensors", spread=0.5)
     for room in (300, 301, 1_234):
-        model, spec = compress.prepared(source, packing)
+        model, spec = compress.load_prepared(source, packing)
         tensors = packed.pack(model, packing)
         weights = sum(value.numel() for value in tensors.values() if value.dtype == torch.int8)
         others = sum(value.numel() * value.element_size() for value in tensors.values()) - weights
         target = others + room
         ratio = ratio_for_bytes(target, weights, others)
-        assert ratio == compress.wanted_ratio(model, packing, CompressionConfig(target_bytes=target))
+        assert ratio == compress.choose_ratio(model, packing, CompressionConfig(target_bytes=target))
         compress.prune_to(model, ratio, scope)
         model_file.save(tmp_path / "packed.safetensors", packed.pack(model, packing), spec)
         tensors = load_file(tmp_path / "packed.safetensors")

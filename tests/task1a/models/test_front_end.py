@@ -91,7 +91,7 @@ def test_freqnorm_is_numpys_mean_and_deviation_over_all_clips():
     x = log_mel(11, 6, 30)
     x[:, :, 5] = -18.421875  # a bin in which there never is anything
     front_end = FreqNorm(6)
-    front_end.learn(iter([x[:4], x[4:5], x[5:]]))
+    front_end.fit(iter([x[:4], x[4:5], x[5:]]))
     values = x.double().numpy().transpose(2, 0, 1, 3).reshape(6, -1)
     np.testing.assert_allclose(front_end.running_mean, values.mean(1), rtol=1e-7)
     np.testing.assert_allclose(front_end.running_var, values.var(1), rtol=1e-6)
@@ -104,7 +104,7 @@ def test_freqnorm_is_numpys_mean_and_deviation_over_all_clips():
 def test_freqnorm_loses_nothing_over_many_clips_far_from_zero():
     """Sums of a million values of 1,000 +- 0.5, which float32 could not hold."""
     front_end = FreqNorm(1)
-    front_end.learn(1000 + torch.tensor([0.5, -0.5]).repeat(500).reshape(1, 1, 1, 1000) for _ in range(1000))
+    front_end.fit(1000 + torch.tensor([0.5, -0.5]).repeat(500).reshape(1, 1, 1, 1000) for _ in range(1000))
     assert front_end.running_mean.item() == 1000 and front_end.running_var.item() == pytest.approx(0.25, abs=1e-7)
 
 
@@ -123,7 +123,7 @@ def trained(folder, report=lambda text: None):
     clips = STORED + np.where(np.arange(45) < 30, 0, 50).astype(np.float32)[:, None, None]
     train, validation = (Examples(lambda indices, start=start: clips[start + indices], np.arange(count) % 3)
                          for start, count in ((0, 30), (30, 15)))
-    training.train(fit.Job(SPEC, RECIPE, 0, train, validation, folder, "x", "cpu", report=report))
+    training.train(fit.Job(SPEC, RECIPE, 0, train, validation, folder, "x", "cpu", log=report))
     return folder / "model.safetensors"
 
 
@@ -136,8 +136,8 @@ def test_the_statistics_are_those_of_the_training_clips_as_they_are_and_travel_w
 
 def test_a_resumed_training_takes_the_statistics_from_the_checkpoint(tmp_path, monkeypatch):
     whole = trained(tmp_path / "whole").read_bytes()
-    learnt, learn = [], FreqNorm.learn
-    monkeypatch.setattr(FreqNorm, "learn", lambda self, batches: learnt.append(1) or learn(self, batches))
+    learnt, learn = [], FreqNorm.fit
+    monkeypatch.setattr(FreqNorm, "fit", lambda self, batches: learnt.append(1) or learn(self, batches))
 
     def kill(text):
         if text.startswith("epoch 1/"):

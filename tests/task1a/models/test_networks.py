@@ -36,7 +36,7 @@ def spec_of(name, front_end="log_mel"):
 def trained(as_trained):
     def build(spec):
         model = as_trained(spec.build())
-        networks.learn_statistics(model, [clips(5)])
+        networks.fit_front_end(model, [clips(5)])
         return model
     return build
 
@@ -70,7 +70,7 @@ def test_a_front_end_changes_no_count(name, front_end):
 def test_compressed_and_read_back_it_computes_what_was_trained(tmp_path, trained, name, front_end):
     path, packing = tmp_path / "m.safetensors", Packing("tensor")
     model_file.save(path, packed.stored_state(trained(spec_of(name, front_end))), spec_of(name, front_end))
-    model, spec = compress.prepared(path, packing)
+    model, spec = compress.load_prepared(path, packing)
     compress.prune_to(model, 0.5, "global")
     model_file.save(path, packed.pack(model, packing), spec)
     again, said = model_file.load(path)
@@ -88,7 +88,7 @@ def test_calibration_divides_the_logits_and_changes_nothing_else(tmp_path, train
         packed.prepare(model, Packing("tensor"))
     judged = Examples(lambda indices: clips(12)[indices, 0].numpy(), np.arange(12) % 3, np.array(["a"] * 12),
                           np.arange(12).astype(str))
-    job = fit.Job(spec, TrainingConfig(calibrate=True), 0, judged, judged, tmp_path, "x", report=lambda text: None)
+    job = fit.Job(spec, TrainingConfig(calibrate=True), 0, judged, judged, tmp_path, "x", log=lambda text: None)
     before = logits(model, judged.read, 12, 12, torch.device("cpu"))
     names = {key for key, value in model.named_parameters()}
     shared = copy.deepcopy(model.state_dict())

@@ -2,15 +2,15 @@ import numpy as np
 import torch
 
 from task1a.config import TrainingConfig
-from task1a.training.augment import augment, draw, draw_masks, mixup, spec_augment, time_roll
+from task1a.training.augment import Augmentation, draw_masks, mixup, spec_augment, time_roll
 
 OFF = TrainingConfig(epochs=5, mixup_alpha=0, frequency_masks=0, time_masks=0)
 
 
 def augmented(x, targets, recipe, roll_frames=0, seed=0):
     clips, _, bins, frames = x.shape
-    draws = draw(clips, bins, frames, recipe, roll_frames, np.random.default_rng(seed))
-    return augment(x, targets, draws, recipe)
+    augmentation = Augmentation(recipe, bins, frames, roll_frames)
+    return augmentation(x, targets, augmentation.draw(np.arange(clips), np.random.default_rng(seed)))
 
 
 def test_time_roll_is_numpys_roll_clip_by_clip():

@@ -148,7 +148,7 @@ def test_several_teachers_say_the_mean_of_their_softened_probabilities():
 
 def test_the_teacher_hears_the_augmented_clips_of_the_student(tmp_path, vanilla, monkeypatch, run):
     heard, learnt, original = [], [], []
-    prepared, ask, augment = compressing.prepared, compressing.Teacher.__call__, fit.augment
+    prepared, ask, augment = compressing.load_prepared, compressing.Teacher.__call__, fit.Augmentation.__call__
 
     def watched_model(*arguments):
         model, spec = prepared(*arguments)
@@ -160,13 +160,13 @@ def test_the_teacher_hears_the_augmented_clips_of_the_student(tmp_path, vanilla,
         heard.append(x.clone())
         return ask(self, x)
 
-    def watched_augment(x, *arguments):
+    def watched_augment(self, x, *arguments):
         original.append(x.clone())
-        return augment(x, *arguments)
+        return augment(self, x, *arguments)
 
-    monkeypatch.setattr(compressing, "prepared", watched_model)
+    monkeypatch.setattr(compressing, "load_prepared", watched_model)
     monkeypatch.setattr(compressing.Teacher, "__call__", watched_teacher)
-    monkeypatch.setattr(fit, "augment", watched_augment)
+    monkeypatch.setattr(fit.Augmentation, "__call__", watched_augment)
     run(tmp_path, vanilla, teachers=[vanilla, vanilla])
     assert len(heard) == len(learnt) == 2 * 2
     assert all(torch.equal(x, y) for x, y in zip(heard, learnt, strict=True))

@@ -9,8 +9,8 @@ from scipy import signal, stats
 
 from task1a.config import FeatureConfig, TrainingConfig
 from task1a.features.log_mel import LogMel
-from task1a.training.augment import augment, draw
-from task1a.training.devices import CONTROL_POINTS, DeviceDraws, draw_devices, hear
+from task1a.training.augment import Augmentation
+from task1a.training.devices import CONTROL_POINTS, DeviceDraws, apply_devices, draw_devices
 
 DB = math.log(10) / 10
 SILENT = -1000.0
@@ -34,12 +34,12 @@ def clip():
 
 
 def test_a_device_that_does_nothing_and_a_clip_that_no_device_hears(clip):
-    torch.testing.assert_close(hear(clip, device()), clip)
-    assert torch.equal(hear(clip, device(used=False, response=3.0, compression=0.5, noise=0.0)), clip)
+    torch.testing.assert_close(apply_devices(clip, device()), clip)
+    assert torch.equal(apply_devices(clip, device(used=False, response=3.0, compression=0.5, noise=0.0)), clip)
 
 
 def test_a_frequency_response_is_a_constant_in_every_bin(clip):
-    heard = hear(clip, device(response=[1.0, -2.0]))
+    heard = apply_devices(clip, device(response=[1.0, -2.0]))
     torch.testing.assert_close(heard - clip, torch.tensor([1.0, -2.0], dtype=torch.float64)[:, None].expand(1, 1, 2, 5))
 
 
@@ -49,14 +49,14 @@ def test_a_compressor_by_hand():
     shares = torch.tensor([[0.25, 0.5, 0.9, 0.1], [0.75, 0.5, 0.1, 0.9]], dtype=torch.float64)
     response = torch.tensor([2.0, -1.0], dtype=torch.float64)
     x = (levels + shares.log() - response[:, None])[None, None]
-    heard = hear(x, device(response=response, threshold=4.0, compression=0.5))
+    heard = apply_devices(x, device(response=response, threshold=4.0, compression=0.5))
     taken = torch.tensor([2.0, 1.5, 0.5, 0.0], dtype=torch.float64)
     torch.testing.assert_close((heard - x)[0, 0], response[:, None] - taken)
 
 
 def test_noise_adds_energy_relative_to_the_mean_of_the_loudest_bin():
     x = torch.tensor([[0.0, 4.0], [-5.0, -7.0]], dtype=torch.float64)[None, None]
-    heard = hear(x, device(noise=[-1.0, -8.0]))  # the loudest bin has a mean of 2
+    heard = apply_devices(x, device(noise=[-1.0, -8.0]))  # the loudest bin has a mean of 2
     torch.testing.assert_close(heard.exp(), x.exp() + torch.tensor([1.0, -6.0]).double().exp()[:, None])
 
 
@@ -73,7 +73,7 @@ def test_it_is_what_filters_and_noise_do_to_samples():
     response = np.log(np.abs(gain) ** 2)
     energies = [torch.from_numpy(log_mel(samples.astype(np.float32))).double() for samples in (clean, 0.1 * noise)]
     loudest = (energies[0].mean(dim=1) + torch.from_numpy(response)).max()
-    heard = hear(energies[0][None, None], device(
+    heard = apply_devices(energies[0][None, None], device(
         bins=32, response=torch.from_numpy(response), noise=energies[1].exp().mean(dim=1).log() - loudest))
     expected = log_mel(recorded.astype(np.float32))
     # mean over time: the lowest filter is wider than the shelf is flat
@@ -102,12 +102,13 @@ def test_devices_hear_the_clips_before_they_are_mixed():
     """Two clips of one value each; noise of a device would not add to a mixture as to a clip."""
     recipe = TrainingConfig(epochs=5, mixup_alpha=0.5, frequency_masks=0, time_masks=0, device_probability=1.0)
     x = torch.randn(6, 1, 8, 9, generator=torch.Generator().manual_seed(0))
-    draws = draw(6, 8, 9, recipe, 0, np.random.default_rng(1))
-    y, _ = augment(x, torch.eye(6), draws, recipe)
-    heard, own = hear(x, draws.device), draws.weights.float()[:, None, None, None]
+    augmentation = Augmentation(recipe, 8, 9, 0)
+    draws = augmentation.draw(np.arange(6), np.random.default_rng(1))
+    y, _ = augmentation(x, torch.eye(6), draws)
+    heard, own = apply_devices(x, draws.devices), draws.weights.float()[:, None, None, None]
     torch.testing.assert_close(y, own * heard + (1 - own) * heard[draws.partners])
     assert not torch.allclose(heard, x)
 
 
 def test_a_recipe_without_devices_draws_none():
-    assert draw(4, 8, 9, TrainingConfig(), 3, np.random.default_rng(0)).device is None
+    assert Augmentation(TrainingConfig(), 8, 9, 3).draw(np.arange(4), np.random.default_rng(0)).devices is None

@@ -11,7 +11,7 @@ from torch import nn
 
 from task1a.config import FeatureConfig, TrainingConfig
 from task1a.training import fit
-from task1a.training.augment import augment, draw
+from task1a.training.augment import Augmentation
 from task1a.training.examples import Examples
 from task1a.training.train import cross_entropy
 
@@ -45,7 +45,7 @@ def heard(tmp_path, toy_spec):
 
         clips, nothing = (Examples(lambda indices: stored[indices], np.zeros(n, np.int64)) for n in (CLIPS, 0))
         job = fit.Job(replace(toy_spec, features=FEATURES), PLAIN, seed, clips, nothing, tmp_path, "x", "cpu",
-                      report=lambda text: None)
+                      log=lambda text: None)
         model = nn.Sequential(nn.Flatten(), nn.Linear(2 * FRAMES, 3))
         (tmp_path / "checkpoint.pt").unlink(missing_ok=True)  # of another call
         fit.fit(job, group, model, listen)
@@ -91,7 +91,8 @@ def test_every_clip_is_mixed_by_its_own_weight_of_the_beta_distribution(alpha):
     vectors = torch.eye(64, dtype=torch.float64)
     weights = []
     for _ in range(40):
-        x, targets = augment(vectors[:, None, None], vectors, draw(64, 1, 64, recipe, 0, rng), recipe)
+        augmentation = Augmentation(recipe, 1, 64, 0)
+        x, targets = augmentation(vectors[:, None, None], vectors, augmentation.draw(np.arange(64), rng))
         torch.testing.assert_close(x[:, 0, 0], targets)
         own = targets.diag()
         partners = targets - own.diag()
@@ -107,7 +108,8 @@ def test_masks_of_every_width_begin_at_every_place_with_the_same_probability():
     recipe = TrainingConfig(mixup_alpha=0, frequency_masks=1, frequency_mask_bins=5, time_masks=1, time_mask_frames=8)
     bins, frames = 24, 30
     x = torch.arange(1.0 * bins * frames).view(1, 1, bins, frames).expand(6000, -1, -1, -1)
-    y, _ = augment(x, torch.zeros(6000, 1), draw(6000, bins, frames, recipe, 0, np.random.default_rng(0)), recipe)
+    augmentation = Augmentation(recipe, bins, frames, 0)
+    y, _ = augmentation(x, torch.zeros(6000, 1), augmentation.draw(np.arange(6000), np.random.default_rng(0)))
     masked = (x != y)[:, 0]
     for covered, width, length in ((masked.all(dim=2), 5, bins), (masked.all(dim=1), 8, frames)):
         widths, starts = covered.sum(dim=1), covered.int().argmax(dim=1)
@@ -130,7 +132,7 @@ def test_channels_are_dropped_in_training_at_the_rate_of_the_configuration_and_n
         if name.endswith("dropout"):
             layer.register_forward_hook(watch)
     job = fit.Job(spec, TrainingConfig(epochs=5, batch_size=16), 0, examples(64), examples(16, 1), tmp_path, "x", "cpu",
-                  report=lambda text: None)
+                  log=lambda text: None)
     fit.fit(job, fit.launch("cpu", "32-true"), model, cross_entropy)
     dropped = []
     for x, y in of_training:
@@ -146,5 +148,5 @@ def test_channels_are_dropped_in_training_at_the_rate_of_the_configuration_and_n
 def test_number_of_masks_along_each_axis(rows, columns):
     """Of many clips with masks of up to one bin or frame, some have as many masked ones as there are masks."""
     recipe = replace(PLAIN, frequency_masks=rows, time_masks=columns, frequency_mask_bins=1, time_mask_frames=1)
-    draws = draw(500, 64, 64, recipe, 0, np.random.default_rng(0))
+    draws = Augmentation(recipe, 64, 64, 0).draw(np.arange(500), np.random.default_rng(0))
     assert (int(draws.rows.sum(1).max()), int(draws.columns.sum(1).max())) == (rows, columns)

@@ -8,7 +8,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from task1a.config import TrainingConfig
 from task1a.training import fit
-from task1a.training.augment import draw
+from task1a.training.augment import Augmentation
 from task1a.training.examples import HELD_SHARE, Examples
 from task1a.training.train import cross_entropy
 
@@ -49,7 +49,7 @@ def test_held_clips_train_the_same_model(tmp_path, toy_spec, examples):
         rounded = Examples(lambda indices: examples(40).read(indices).astype(np.float16).astype(np.float32),
                            clips.targets, held=clips.held)
         job = fit.Job(toy_spec, TrainingConfig(epochs=5, batch_size=16), 0, rounded, examples(0),
-                      tmp_path / str(number), "x", "cpu", report=lambda text: None)
+                      tmp_path / str(number), "x", "cpu", log=lambda text: None)
         models.append(fit.fit(job, fit.launch("cpu", "32-true"), toy_spec.build(), cross_entropy).state_dict())
     torch.testing.assert_close(models[0], models[1], rtol=0, atol=0)
 
@@ -85,13 +85,14 @@ def test_steps_on_held_clips_copy_nothing_to_the_device(toy_spec, examples, held
     if held:
         clips = Examples(clips.read, clips.targets, held=torch.empty(32, features.n_mels, features.frames,
                                                                      dtype=torch.float16, device=device))
+    augmentation = Augmentation(recipe, features.n_mels, features.frames, 5)
     targets, steps = clips.probabilities(3, device), []
     for indices in torch.arange(32).split(16):
-        draws = draw(16, features.n_mels, features.frames, recipe, 5, np.random.default_rng(0))
+        draws = augmentation.draw(np.arange(16), np.random.default_rng(0))
         steps.append((indices.to(device) if held else indices, draws.to(device)))
     fabric = SimpleNamespace(backward=lambda loss: loss.backward())
     with Watched() as watched:
-        fit.train_epoch(0, steps, clips, targets, recipe, fabric, model, optimizer, cross_entropy,
+        fit.train_epoch(0, steps, clips, targets, augmentation, fabric, model, optimizer, cross_entropy,
                         average if averaging else None)
     if held:
         assert watched.found == []

@@ -19,7 +19,7 @@ from task1a.machine import device_of
 from task1a.predict.clips import logits
 from task1a.training import fit
 from task1a.training import train as training
-from task1a.training.calibrate import calibrate, temperature
+from task1a.training.calibrate import best_temperature, calibrate
 from task1a.training.examples import Examples
 
 RECIPE = TrainingConfig(epochs=4, batch_size=8, warmup_epochs=1, learning_rate=0.05, frequency_mask_bins=4,
@@ -186,10 +186,10 @@ def test_the_temperature_weighs_devices_alike_and_counts_locations():
 
     grid = np.arange(-0.5, 2, 0.01)
     balanced = [(loss(log_t, devices == "a") + loss(log_t, devices == "b")) / 2 for log_t in grid]
-    assert np.log(temperature(scores, drawn, devices, many)) == pytest.approx(grid[np.argmin(balanced)], abs=0.01)
+    assert np.log(best_temperature(scores, drawn, devices, many)) == pytest.approx(grid[np.argmin(balanced)], abs=0.01)
     few = [3 * value + log_t ** 2 / (2 * 0.5 ** 2) for value, log_t in zip(balanced, grid, strict=True)]
     assert grid[np.argmin(few)] < grid[np.argmin(balanced)] - 0.1  # the prior tells
-    assert np.log(temperature(scores, drawn, devices, np.resize(["x", "y", "z"], 20_000))) == pytest.approx(
+    assert np.log(best_temperature(scores, drawn, devices, np.resize(["x", "y", "z"], 20_000))) == pytest.approx(
         grid[np.argmin(few)], abs=0.01)
 
 

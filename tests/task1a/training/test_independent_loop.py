@@ -131,7 +131,7 @@ def history_of(folder):
 def test_the_training_is_that_of_the_recipe(tmp_path, spec, examples):
     spec = replace(spec, model=replace(spec.model, front_end="freqnorm"))
     train, validation = examples(CLIPS), examples(12, 1)
-    train_model(fit.Job(spec, RECIPE, SEED, train, validation, tmp_path, "x", "cpu", report=lambda text: None))
+    train_model(fit.Job(spec, RECIPE, SEED, train, validation, tmp_path, "x", "cpu", log=lambda text: None))
 
     torch.manual_seed(SEED)  # of the weights
     model = spec.build().double()
@@ -150,7 +150,7 @@ def test_averaged_weights_are_the_moving_average_of_the_steps(tmp_path, spec, ex
     """A time constant of 1.5 epochs; the running statistics of the norms are averaged as well."""
     train, validation = examples(CLIPS), examples(12, 1)
     recipe = replace(RECIPE, averaging_epochs=1.5)
-    train_model(fit.Job(spec, recipe, SEED, train, validation, tmp_path, "x", "cpu", report=lambda text: None))
+    train_model(fit.Job(spec, recipe, SEED, train, validation, tmp_path, "x", "cpu", log=lambda text: None))
 
     torch.manual_seed(SEED)
     model, averages = spec.build().double(), {}
@@ -186,7 +186,7 @@ def test_the_compression_is_that_of_the_recipe(tmp_path, spec, examples):
         model_file.save(path, {name: value for name, value in spec.build().state_dict().items()
                                if "num_batches" not in name}, spec)
     settings = CompressionConfig(ratio=0.5, temperature=3.0, cross_entropy_weight=0.3, distillation_weight=0.7)
-    job = fit.Job(spec, RECIPE, SEED, train, validation, tmp_path, "x", "cpu", report=lambda text: None)
+    job = fit.Job(spec, RECIPE, SEED, train, validation, tmp_path, "x", "cpu", log=lambda text: None)
     compress(job, settings, paths[0], paths[1:])
 
     model, *teachers = (model_file.load(path)[0].double().eval() for path in paths)

@@ -71,7 +71,7 @@ def test_both_trainings_learn_from_and_validate_on_the_split_by_location(chain, 
 
 
 def test_both_trainings_have_their_own_epochs_and_rates(chain):
-    train, compress = (job.recipe for job in chain[0])
+    train, compress = (job.config for job in chain[0])
     assert (train.epochs, train.learning_rate, train.warmup_epochs) == (2, 0.06, 1)
     # the final model alone is calibrated
     assert not train.calibrate

@@ -12,8 +12,8 @@ from task1a.config import CompressionConfig, TrainingConfig
 from task1a.training import compress as compressing
 from task1a.training import fit
 from task1a.training import train as training
+from task1a.training.batch_norms import reestimate
 from task1a.training.examples import Examples
-from task1a.training.statistics import reestimate
 
 CPU = torch.device("cpu")
 RECIPE = TrainingConfig(epochs=2, batch_size=15, warmup_epochs=0, learning_rate=0.05, frequency_mask_bins=4,
@@ -67,7 +67,7 @@ def jobs(tmp_path, toy_spec, examples):
     def make(name, **settings):
         (tmp_path / name).mkdir()
         return fit.Job(toy_spec, replace(RECIPE, **settings), 0, examples(30), examples(0), tmp_path / name, name,
-                       "cpu", report=lambda text: None)
+                       "cpu", log=lambda text: None)
     return make
 
 
@@ -84,7 +84,7 @@ def normalized_means(path, examples):
 def test_trained_and_compressed_models_have_the_statistics_of_clips_without_augmentation(jobs, examples, toy_spec):
     plain, better = jobs("plain"), jobs("better", reestimate_norms=True, batch_size=30)
     for job in (plain, better):
-        training.train(replace(job, recipe=replace(job.recipe, batch_size=30)))
+        training.train(replace(job, config=replace(job.config, batch_size=30)))
     packed = replace(better, folder=better.folder.with_name("packed"), identity="packed")
     packed.folder.mkdir()
     compressing.compress(packed, CompressionConfig(epochs=1, warmup_epochs=0, ratio=0.5, teachers=()),

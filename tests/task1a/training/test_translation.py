@@ -6,7 +6,15 @@ from scipy import stats
 
 from task1a.training import translation
 from task1a.training.examples import Examples
-from task1a.training.translation import KNOTS, STRONGEST, Translation, draw_translation, fit_curves, learn, translate
+from task1a.training.translation import (
+    KNOTS,
+    STRONGEST,
+    Translation,
+    draw_translation,
+    fit_curves,
+    fit_translation,
+    translate,
+)
 
 BINS, FRAMES = 3, 50
 # p-values of true hypotheses are below this for one seed in ten thousand
@@ -74,7 +82,7 @@ def recorded():
 
 
 def test_devices_are_learned_from_parallel_recordings_alone(recorded):
-    learnt = learn(recorded)
+    learnt = fit_translation(recorded)
     assert learnt.knots.shape == learnt.slopes.shape == (2, BINS, KNOTS - 1)
     x = torch.from_numpy(recorded.read(np.array([0, 2]))).unsqueeze(1)
     heard = translate(x, Translation(learnt.knots, learnt.offsets, learnt.slopes, torch.tensor([0, 1]), torch.ones(2)))
@@ -85,13 +93,13 @@ def test_devices_are_learned_from_parallel_recordings_alone(recorded):
 def test_without_parallel_recordings_clips_are_left_as_they_are(recorded):
     alone = Examples(recorded.read, recorded.targets[:8], recorded.devices[:8], filenames=recorded.filenames[:8])
     x = torch.from_numpy(recorded.read(np.arange(8))).unsqueeze(1)
-    drawn = draw_translation(learn(alone), np.ones(8, bool), 1.0, np.random.default_rng(0))
+    drawn = draw_translation(fit_translation(alone), np.ones(8, bool), 1.0, np.random.default_rng(0))
     assert torch.equal(translate(x, drawn), x)
 
 
 def test_clips_of_the_reference_are_translated_to_every_device_with_the_probability(recorded):
     clips, references = 4000, np.arange(4000) % 2 == 0
-    drawn = draw_translation(learn(recorded), references, 0.4, np.random.default_rng(0))
+    drawn = draw_translation(fit_translation(recorded), references, 0.4, np.random.default_rng(0))
     used = drawn.strengths.numpy() > 0
     assert not used[~references].any()
     assert stats.binomtest(int(used.sum()), clips // 2, 0.4).pvalue > UNLIKELY
@@ -106,5 +114,5 @@ def test_long_sets_are_learned_from_a_part_of_their_pairs(recorded, monkeypatch)
     def read(indices):
         rows.append(len(indices))
         return recorded.read(indices)
-    learn(Examples(read, recorded.targets, recorded.devices, filenames=recorded.filenames))
+    fit_translation(Examples(read, recorded.targets, recorded.devices, filenames=recorded.filenames))
     assert max(rows) == 1

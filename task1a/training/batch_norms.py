@@ -1,8 +1,8 @@
-"""Batch-norm statistics re-estimated after the training, on the training clips as they are.
+"""Batch-norm statistics, re-estimated after the training on the training clips without augmentation.
 
-The running statistics of batch norms are those of augmented clips, mixed and masked, while the network was still
-changing. Clips to be predicted are not augmented, and the statistics of such clips with the final weights fit them
-better (Wu & Johnson, *Rethinking "Batch" in BatchNorm*, arXiv 2105.07576, sections 3 and 5).
+The running statistics of batch norms come from clips that were mixed and masked, while the network was still changing.
+Clips to be predicted are not augmented, so statistics of such clips with the final weights fit them better (Wu &
+Johnson, *Rethinking "Batch" in BatchNorm*, arXiv 2105.07576, sections 3 and 5).
 """
 import math
 
@@ -14,17 +14,17 @@ from task1a.training.examples import Examples
 
 
 @torch.no_grad()
-def reestimate(model: nn.Module, examples: Examples, batch_size: int, seed: int, device: torch.device) -> None:
+def reestimate(model: nn.Module, examples: Examples, batch_size: int, seed: int, torch_device: torch.device) -> None:
     """Replace the running statistics of a model's batch norms by their means over random batches.
 
     Everything but the batch norms is in evaluation mode, and so is the model afterwards.
 
     Args:
-        model: the model, on ``device``.
+        model: the model, on ``torch_device``.
         examples: the training clips; every clip is used once.
         batch_size: largest number of clips per batch.
         seed: random seed of the batches.
-        device: where to compute.
+        torch_device: where to compute.
     """
     model.eval()
     norms = [layer for layer in model.modules() if isinstance(layer, nn.BatchNorm2d)]
@@ -36,7 +36,7 @@ def reestimate(model: nn.Module, examples: Examples, batch_size: int, seed: int,
     order = torch.from_numpy(np.random.default_rng(seed).permutation(len(examples)))
     # batches of the same size, because each counts as much as any other
     for indices in order.tensor_split(math.ceil(len(examples) / batch_size)):
-        model(examples.batch(indices, device))
+        model(examples.batch(indices, torch_device))
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
     model.eval()
