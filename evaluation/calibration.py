@@ -1,7 +1,8 @@
-"""Temperature scaling of probabilities (Guo et al., *On Calibration of Modern Neural Networks*, ICML 2017).
+"""Temperature scaling of probabilities (Guo et al., *On Calibration of Modern Neural Networks*,
+ICML 2017).
 
-Logits are divided by a temperature T before the softmax. From probabilities, the logits are known up to a
-constant of each clip, their logarithms, which is all that the softmax needs.
+Logits are divided by a temperature T before the softmax. From probabilities, the logits are known
+up to a constant of each clip, their logarithms, which is all that the softmax needs.
 """
 from typing import Any
 
@@ -23,8 +24,9 @@ def apply_temperature(probabilities: np.ndarray, temperature: float) -> np.ndarr
     return powers / powers.sum(axis=1, keepdims=True)
 
 
-def before_scaling(reference: pd.DataFrame, predictions: pd.DataFrame, temperature: float) -> dict[str, Any]:
-    """Return log loss and calibration of the probabilities before the logits were divided by a temperature.
+def before_scaling(reference: pd.DataFrame, predictions: pd.DataFrame,
+                   temperature: float) -> dict[str, Any]:
+    """Return log loss and calibration before the logits were divided by a temperature.
 
     Args:
         reference: as for :func:`evaluation.metrics.evaluate`.

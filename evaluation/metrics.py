@@ -1,38 +1,46 @@
 """Log loss, accuracy and calibration of scene predictions.
 
-Log loss and accuracy are computed overall, by class, by device, by class and device, and by device group.
+Log loss and accuracy are computed overall, by class, by device, by class and device, and by device
+group.
 
 Conventions
 -----------
-Predictions hold one row per clip: ``filename``, the predicted ``scene_label``, and one column of probabilities
-for each scene label (the official output format of DCASE 2021 Task 1A). The reference holds ``filename``,
-``scene_label``, the recording ``device`` and, for the intervals, the recording location, ``identifier``. Clips
-are matched by name, never by row number. The labels and devices are those in the files, in alphabetical order.
-Accuracies are in percent. A subset without clips has no score: ``None``.
+Predictions hold one row per clip: ``filename``, the predicted ``scene_label``, and one column of
+probabilities for each scene label (the official output format of DCASE 2021 Task 1A). The reference
+holds ``filename``, ``scene_label``, the recording ``device`` and, for the intervals, the recording
+location, ``identifier``. Clips are matched by name, never by row number. The labels and devices are
+those in the files, in alphabetical order. Accuracies are in percent. A subset without clips has no
+score: ``None``.
 
 Metrics
 -------
-* :func:`log_loss`: mean of -ln p(true label), by which the challenge ranks [baseline]; as scikit-learn
-  computes it [sklearn]. For a class or a device, it is the mean over the clips of that class or device.
-* :func:`accuracy`: mean of the class-wise accuracies (macro average) [baseline], from the counts of sed_eval
-  [sed_eval]. It judges the predicted label, which need not be the most probable one. For a device, it is the
-  macro average over the clips of that device.
-* Device groups: *real* are the devices that are not simulated, by the column ``simulated`` of the reference or,
-  without it, by the names of the TAU sets; *seen* are those with training clips, *unseen* the others [task]. A
-  group is scored like a device, over the clips of all its devices together.
-* Intervals: 95 % over locations, for every score (:func:`evaluation.compare.intervals.score_interval`).
-* :func:`reliability`: the predicted scene is right as often as its probability says. Clips are sorted by that
-  probability, the confidence, into bins of equal width. The expected calibration error is the mean difference
-  between confidence and accuracy, weighted by the clips of each bin [guo].
+* :func:`log_loss`: mean of -ln p(true label), by which the challenge ranks [baseline]; as
+  scikit-learn computes it [sklearn]. For a class or a device, it is the mean over the clips of that
+  class or device.
+* :func:`accuracy`: mean of the class-wise accuracies (macro average) [baseline], from the counts of
+  sed_eval [sed_eval]. It judges the predicted label, which need not be the most probable one. For a
+  device, it is the macro average over the clips of that device.
+* Device groups: *real* are the devices that are not simulated, by the column ``simulated`` of the
+  reference or, without it, by the names of the TAU sets; *seen* are those with training clips,
+  *unseen* the others [task]. A group is scored like a device, over the clips of all its devices
+  together.
+* Intervals: 95 % over locations, for every score
+  (:func:`evaluation.compare.intervals.score_interval`).
+* :func:`reliability`: the predicted scene is right as often as its probability says. Clips are
+  sorted by that probability, the confidence, into bins of equal width. The expected calibration
+  error is the mean difference between confidence and accuracy, weighted by the clips of each bin
+  [guo].
 
 Sources
 -------
-.. [baseline] The organisers' DCASE 2021 Task 1A baseline, https://github.com/marmoi/dcase2021_task1a_baseline
+.. [baseline] The organisers' DCASE 2021 Task 1A baseline,
+   https://github.com/marmoi/dcase2021_task1a_baseline
 .. [guo] C. Guo et al., "On calibration of modern neural networks", ICML 2017
 .. [sed_eval] ``sed_eval.scene.SceneClassificationMetrics``, https://tut-arg.github.io/sed_eval/
 .. [sklearn] ``sklearn.metrics.log_loss`` of scikit-learn
-.. [task] I. Martin-Morato, T. Heittola, A. Mesaros, T. Virtanen, "Low-complexity acoustic scene classification for
-   multi-device audio: analysis of DCASE 2021 Challenge systems", DCASE 2021 Workshop
+.. [task] I. Martin-Morato, T. Heittola, A. Mesaros, T. Virtanen, "Low-complexity acoustic scene
+   classification for multi-device audio: analysis of DCASE 2021 Challenge systems", DCASE 2021
+   Workshop
 """
 import warnings
 from collections.abc import Callable, Collection, Sequence
@@ -55,7 +63,8 @@ BINS = 15
 HIGHEST_LOSSES = 20
 """Number of clips with the highest log loss that are named."""
 
-_BLOCK = 50  # clips per call of sed_eval, whose time is quadratic in their number
+# clips per call of sed_eval, whose time is quadratic in their number
+_BLOCK = 50
 
 
 def validate(reference: pd.DataFrame, predictions: pd.DataFrame) -> None:
@@ -63,11 +72,12 @@ def validate(reference: pd.DataFrame, predictions: pd.DataFrame) -> None:
 
     Args:
         reference: columns ``filename``, ``scene_label``, ``device``.
-        predictions: columns ``filename``, ``scene_label``, and one column of probabilities per label.
+        predictions: columns ``filename``, ``scene_label``, and one column of probabilities per
+            label.
 
     Raises:
-        InputError: a table is empty, lacks a column or lists a clip twice; the clips differ; a label of
-            the reference has no column; or the probabilities are invalid
+        InputError: a table is empty, lacks a column or lists a clip twice; the clips differ; a
+            label of the reference has no column; or the probabilities are invalid
             (:func:`task1a.predict.predictions.check_probabilities`).
     """
     for name, table, columns in (("reference", reference, (*KEY_COLUMNS, "device")),
@@ -87,35 +97,38 @@ def validate(reference: pd.DataFrame, predictions: pd.DataFrame) -> None:
     missing, extra = expected[~expected.isin(given)], given[~given.isin(expected)]
     problems = []
     if len(missing):
-        problems.append(f"missing {len(missing)} of {counted(len(expected), 'clip')} of the reference: "
-                        f"{_first(missing)}")
+        problems.append(f"missing {len(missing)} of {counted(len(expected), 'clip')} of the "
+                        f"reference: {_first(missing)}")
     if len(extra):
         problems.append(f"{counted(len(extra), 'clip')} not in the reference: {_first(extra)}")
     if problems:
-        raise InputError(f"predictions: {'; '.join(problems)}; predict exactly the clips of the reference")
+        raise InputError(f"predictions: {'; '.join(problems)}; predict exactly the clips of the "
+                         "reference")
 
     no_column = sorted(set(reference.scene_label) - set(label_columns(predictions)))
     if no_column:
-        raise InputError(f"predictions: no column of probabilities for {len(no_column)} scene labels of the "
-                         f"reference: {_first(no_column)}")
+        raise InputError(f"predictions: no column of probabilities for {len(no_column)} scene labels "
+                         f"of the reference: {_first(no_column)}")
     check_probabilities(predictions)
 
 
 def match(reference: pd.DataFrame, predictions: pd.DataFrame) -> pd.DataFrame:
-    """Validate both tables (:func:`validate`); return the predictions in the order of the reference."""
+    """Validate both tables, and return the predictions in the order of the reference."""
     validate(reference, predictions)
     by_clip = predictions.set_index(predictions.filename.map(clip_key))
     return by_clip.loc[reference.filename.map(clip_key)]
 
 
-def clip_log_losses(labels_true: Sequence[str], probabilities: np.ndarray, labels: Sequence[str]) -> np.ndarray:
+def clip_log_losses(labels_true: Sequence[str], probabilities: np.ndarray,
+                    labels: Sequence[str]) -> np.ndarray:
     """Return the negative natural logarithm of the probability of each clip's true label.
 
-    As in ``sklearn.metrics.log_loss``, whose import takes longer than a whole command, probabilities are
-    clipped to [EPS, 1 - EPS].
+    As in ``sklearn.metrics.log_loss``, whose import takes longer than a whole command,
+    probabilities are clipped to [EPS, 1 - EPS].
 
     Shape:
-        labels_true: (clips,); probabilities: (clips, labels), in the order of ``labels`` -> (clips,).
+        labels_true: (clips,); probabilities: (clips, labels), in the order of ``labels`` ->
+            (clips,).
 
     Raises:
         InputError: a true label is none of ``labels``.
@@ -124,7 +137,8 @@ def clip_log_losses(labels_true: Sequence[str], probabilities: np.ndarray, label
     truth = np.asarray(labels_true, dtype=object)
     columns = pd.Index(labels).get_indexer(truth)
     if (columns < 0).any():
-        raise InputError(f"the true label {truth[columns < 0][0]!r} is none of the labels {', '.join(labels)}")
+        raise InputError(f"the true label {truth[columns < 0][0]!r} is none of the labels "
+                         f"{', '.join(labels)}")
     return -np.log(probabilities[np.arange(len(columns)), columns].clip(EPS, 1 - EPS))
 
 
@@ -134,7 +148,7 @@ def log_loss(labels_true: Sequence[str], probabilities: np.ndarray, labels: Sequ
 
 
 def accuracy(labels_true: Sequence[str], labels_predicted: Sequence[str]) -> float:
-    """Return the mean, in percent, of the class-wise accuracies over the classes in ``labels_true``.
+    """Return the mean in percent of the accuracies of the classes in ``labels_true``.
 
     Shape:
         labels_true, labels_predicted: (clips,), at least one clip.
@@ -143,8 +157,8 @@ def accuracy(labels_true: Sequence[str], labels_predicted: Sequence[str]) -> flo
         warnings.filterwarnings("ignore", "pkg_resources is deprecated", UserWarning)
         from sed_eval.scene import SceneClassificationMetrics
 
-    # Labels are passed as numbers, because sed_eval strips spaces from labels and takes "none" for no
-    # label. Classes without clips are not passed: it would count them as 0 %.
+    # Labels are passed as numbers, because sed_eval strips spaces from labels and takes "none" for
+    # no label. Classes without clips are not passed: it would count them as 0 %.
     true, present = pd.factorize(np.asarray(labels_true, dtype=object))
     predicted = pd.Index(present).get_indexer(np.asarray(labels_predicted, dtype=object))
     counts = SceneClassificationMetrics(list(map(str, range(len(present)))))
@@ -155,12 +169,13 @@ def accuracy(labels_true: Sequence[str], labels_predicted: Sequence[str]) -> flo
             estimated.append({"filename": str(clip), "scene_label": str(predicted[clip])})
         counts.evaluate(reference, estimated)
 
-    # only its counts: its quotient is a little below 1 for a class whose only clip is predicted right
+    # its own quotient is a little below 1 for a class whose only clip is predicted right
     accuracies = [label["Ncorr"] / label["Nref"] for label in counts.scene_wise.values()]
     return float(100 * np.mean(accuracies))
 
 
-def reliability(predicted: Sequence[str], truth: Sequence[str], confidence: np.ndarray) -> dict[str, Any]:
+def reliability(predicted: Sequence[str], truth: Sequence[str],
+                confidence: np.ndarray) -> dict[str, Any]:
     """Return the reliability by bins of confidence, and the expected calibration error [guo].
 
     Args:
@@ -170,8 +185,8 @@ def reliability(predicted: Sequence[str], truth: Sequence[str], confidence: np.n
 
     Returns:
         ``expected_calibration_error`` and ``bins``, each with ``from``, ``to``, ``clips``, and
-        ``confidence`` and ``accuracy``, which are None for an empty bin. All but the number of clips are in
-        percent.
+        ``confidence`` and ``accuracy``, which are None for an empty bin. All but the number of
+        clips are in percent.
     """
     correct = np.asarray(predicted, dtype=object) == np.asarray(truth, dtype=object)
     # a confidence of 1 belongs to the last bin
@@ -192,9 +207,11 @@ def reliability(predicted: Sequence[str], truth: Sequence[str], confidence: np.n
 
 def subsets(reference: pd.DataFrame, labels: Sequence[str], devices: Sequence[str],
             seen_devices: Collection[str] | None) -> dict[str, Any]:
-    """Return the clips of every score of :func:`evaluate`, as masks [clips] in its nested structure."""
+    """Return the clips of every score of :func:`evaluate`, in its structure, as masks [clips]."""
     truth, device = reference.scene_label.to_numpy(object), reference.device.to_numpy(object)
-    simulated = set(reference.device[reference.simulated] if "simulated" in reference else SIMULATED_DEVICES)
+    simulated: Collection[str] = SIMULATED_DEVICES
+    if "simulated" in reference:
+        simulated = set(reference.device[reference.simulated])
     real = ~np.isin(device, list(simulated))
     # which devices are seen is not known without the training split: then neither group has clips
     seen = unseen = np.zeros(len(truth), dtype=bool)
@@ -206,8 +223,8 @@ def subsets(reference: pd.DataFrame, labels: Sequence[str], devices: Sequence[st
     for label in labels:
         class_wise[label] = truth == label
         class_device_wise[label] = {name: class_wise[label] & device_wise[name] for name in devices}
-    return {"overall": np.ones(len(truth), dtype=bool), "class_wise": class_wise, "device_wise": device_wise,
-            "class_device_wise": class_device_wise,
+    return {"overall": np.ones(len(truth), dtype=bool), "class_wise": class_wise,
+            "device_wise": device_wise, "class_device_wise": class_device_wise,
             "device_groups": {"real": real, "seen": seen, "unseen": unseen}}
 
 
@@ -218,14 +235,15 @@ def evaluate(reference: pd.DataFrame, predictions: pd.DataFrame,
     Args:
         reference: clips to evaluate, with their true labels and devices.
         predictions: predictions for the same clips, in any order.
-        seen_devices: devices with clips in the training split; if None, *seen* and *unseen* have no score.
+        seen_devices: devices with clips in the training split; if None, *seen* and *unseen* have no
+            score.
 
     Returns:
-        ``labels`` and ``devices``; the scores ``overall``, ``class_wise`` (by label), ``device_wise`` (by
-        device), ``class_device_wise`` (by label, then device) and ``device_groups`` (``real``, ``seen``,
-        ``unseen``), each ``{"logloss", "accuracy"}``, unrounded, accuracy in percent, or ``None`` without
-        clips; ``intervals``, the intervals of all these scores in the same structure, ``None`` where they
-        cannot be estimated; ``calibration``, from :func:`reliability`; ``confusion``, the number of clips by
+        ``labels`` and ``devices``; the scores ``overall``, ``class_wise`` (by label),
+        ``device_wise``, ``class_device_wise`` (by label, then device) and ``device_groups``
+        (``real``, ``seen``, ``unseen``), each ``{"logloss", "accuracy"}``, unrounded, or None without
+        clips; ``intervals``, those of all these scores in the same structure, None where they cannot
+        be estimated; ``calibration``, from :func:`reliability`; ``confusion``, the number of clips by
         true and predicted label; ``highest_losses``, the clips with the highest log loss; and
         ``probability_0``, the clips whose true label has a probability below ``EPS``.
     """
@@ -239,15 +257,17 @@ def evaluate(reference: pd.DataFrame, predictions: pd.DataFrame,
     def score(clips: np.ndarray) -> dict[str, float] | None:
         if not clips.any():
             return None
-        return {"logloss": float(losses[clips].mean()), "accuracy": accuracy(truth[clips], predicted[clips])}
+        return {"logloss": float(losses[clips].mean()),
+                "accuracy": accuracy(truth[clips], predicted[clips])}
 
     def interval(clips: np.ndarray) -> dict[str, tuple[float, float] | None] | None:
         if locations is None or not clips.any():
             return None
         scenes, places = truth[clips], locations[clips]
-        weights, correct = np.full(len(scenes), 1 / len(scenes)), 100.0 * (predicted[clips] == scenes)
-        return {"logloss": score_interval(losses[clips], weights, scenes, places, (0.0, np.inf)),
-                "accuracy": score_interval(correct, class_weights(scenes), scenes, places, (0.0, 100.0))}
+        equal, balanced = np.full(len(scenes), 1 / len(scenes)), class_weights(scenes)
+        correct = 100.0 * (predicted[clips] == scenes)
+        return {"logloss": score_interval(losses[clips], equal, scenes, places, (0.0, np.inf)),
+                "accuracy": score_interval(correct, balanced, scenes, places, (0.0, 100.0))}
 
     clips_of = subsets(reference, labels, devices, seen_devices)
     rows, columns = np.arange(len(truth)), pd.Index(labels)
@@ -255,12 +275,12 @@ def evaluate(reference: pd.DataFrame, predictions: pd.DataFrame,
     confusion = np.zeros((len(labels), len(labels)), dtype=int)
     np.add.at(confusion, (true_column, predicted_column), 1)
     clips = pd.DataFrame({
-        "filename": reference.filename.to_numpy(), "device": reference.device.to_numpy(), "scene_label": truth,
-        "decided": predicted, "probability": probabilities[rows, true_column], "logloss": losses})
+        "filename": reference.filename.to_numpy(), "device": reference.device.to_numpy(),
+        "scene_label": truth, "decided": predicted, "probability": probabilities[rows, true_column],
+        "logloss": losses})
     highest = np.argsort(-losses, kind="stable")[:HIGHEST_LOSSES]
     return {
-        "labels": labels,
-        "devices": devices,
+        "labels": labels, "devices": devices,
         **_apply(score, clips_of),
         "intervals": _apply(interval, clips_of),
         "calibration": reliability(predicted, truth, probabilities[rows, predicted_column]),
