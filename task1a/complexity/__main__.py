@@ -11,6 +11,8 @@ from typing import Any
 from task1a.challenge import size_verdict
 from task1a.complexity.measure import measure
 from task1a.errors import CommandParser, InputError, run_command
+from task1a.pipeline.run import Run, model_of
+from task1a.system import System
 
 _TENSOR_ROW = "  {:<16} {:>8} {:>10} {:>10} {:>10}"
 _TOTAL_ROW = "{:<12} {:>12} {:>12} {:>12} {:>12} {:>12}"
@@ -64,17 +66,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     parser = CommandParser(prog="python -m task1a.complexity", description="Size of a model as the challenge counts "
                            "it, compared with the limit.")
-    parser.add_argument("models", metavar="MODEL", type=Path, nargs="+", help="model file: .safetensors, as in the "
-                        "folder train/ of a run or from elsewhere, .pt, .pth, .ckpt or .bin (PyTorch), .onnx, .tflite, "
-                        ".h5 or .keras; several files are an ensemble")
+    parser.add_argument("models", metavar="MODEL", type=Path, nargs="+",
+                        help="run folder, or model file: .safetensors, of a run or from elsewhere, .pt, .pth, .ckpt or "
+                             ".bin (PyTorch), .onnx, .tflite, .h5 or .keras; several files are an ensemble")
     parser.add_argument("--key", metavar="KEY", help="of several models in a PyTorch checkpoint, the one to count, "
                         "e.g. student")
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
     arguments = parser.parse_args(argv)
-    for path in arguments.models:
+    first = arguments.models[0]
+    if len(arguments.models) == 1 and (first / "config.yaml").is_file():
+        system = Run(first).system
+    else:
+        files = tuple(model_of(path) for path in arguments.models)
+        system = System(files, (1,) * len(files))
+    for path in system.files:
         if not path.is_file():
             raise InputError(f"{path}: no such model file")
-    complexity = measure(arguments.models, key=arguments.key)
+    complexity = measure(system.files, system.passes, system.by_device, key=arguments.key)
     print(json.dumps(complexity, indent=1) if arguments.json else format_report(complexity), end="")
     return 0 if complexity["within_limit"] else 1
 

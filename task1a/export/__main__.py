@@ -20,7 +20,7 @@ from task1a.complexity.measure import measure as measure_size
 from task1a.errors import CommandParser, FallsShort, InputError, printable, run_command
 from task1a.export.measure import measure
 from task1a.files import copy, digest
-from task1a.pipeline.run import Run
+from task1a.pipeline.run import Run, model_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -103,7 +103,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         InputError: arguments are wrong or contradict each other, or the model or a package is missing.
     """
     parser = CommandParser(prog="python -m task1a.export", description="Write a model file as an ONNX model.")
-    parser.add_argument("model", metavar="MODEL", type=Path, help="model file, e.g. RUN/compress/packed.safetensors")
+    parser.add_argument("model", metavar="MODEL", type=Path, help="run folder or model file, e.g. runs/demo/seed0")
     parser.add_argument("out", metavar="OUT.onnx", type=Path, help="ONNX model to write")
     parser.add_argument("--features", choices=("inside", "outside"), default="inside",
                         help="inside (default): the input is a waveform; outside: log-mel energies")
@@ -118,6 +118,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--reduce-range", action="store_true",
                         help="with --int8: weights of 7 bits, for x86 processors without VNNI")
     arguments = parser.parse_args(argv)
+    arguments.model = model_of(arguments.model)
     if arguments.out.suffix != ".onnx":
         raise InputError(f"{arguments.out}: the name of an ONNX model ends with .onnx")
     if arguments.check and arguments.run:

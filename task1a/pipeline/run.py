@@ -233,3 +233,20 @@ class Run:
 def is_result(name: str) -> bool:
     """Whether a name in a record is that of a file of a run, below its folder."""
     return name.partition("/")[0] in _RESULTS and not {"..", ""} & set(name.split("/")) and "\\" not in name
+
+
+def model_of(path: Path) -> Path:
+    """Return the model file of a run folder; the path of a file is returned as it is.
+
+    Raises:
+        InputError: the run is not finished, or its system has several models.
+    """
+    if not (path / "config.yaml").is_file():
+        return path
+    run = Run(path)
+    if not run.is_single:
+        raise InputError(f"{path}: this system has several models; give one of their run folders: "
+                         f"{', '.join(str(model.folder) for model in run.models)}")
+    if not run.model.is_file():
+        raise InputError(f"{run.model}: no such model; finish the run {run} first")
+    return run.model

@@ -18,6 +18,7 @@ from task1a.data.sound import SoundCheck, describe
 from task1a.errors import CommandParser, FallsShort, InputError, ModelError, printable, run_command
 from task1a.files import check_outputs, to_json, write_output
 from task1a.machine import keep_freed_memory
+from task1a.pipeline.run import model_of
 from task1a.predict import microphone
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         FallsShort: some recordings cannot be read; all others have been predicted.
     """
     parser = CommandParser(prog="python -m task1a.predict", description="Scene probabilities of any recordings.")
-    parser.add_argument("model", metavar="MODEL", type=Path, help="model file, e.g. RUN/compress/packed.safetensors")
+    parser.add_argument("model", metavar="MODEL", type=Path, help="run folder or model file, e.g. runs/demo/seed0")
     parser.add_argument("paths", metavar="FILE|FOLDER", type=Path, nargs="*", help="recordings, or folders of them")
     parser.add_argument("--microphone", action="store_true", help="predict what the sound card records, until Ctrl-C")
     parser.add_argument("--window", metavar="SECONDS", type=float,
@@ -62,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from task1a.predict.recordings import Predictor, recordings
 
     keep_freed_memory()
-    predictor = Predictor(arguments.model, arguments.device)
+    predictor = Predictor(model_of(arguments.model), arguments.device)
     longest = predictor.spec.features.clip_seconds
     if arguments.window is not None and not 0.01 <= arguments.window <= longest:
         raise InputError(f"--window {arguments.window:g}: must be between 0.01 and {longest:g} seconds, the length of "

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import overload
 
 import numpy as np
 import soundfile
@@ -24,6 +25,10 @@ SUFFIXES = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", "
 """Files that are taken from a folder."""
 
 _BATCH, _BATCH_BYTES = 16, 10 ** 9  # windows per forward pass, fewer if their activations take more memory
+MAX_CHANNELS = 8
+"""of samples; a longer axis is that of time"""
+Recording = str | Path | np.ndarray
+"""the path of a recording, or its samples"""
 
 
 @dataclass(frozen=True)
@@ -68,21 +73,58 @@ class Predictor:
         """Windows per forward pass. The first use takes a second, which recordings of one window need not wait for."""
         return max(1, min(_BATCH, _BATCH_BYTES // self.spec.activation_bytes()))
 
-    def predict(self, samples: np.ndarray, rate: int) -> Prediction:
-        """Predict the scene of samples: the mean over their windows.
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Scene labels, in the order of the model's outputs."""
+        return self.spec.labels
+
+    @overload
+    def predict(self, recording: Recording, rate: int | None = None) -> Prediction: ...
+
+    @overload
+    def predict(self, recording: list[Recording], rate: int | None = None) -> list[Prediction]: ...
+
+    def predict(self, recording: Recording | list[Recording],
+                rate: int | None = None) -> Prediction | list[Prediction]:
+        """Predict the scene of a recording: the mean over its windows.
+
+        Args:
+            recording: the path of a recording, its samples, or a list of paths or of samples.
+            rate: sampling rate of samples, in Hz.
+
+        Returns:
+            The prediction; for a list, a list of predictions.
 
         Shape:
-            samples: [samples] or [samples, channels], floating-point values in [-1, 1] or integers, which are scaled
-                by the range of their type.
+            samples: [samples], [samples, channels] or [channels, samples] with at most 8 channels; floating-point
+            values in [-1, 1], or integers, which are scaled by the range of their type.
+
+        Raises:
+            InputError: a recording cannot be read, or samples have no rate or another shape.
         """
-        recording = io.BytesIO()
-        samples = np.asarray(samples)
-        if np.issubdtype(samples.dtype, np.integer):
-            integers = np.iinfo(samples.dtype)
-            middle = (integers.max + integers.min + 1) // 2  # 0, or 128 for bytes without a sign as in WAV
-            samples = (samples - float(middle)) / float(integers.max + 1 - middle)
-        soundfile.write(recording, samples, rate, format="WAV", subtype="FLOAT")
-        return self.whole(list(self.windows(recording.getvalue())))
+        if isinstance(recording, list):
+            predictions = []
+            for each in recording:
+                predictions.append(self.predict(each, rate))
+            return predictions
+        return self.whole(list(self.windows(_source(recording, rate))))
+
+    def embed(self, recording: Recording, rate: int | None = None) -> np.ndarray:
+        """Return the embedding of a recording: what the classifier sees, averaged over its area and the windows.
+
+        The arguments are those of :meth:`predict`.
+
+        Returns:
+            float32 [channels].
+        """
+        # the form for inference merges layers, so the network is built again as it was trained
+        model, seen = model_file.load(self.path)[0].to(self.device), []
+        hook = model.head.register_forward_pre_hook(lambda head, inputs: seen.append(inputs[0].mean(dim=(2, 3))))
+        for _, _, samples in read_windows(_source(recording, rate), self.spec.features):
+            log_mel = stored_log_mel(samples, self.spec.features)[None]
+            logits(model, lambda indices, log_mel=log_mel: log_mel[indices], 1, 1, self.device)
+        hook.remove()
+        return torch.cat(seen).mean(dim=0).cpu().numpy()
 
     def windows(self, source: Path | bytes, window: float | None = None, overlap: float = 0.0,
                 sound: SoundCheck | None = None) -> Iterator[Prediction]:
@@ -135,3 +177,24 @@ def recordings(paths: Iterable[Path]) -> list[Path]:
         else:
             raise InputError(f"{path}: no such file or folder")
     return list(dict.fromkeys(found))
+
+
+def _source(recording: Recording, rate: int | None) -> Path | bytes:
+    """Return the path of a recording, or its samples as the content of a WAV file."""
+    if isinstance(recording, str | Path):
+        return Path(recording)
+    samples = np.asarray(recording)
+    if rate is None:
+        raise InputError("samples need their sampling rate: predict(samples, rate)")
+    if samples.ndim == 2 and samples.shape[0] <= MAX_CHANNELS < samples.shape[1]:
+        samples = samples.T
+    if samples.ndim not in (1, 2) or samples.ndim == 2 and not samples.shape[1] <= MAX_CHANNELS < samples.shape[0]:
+        raise InputError(f"samples of shape {list(samples.shape)}: expected [samples], [samples, channels] or "
+                         f"[channels, samples] with at most {MAX_CHANNELS} channels")
+    if np.issubdtype(samples.dtype, np.integer):
+        integers = np.iinfo(samples.dtype)
+        middle = (integers.max + integers.min + 1) // 2  # 0, or 128 for bytes without a sign as in WAV
+        samples = (samples - float(middle)) / float(integers.max + 1 - middle)
+    content = io.BytesIO()
+    soundfile.write(content, samples, rate, format="WAV", subtype="FLOAT")
+    return content.getvalue()
