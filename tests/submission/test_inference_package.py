@@ -73,9 +73,14 @@ def runs(tmp_path_factory):
     return root
 
 
+@pytest.fixture(scope="module")
+def rendered_once(runs, tmp_path_factory):
+    return inference_package.render({LABEL: runs / "tuned" / "seed0"}, tmp_path_factory.mktemp("rendered"))
+
+
 @pytest.fixture
-def package(runs, tmp_path):
-    return inference_package.render({LABEL: runs / "tuned" / "seed0"}, tmp_path / "out")
+def package(rendered_once, tmp_path):
+    return shutil.copytree(rendered_once, tmp_path / "out" / rendered_once.name)
 
 
 @pytest.fixture(scope="module")

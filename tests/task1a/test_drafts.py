@@ -2,9 +2,6 @@
 import os
 import shutil
 import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -19,6 +16,7 @@ from task1a.files import read_json, write_json
 from task1a.pipeline import runner, stages
 from task1a.pipeline.run import Run
 
+pytestmark = pytest.mark.usefixtures("blank_figures")
 TASK1A = Path(__file__).resolve().parents[2] / "task1a.py"
 RUN = Path("runs/toy/seed0")
 
@@ -38,8 +36,8 @@ def another_set(toy_data, folder: Path) -> str:
 
 
 @pytest.mark.parametrize("changes, message", [
-    (["training.epochs=3", "data.workers=1"],
-     "train: the finished model there would be replaced by another: training.epochs was 6, now 3. Nothing"),
+    (["training.epochs=2", "data.workers=2"],
+     "train: the finished model there would be replaced by another: training.epochs was 3, now 2. Nothing"),
     (["--stage", "data,features,train", "model.tau=0.5", "features.hop=400"],
      "features.hop was 800, now 400; model.tau was 0.4, now 0.5. Nothing was changed."),
     (["--stage", "compress", "compression.ratio=0.7"], "compress: the finished model there would be replaced by "
@@ -123,33 +121,21 @@ def test_a_forced_run_replaces_everything_at_once(again, arguments, capsys):
     assert not list(Path("runs").glob(".draft*"))
 
 
-def until(condition, process: subprocess.Popen) -> None:
-    deadline = time.monotonic() + 120
-    while not condition():
-        assert process.poll() is None and time.monotonic() < deadline, process.communicate()
-        time.sleep(0.002)
-
-
 @pytest.mark.skipif(os.name == "nt", reason="signals")
-@pytest.mark.parametrize("end", ["SIGKILL", "SIGINT", "SIGTERM", "full disk"])
-def test_a_forced_run_that_ends_early_loses_nothing(again, arguments, end, capsys):
+@pytest.mark.parametrize("end", ["SIGKILL", pytest.param("SIGINT", marks=pytest.mark.slow),
+                                 pytest.param("SIGTERM", marks=pytest.mark.slow), "full disk"])
+def test_a_forced_run_that_ends_early_loses_nothing(again, start, arguments, end, capsys):
     """In the first epoch everything old is there, byte for byte; the same command goes on and replaces it."""
     before = contents(RUN)
-    command = [sys.executable, str(TASK1A), *arguments, "training.epochs=4", "--force", "--stage",
-               "data,features,train,compress"]
-
-    def small_disk() -> None:
-        import resource
-
-        resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))
-
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-                               preexec_fn=small_disk if end == "full disk" else None)
-    if end != "full disk":
-        until(lambda: list(Path("runs").glob(".draft-*/toy/seed0/train/history.csv")), process)
-        process.send_signal(getattr(signal, end))
-    said, error = process.communicate(timeout=120)
-    assert process.returncode == {"SIGKILL": -9, "SIGINT": 130, "SIGTERM": 143, "full disk": 2}[end], error
+    command = [TASK1A, *arguments, "training.epochs=4", "--force", "--stage", "data,features,train,compress"]
+    if end == "full disk":
+        limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))"
+        ended = start(*command, before=limit).wait()
+    else:
+        ended = start(*command).when(lambda: list(Path("runs").glob(".draft-*/toy/seed0/train/history.csv")),
+                                     getattr(signal, end))
+    said, error = ended.stdout, ended.stderr
+    assert ended.returncode == {"SIGKILL": -9, "SIGINT": 130, "SIGTERM": 143, "full disk": 2}[end], error
     assert contents(RUN) == before
     if end != "SIGKILL":
         assert "runs/toy/seed0 is as it was; what is done of its replacement is kept in runs/.draft-" in said
@@ -158,7 +144,7 @@ def test_a_forced_run_that_ends_early_loses_nothing(again, arguments, end, capsy
     if end in ("SIGINT", "SIGTERM"):
         return
     assert runner.main(arguments) == 0 and capsys.readouterr().out.count("] up to date") == 8  # the old run is whole
-    finished = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    finished = start(*command).wait()
     assert finished.returncode == 0 and "of this command, which was interrupted" in finished.stdout, finished.stderr
     after = contents(RUN)
     assert len(pd.read_csv(RUN / "train" / "history.csv")) == 4 and not list(Path("runs").glob(".draft*"))
@@ -216,8 +202,8 @@ def test_an_interrupted_training_of_other_settings_is_refused(again, arguments):
     record = read_json(RUN / "stages" / "train.json")
     write_json(RUN / "stages" / "train.json", {**record, "outputs": None})
     before = contents(RUN)
-    with pytest.raises(InputError, match="the interrupted training there would be replaced .* training.epochs was 6"):
-        runner.main([*arguments, "training.epochs=3"])
+    with pytest.raises(InputError, match="the interrupted training there would be replaced .* training.epochs was 3"):
+        runner.main([*arguments, "training.epochs=2"])
     assert contents(RUN) == before
     runner.main([*arguments, "--stage", "train"])  # goes on with the same settings
     assert contents(RUN)["train/checkpoint.pt"] == before["train/checkpoint.pt"]

@@ -1,4 +1,5 @@
 """Export to ONNX: every architecture, the features, the stored types, and the command on the run of a toy system."""
+import copy
 import json
 from dataclasses import replace
 
@@ -27,7 +28,6 @@ from task1a.export.log_mel import LogMel
 from task1a.features.log_mel import log_mel, stored_log_mel
 from task1a.files import digest, read_json
 from task1a.model_file import ModelSpec
-from task1a.pipeline import runner
 
 FEATURES = FeatureConfig(n_mels=32, n_fft=1024, window=1024, hop=800, clip_seconds=1.0)
 LABELS = ("tram", "bus", "park")  # not sorted
@@ -64,15 +64,37 @@ def initializers(model):
     return {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
 
 
+@pytest.fixture(scope="module", autouse=True)
+def exported_once():
+    """A model that several tests export is exported once, which takes torch seconds."""
+    made = {}
+
+    def once(export):
+        def exported(*given):
+            weights = [value.numpy().tobytes() for value in given[0].state_dict().values()] if len(given) == 2 else []
+            key = (given[-1], *weights)
+            if key not in made:
+                made[key] = export(*given)
+            return copy.deepcopy(made[key])
+
+        return exported
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("network_graph", "features_graph"):
+            patch.setattr(graph, name, once(getattr(graph, name)))
+        yield
+
+
 @pytest.mark.parametrize(("network", "packing", "bins"), [
-    (BCResNetASCConfig(tau=8.0), PACKING, 32),
-    (ASC, Packing("channel"), 32),
-    (replace(ASC, residual_norm="none", front_end="freqnorm"), Packing("channel"), 32),
-    (replace(ASC, residual_norm="none", front_end="pcen"), PACKING, 32),
-    (BCResNetConfig(tau=0.5), PACKING, 64),
-    (CPResNetConfig(width=4), PACKING, 32),
-    (ASC, None, 32),
-], ids=["asc-8", "scales by channel", "freqnorm", "pcen", "bcresnet", "cp_resnet", "vanilla"])
+    pytest.param(BCResNetASCConfig(tau=8.0), PACKING, 32, id="asc-8", marks=pytest.mark.slow),
+    pytest.param(ASC, Packing("channel"), 32, id="scales by channel"),
+    pytest.param(replace(ASC, residual_norm="none", front_end="freqnorm"), Packing("channel"), 32, id="freqnorm",
+                 marks=pytest.mark.slow),
+    pytest.param(replace(ASC, residual_norm="none", front_end="pcen"), PACKING, 32, id="pcen"),
+    pytest.param(BCResNetConfig(tau=0.5), PACKING, 64, id="bcresnet", marks=pytest.mark.slow),
+    pytest.param(CPResNetConfig(width=4), PACKING, 32, id="cp_resnet"),
+    pytest.param(ASC, None, 32, id="vanilla", marks=pytest.mark.slow),
+])
 def test_every_network_is_exported_as_it_is_stored(tmp_path, as_trained, network, packing, bins):
     path = write(tmp_path / "x.safetensors", as_trained, network, packing,
                  replace(FEATURES, n_mels=bins, f_max=7000.0))
@@ -158,17 +180,6 @@ def test_a_fourier_transform_that_cannot_be_split_is_refused():
         LogMel(replace(FEATURES, n_fft=2053, window=2053))
 
 
-@pytest.fixture(scope="module")
-def run(toy_data, toy_system, tmp_path_factory):
-    """The run of a toy system, up to its predictions."""
-    folder = tmp_path_factory.mktemp("run")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        assert runner.main(["--system", str(toy_system), "--data-root", str(toy_data[0]), "--device", "cpu",
-                            "--stage", "data,features,train,compress,complexity,predict,evaluate"]) == 0
-        yield folder / "runs" / "toy" / "seed0"
-
-
 @pytest.mark.parametrize(("reduce_range", "largest"), [(False, 127), (True, 64)])
 def test_bits_of_weights(tmp_path, as_trained, reduce_range, largest):
     """Each channel uses the range of its codes: 8 bits, or 7."""
@@ -183,9 +194,10 @@ def test_bits_of_weights(tmp_path, as_trained, reduce_range, largest):
     assert set(used[used > 0]) <= {largest - 1, largest} and (used > 0).any()
 
 
-@pytest.mark.parametrize("features", ["inside", "outside"])
-def test_a_run_is_exported_with_8_bit_activations(run, toy_data, tmp_path, capsys, monkeypatch, features):
-    monkeypatch.chdir(run.parents[2])
+@pytest.mark.parametrize("features", ["inside", pytest.param("outside", marks=pytest.mark.slow)])
+def test_a_run_is_exported_with_8_bit_activations(undisturbed, toy_data, tmp_path, capsys, monkeypatch, features):
+    monkeypatch.chdir(undisturbed)
+    run = undisturbed / "runs/toy/seed0"
     monkeypatch.setattr(export, "measure", lambda *_: MEASURED)
     model, out = run / "compress" / "packed.safetensors", tmp_path / "x.onnx"
     assert export.main([str(model), str(out), "--features", features, "--run", str(run), "--int8",
@@ -267,10 +279,10 @@ def test_what_cannot_be_exported_is_told(tmp_path, as_trained, monkeypatch, argu
     assert not list(tmp_path.glob("*.onnx"))
 
 
-def test_the_run_of_another_model_is_refused(tmp_path, as_trained, run):
+def test_the_run_of_another_model_is_refused(tmp_path, as_trained, undisturbed):
     model = write(tmp_path / "x.safetensors", as_trained, ASC)
     with pytest.raises(InputError, match="has other features or labels than the model"):
-        export.main([str(model), str(tmp_path / "x.onnx"), "--run", str(run)])
+        export.main([str(model), str(tmp_path / "x.onnx"), "--run", str(undisturbed / "runs/toy/seed0")])
 
 
 def test_a_missing_package_is_told(tmp_path, monkeypatch):

@@ -6,7 +6,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 import zipfile
 from functools import partial
 from pathlib import Path
@@ -28,7 +27,9 @@ from task1a.pipeline import runner
 from task1a.predict import clips, predictions
 from task1a.training.calibrate import temperature
 
+pytestmark = pytest.mark.usefixtures("blank_figures")
 REPOSITORY = Path(__file__).resolve().parents[2]
+TASK1A = REPOSITORY / "task1a.py"
 RUN = Path("runs/toy/seed0")
 LABEL = "Lastname_INST_task1a_1"
 FILES = {
@@ -45,10 +46,6 @@ FILES = {
 # when training starts, the results of an earlier model are removed, so that they cannot be taken for new ones
 AFTER_TRAINING = {"config.yaml", "environment.json", "data.json", "features.json", "compress/checkpoint.pt",
                   "compress/history.csv", *(name for name in FILES if name.startswith(("train/", "stages/")))}
-
-
-def command(*arguments: str) -> list[str]:
-    return [sys.executable, str(REPOSITORY / "task1a.py"), *arguments]
 
 
 def files(folder: Path) -> set[str]:
@@ -355,7 +352,7 @@ def test_the_same_training_is_taken_and_another_seed_is_trained(system, argument
     assert "\ntoy/seed0 has the same training; its model is copied" in capsys.readouterr().out
     runner.main([*arguments, "--stage", "data,features,train", "--seed", "1"])
     said = capsys.readouterr().out
-    assert "epoch 6/6" in said and "the same training" not in said
+    assert "epoch 3/3" in said and "the same training" not in said
 
 
 def test_other_runs_can_teach(again, system, arguments):
@@ -533,24 +530,10 @@ def test_wrong_arguments_are_one_line(arguments, wrong, message, tmp_path, monke
     assert message in str(error.value) and "\n" not in str(error.value)
 
 
-def test_no_traceback_and_status_2(tmp_path):
-    finished = subprocess.run(command("--data-root", "nowhere", "data.source=tau_layout"), cwd=tmp_path,
-                              capture_output=True, text=True, timeout=120)
+def test_no_traceback_and_status_2(start):
+    finished = start(TASK1A, "--data-root", "nowhere", "data.source=tau_layout").wait()
     assert finished.returncode == 2
     assert finished.stderr.count("\n") == 1 and finished.stderr.startswith("error: nowhere")
-
-
-def kill_when(condition, arguments: list[str], folder: Path, with_signal=signal.SIGKILL) -> subprocess.Popen:
-    """Start the chain, and end it as soon as the condition holds."""
-    pipe = subprocess.PIPE
-    process = subprocess.Popen(command(*arguments), cwd=folder, stdout=pipe, stderr=pipe, text=True)
-    deadline = time.monotonic() + 120
-    while not condition():
-        assert process.poll() is None and time.monotonic() < deadline, process.communicate()
-        time.sleep(0.002)
-    process.send_signal(with_signal)
-    process.wait(30)
-    return process
 
 
 def some_rows_written(folder: Path) -> bool:
@@ -563,17 +546,19 @@ def some_epochs_done(folder: Path, stage: str = "train") -> bool:
 
 @pytest.mark.skipif(os.name == "nt", reason="SIGKILL")
 @pytest.mark.parametrize("stage, condition, unfinished", [
-    ("features", some_rows_written, "features.json"),
+    pytest.param("features", some_rows_written, "features.json", marks=pytest.mark.slow),
     ("train", some_epochs_done, "train/model.safetensors"),
-    ("compress", partial(some_epochs_done, stage="compress"), "compress/packed.safetensors"),
+    pytest.param("compress", partial(some_epochs_done, stage="compress"), "compress/packed.safetensors",
+                 marks=pytest.mark.slow),
 ])
-def test_a_killed_run_ends_like_an_undisturbed_one(undisturbed, arguments, tmp_path, stage, condition, unfinished):
-    kill_when(lambda: condition(tmp_path), arguments, tmp_path)
+def test_a_killed_run_ends_like_an_undisturbed_one(
+        undisturbed, start, arguments, tmp_path, stage, condition, unfinished):
+    start(TASK1A, *arguments).when(lambda: condition(tmp_path), signal.SIGKILL)
     assert not (tmp_path / RUN / unfinished).exists()
-    finished = subprocess.run(command(*arguments), cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    finished = start(TASK1A, *arguments).wait()
     assert finished.returncode == 0, finished.stderr
     if stage != "features":
-        assert re.search(rf"resuming after epoch \d of {6 if stage == 'train' else 4}", finished.stdout)
+        assert re.search(rf"resuming after epoch \d of {3 if stage == 'train' else 2}", finished.stdout)
     assert files(tmp_path / RUN) == FILES
     timed = {f"{stage}/{name}" for stage in ("train", "compress") for name in ("checkpoint.pt", "history.csv")} | {
         "stages/train.json", "stages/compress.json"}  # hold the seconds of each epoch
@@ -607,17 +592,17 @@ def test_damaged_clips_stop_the_run_or_are_left_out_and_listed(arguments, toy_da
 
 
 @pytest.mark.skipif(os.name == "nt", reason="SIGINT")
-def test_ctrl_c_ends_with_one_line(arguments, tmp_path):
-    process = kill_when(lambda: some_epochs_done(tmp_path), arguments, tmp_path, signal.SIGINT)
-    assert process.returncode == 130
-    assert process.stderr.read().splitlines()[-1] == "interrupted; run the same command again to resume"
+def test_ctrl_c_ends_with_one_line(start, arguments, tmp_path):
+    ended = start(TASK1A, *arguments).when(lambda: some_epochs_done(tmp_path), signal.SIGINT)
+    assert ended.returncode == 130
+    assert ended.stderr.splitlines()[-1] == "interrupted; run the same command again to resume"
 
 
-def test_two_processes_train_one_model(undisturbed, arguments, tmp_path):
+@pytest.mark.slow
+def test_two_processes_train_one_model(undisturbed, start, arguments, tmp_path):
     shutil.copytree(undisturbed, tmp_path, dirs_exist_ok=True)
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    finished = subprocess.run([*torchrun, *command(*arguments, "--stage", "train", "training.epochs=2", "--force")[1:]],
-                              cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    finished = start(*torchrun, TASK1A, *arguments, "--stage", "train", "training.epochs=2", "--force").wait()
     assert finished.returncode == 0, finished.stderr
     assert "2 processes" in finished.stdout and finished.stdout.count("epoch 2/2") == 1
     assert files(tmp_path / RUN) == AFTER_TRAINING

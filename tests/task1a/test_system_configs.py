@@ -39,6 +39,9 @@ TOY = ["data.source=tau_layout", "data.workers=1", "features.n_fft=1024", "featu
        "training.validation_fraction=0.25", "compression.epochs=1", "compression.warmup_epochs=0"]
 # the smallest of which something is left in the network, and likewise the 17 frames above
 MEL_BINS = {"bcresnet_asc": 32, "bcresnet": 64, "cp_resnet": 32}
+KINDS = ("bcresnet_8", "cp_resnet_64", "bcresnet_asc_1_freqnorm", "bcresnet_asc_1_pcen", "best_61k",
+         "bcresnet_asc_8_compressed_kd_gradual", "bcresnet_asc_8_compressed_kd_iterative")
+"""systems that have every network, front end and normalization, a schedule of pruning each, and an ensemble"""
 LABEL = "Lastname_INST_task1a_1"
 WRITTEN = {
     "data": {"config.yaml", "data.json"},
@@ -67,14 +70,24 @@ def untrained(system: config.Config, folder: Path) -> Path:
     return folder / "model.safetensors"
 
 
-def compressed(system: config.Config, folder: Path) -> Path:
-    """The packed model of a system, pruned and quantized but not trained on."""
-    settings = system.compression
-    packing = Packing(settings.weight_scales)
-    model, spec = compress.load_prepared(untrained(system, folder), packing)
-    compress.prune_to(model, compress.choose_ratio(model, packing, settings), settings.scope)
-    model_file.save(folder / f"{system.system}.safetensors", packed.pack(model, packing), spec)
-    return folder / f"{system.system}.safetensors"
+@pytest.fixture(scope="module")
+def compressed(tmp_path_factory):
+    """Writes the packed model of a system, pruned and quantized but not trained on, once for systems of one size."""
+    made = {}
+
+    def write(system: config.Config) -> Path:
+        settings = system.compression
+        packing = Packing(settings.weight_scales)
+        key = (system.model, system.features, packing, settings.ratio, settings.target_bytes, settings.scope)
+        if key not in made:
+            folder = tmp_path_factory.mktemp("compressed")
+            model, spec = compress.load_prepared(untrained(system, folder), packing)
+            compress.prune_to(model, compress.choose_ratio(model, packing, settings), settings.scope)
+            made[key] = folder / "packed.safetensors"
+            model_file.save(made[key], packed.pack(model, packing), spec)
+        return made[key]
+
+    return write
 
 
 def stated_parameters(system: config.Config) -> int | None:
@@ -111,8 +124,8 @@ def test_the_metadata_names_network_and_features(name, method, features):
 
 
 @pytest.mark.parametrize("name", COMPRESSED)
-def test_every_compressed_system_is_within_the_limit(name, tmp_path):
-    counted = measure.measure([compressed(SYSTEMS[name], tmp_path)])
+def test_every_compressed_system_is_within_the_limit(name, compressed):
+    counted = measure.measure([compressed(SYSTEMS[name])])
     assert counted["within_limit"], size_verdict(counted)
     if SYSTEMS[name].model.tau == 8:
         by_bits = counted["policies"]["paper"]["by_bits"]
@@ -120,23 +133,23 @@ def test_every_compressed_system_is_within_the_limit(name, tmp_path):
         assert counted["policies"]["paper"]["KiB"] == pytest.approx(61.0, abs=0.05)
 
 
-def test_the_ensemble_of_two_is_within_the_limit_and_leaves_little_of_it(tmp_path):
+def test_the_ensemble_of_two_is_within_the_limit_and_leaves_little_of_it(compressed):
     members = SYSTEMS["bcresnet_asc_5_ensemble"].ensemble
-    counted = measure.measure([compressed(SYSTEMS[name], tmp_path) for name in members])
+    counted = measure.measure([compressed(SYSTEMS[name]) for name in members])
     assert len(counted["models"]) == 2 and counted["within_limit"]
     assert 0.99 * WARN_ABOVE_BYTES < counted["policies"]["dcase2021"]["bytes"] <= WARN_ABOVE_BYTES
 
 
-def test_the_best_small_system_is_smaller_than_the_winning_entry_however_it_is_counted(tmp_path):
+def test_the_best_small_system_is_smaller_than_the_winning_entry_however_it_is_counted(compressed):
     """Each of three networks keeps 2,351 of 21,380 convolution weights, and has 3,670 other values and 33 scales."""
-    counted = measure.measure([compressed(SYSTEMS[name], tmp_path) for name in SYSTEMS["best_61k"].ensemble])
+    counted = measure.measure([compressed(SYSTEMS[name]) for name in SYSTEMS["best_61k"].ensemble])
     by_bits = counted["policies"]["dcase2021"]["by_bits"]
     assert [by_bits[bits]["non_zero"] for bits in ("8", "16")] == [3 * 2_351, 3 * 3_670]
     assert by_bits["32"]["parameters"] == 3 * 33
     assert counted["policies"]["dcase2021"]["bytes"] <= 3 * (2_351 + 3_670 * 2 + 33 * 4) < 61.0 * 1024
 
 
-def test_the_system_for_2025_is_the_largest_within_its_limits(tmp_path):
+def test_the_system_for_2025_is_the_largest_within_its_limits(compressed):
     """128,000 B with zeros, 30 million multiply-accumulates, for each model."""
     names = ("bcresnet_asc_4_2025", "bcresnet_asc_4_2025_devices")
     system, devices = (SYSTEMS[name] for name in names)
@@ -145,7 +158,7 @@ def test_the_system_for_2025_is_the_largest_within_its_limits(tmp_path):
 
     def size(tau):
         wider = replace(system, model=replace(system.model, tau=tau))
-        counted = measure.measure([compressed(wider, tmp_path)])
+        counted = measure.measure([compressed(wider)])
         stored = counted["policies"]["dcase2021"]["by_bits"].items()
         return sum(int(bits) // 8 * part["parameters"] for bits, part in stored), counted["multiply_accumulates"]
 
@@ -154,8 +167,8 @@ def test_the_system_for_2025_is_the_largest_within_its_limits(tmp_path):
     assert size(system.model.tau + 0.1)[0] > 128_000
 
 
-def test_the_commands_report_of_the_winning_entry(tmp_path, capsys):
-    path = compressed(SYSTEMS["bcresnet_asc_8_compressed_kd"], tmp_path)
+def test_the_commands_report_of_the_winning_entry(compressed, capsys):
+    path = compressed(SYSTEMS["bcresnet_asc_8_compressed_kd"])
     assert print_size([str(path)]) == 0
     said = capsys.readouterr().out
     paper = said[said.index("\npaper"):]
@@ -192,7 +205,9 @@ def probabilities(path: Path, recordings: list[Path]) -> np.ndarray:
     return torch.softmax(outputs.double(), 1).numpy()
 
 
-@pytest.mark.parametrize("name", [name for name, system in SYSTEMS.items() if not system.device_models])
+@pytest.mark.usefixtures("blank_figures")
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[] if name in KINDS else pytest.mark.slow)
+                                  for name, system in SYSTEMS.items() if not system.device_models])
 def test_every_system_goes_through_the_whole_chain(name, runs, toy_data, capsys):
     """The files are those of the run folder; the counted model is the one that predicts; over the limit is no zip.
 
