@@ -99,15 +99,17 @@ def read_tensors(path: Path, key: str | None = None) -> list[TensorSize]:
     except InputError as error:
         raise InputError(printable(str(error), 1000)) from None
 
-    names, resampled = {tensor.name for tensor in sizes}, set()
-    for name in names:  # torchaudio's Resample next to its MelSpectrogram, in one nn.Sequential
-        if match := re.fullmatch(r"(.*\.|)\d+\.mel_scale\.fb", name):
-            resampled |= {f"{match[1]}{index}.kernel" for index in range(9)}
+    # Features inside a model do not count, nor does what torch's batch norms count their steps with.
+    # A kernel belongs to torchaudio's Resample if it is next to a MelSpectrogram in one nn.Sequential.
+    names = {tensor.name for tensor in sizes}
+    sequences = {re.sub(r"\d+\.mel_scale\.fb$", "", name) for name in names if name.endswith("mel_scale.fb")}
     for index, tensor in enumerate(sizes):
+        resampler = re.fullmatch(r"(.*\.|)\d\.kernel", tensor.name)
         norm = tensor.name.removesuffix("num_batches_tracked")
-        if _FEATURES.fullmatch(tensor.name) or tensor.name in resampled:
+        if _FEATURES.fullmatch(tensor.name) or resampler and resampler[1] in sequences:
             sizes[index] = replace(tensor, excluded="features")
-        elif f"{norm}running_mean" in names and norm != tensor.name and tensor.dtype == "int64" and tensor.values == 1:
+        elif (norm != tensor.name and f"{norm}running_mean" in names and tensor.dtype == "int64"
+              and tensor.values == 1):
             sizes[index] = replace(tensor, excluded="step counters (num_batches_tracked)")
     if all(tensor.excluded for tensor in sizes):
         raise InputError(f"{path}: holds no tensor that counts; is it the file of the model?")
@@ -162,13 +164,16 @@ def _read_apart(path: Path, key: str | None) -> list[TensorSize]:
             child.wait()
         answer.seek(0)
         try:
-            said = json.loads(answer.read())
+            found = json.loads(answer.read())
         except ValueError:
             raise InputError(f"{path}: damaged; the process that read it ended with status {child.returncode}"
                              ) from None
-    if "error" in said:
-        raise InputError(said["error"])
-    return [TensorSize(**{**tensor, "shape": tuple(tensor["shape"])}) for tensor in said["tensors"]]
+    if "error" in found:
+        raise InputError(found["error"])
+    sizes = []
+    for tensor in found["tensors"]:
+        sizes.append(TensorSize(**{**tensor, "shape": tuple(tensor["shape"])}))
+    return sizes
 
 
 def _main(folder: str, path: str, key: str) -> None:
@@ -178,7 +183,7 @@ def _main(folder: str, path: str, key: str) -> None:
     os.chdir(folder)
     print(flush=True)
     try:
-        said = {"tensors": [asdict(tensor) for tensor in read_tensors(Path(path), key or None)]}
+        found = {"tensors": [asdict(tensor) for tensor in read_tensors(Path(path), key or None)]}
     except InputError as error:
-        said = {"error": str(error)}
-    print(json.dumps(said))
+        found = {"error": str(error)}
+    print(json.dumps(found))

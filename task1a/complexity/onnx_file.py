@@ -76,13 +76,16 @@ def _size(path: Path, name: str, tensor: Any, excluded: str) -> TensorSize:
         dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type)
         bits = TYPES[dtype.name]
     except (KeyError, TypeError, ValueError):
-        kinds = {number: kind for kind, number in onnx.TensorProto.DataType.items()}
-        raise unknown_type(path, name, kinds.get(tensor.data_type, tensor.data_type)) from None
+        known = tensor.data_type in onnx.TensorProto.DataType.values()
+        dtype = onnx.TensorProto.DataType.Name(tensor.data_type) if known else tensor.data_type
+        raise unknown_type(path, name, dtype) from None
 
     with readable(path, "ONNX model", f"see its tensor {name}"):
         if any(size < 0 for size in tensor.dims):
             raise ValueError(f"a shape of {list(tensor.dims)}")
         if tensor.data_location == onnx.TensorProto.EXTERNAL:
+            # the library reads the length that the file states, or else all of the other file, before
+            # it looks at the shape; it refuses other folders and links itself
             size = -(-math.prod(tensor.dims) * bits // 8)
             lengths = [entry.value for entry in tensor.external_data if entry.key == "length"]
             if size > _MAX_EXTERNAL or (lengths and int(lengths[-1]) != size):

@@ -63,17 +63,22 @@ def count_non_zero(content: bytes | np.ndarray, dtype: str, values: int | None =
         raw[-1] &= (1 << values * bits % 8) - 1
     if dtype == "float8_e8m0fnu":  # a power of two, which is never zero
         return len(raw)
-    # -0.0 is zero; the fnuz types have no negative zero
-    signed_zero = re.search("float|complex", dtype) and not dtype.endswith("fnuz")
+    # -0.0 is zero, so the sign bit, the uppermost one, is left out. The fnuz types have no negative
+    # zero: its code is their NaN.
+    signed_zero = bool(re.search("float|complex", dtype)) and not dtype.endswith("fnuz")
     for start in range(0, len(raw), BLOCK):
         block = raw[start:start + BLOCK]
         if bits < 8:
-            # three bytes hold a whole number of values; zeros that are filled in do not count
-            triples = np.concatenate([block, np.zeros(-len(block) % 3, np.uint8)]).reshape(-1, 3).astype(np.uint32)
+            # Values of 2, 4 or 6 bits may cross bytes, but three bytes hold a whole number of them.
+            # Zeros that are filled in at the end do not count.
+            triples = np.concatenate([block, np.zeros(-len(block) % 3, np.uint8)])
+            triples = triples.reshape(-1, 3).astype(np.uint32)
             words = triples[:, 0] | triples[:, 1] << 8 | triples[:, 2] << 16
-            mask = (1 << bits - bool(signed_zero)) - 1
-            non_zero += sum(int(np.count_nonzero(words >> shift & mask)) for shift in range(0, 24, bits))
+            mask = (1 << bits - signed_zero) - 1
+            for shift in range(0, 24, bits):
+                non_zero += int(np.count_nonzero(words >> shift & mask))
             continue
+        # integers of the same width; of a complex value, real and imaginary part
         found = block.view(f"<u{bits // (16 if 'complex' in dtype else 8)}")
         found = found << 1 if signed_zero else found
         if "complex" in dtype:
@@ -83,25 +88,26 @@ def count_non_zero(content: bytes | np.ndarray, dtype: str, values: int | None =
 
 
 @contextmanager
-def readable(path: Path, kind: str, advice: str = "") -> Iterator[None]:
+def readable(path: Path, file_type: str, advice: str = "") -> Iterator[None]:
     """Turn any exception of a library that reads a file into an InputError of one line."""
     try:
         yield
     except InputError:
         raise
     except Exception as error:  # libraries raise all kinds of exceptions for damaged files
-        said = str(error).rpartition("WeightsUnpickler error: ")[2].strip()
-        said = re.split(r"\n|\. ", said)[0][:200].rstrip(".")
-        said = said if " " in said else f"{type(error).__name__} {said}".strip()
-        raise InputError(f"{path}: not a readable {kind} ({said}){advice and '; '}{advice}") from None
+        # the first sentence; torch puts a line of its own before it, and some messages are one word
+        reason = str(error).rpartition("WeightsUnpickler error: ")[2].strip()
+        reason = re.split(r"\n|\. ", reason)[0][:200].rstrip(".")
+        reason = reason if " " in reason else f"{type(error).__name__} {reason}".strip()
+        raise InputError(f"{path}: not a readable {file_type} ({reason}){advice and '; '}{advice}") from None
 
 
 def unknown_type(path: Path, name: str, dtype: object) -> InputError:
-    """The error of a tensor whose bit width is not known."""
+    """Return the error of a tensor whose bit width is not known."""
     return InputError(f"{path}: tensor {name} is of type {dtype}, whose width is not known")
 
 
 def device_of(name: str) -> str | None:
-    """The recording device whose model a tensor belongs to, by its name; None if it is part of every model."""
+    """Return the recording device whose model a tensor belongs to; None if it is part of every model."""
     found = re.search(r"(?:^|\.)(?:device_models\.([^.]+)|(base_model))\.", name)
     return (found[1] or found[2]) if found else None

@@ -55,11 +55,13 @@ def _buffer(content: bytes, model: Any, index: int) -> np.ndarray:
 
 
 def _size(path: Path, name: str, tensor: Any, data: np.ndarray) -> TensorSize:
-    kinds = {number: kind for kind, number in vars(tflite.TensorType).items() if not kind.startswith("_")}
-    kind = kinds.get(tensor.Type(), str(tensor.Type()))
-    dtype = kind.lower()
-    if dtype not in TYPES:
-        raise unknown_type(path, name, kind)
+    dtype = str(tensor.Type())
+    for type_name, number in vars(tflite.TensorType).items():
+        if number == tensor.Type():
+            dtype = type_name
+    if dtype.lower() not in TYPES:
+        raise unknown_type(path, name, dtype)
+    dtype = dtype.lower()
     bits, shape = TYPES[dtype], () if tensor.ShapeIsNone() else tuple(map(int, tensor.ShapeAsNumpy()))
     # a sparse tensor stores fewer values than its shape has
     values = math.prod(shape) if tensor.Sparsity() is None else 8 * len(data) // bits

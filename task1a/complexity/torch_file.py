@@ -96,8 +96,8 @@ def read_state_dict(path: Path, key: str | None = None) -> Iterator[TensorSize]:
             elif id(part) in counted and part.inside != _OPTIMIZER:
                 raise InputError(f"{path}: {chosen} holds an {part.inside}, not only tensors; {_SAVE}")
             else:
-                beside = f"not in {chosen}" if key else "stored next to the model"
-                excluded = _OPTIMIZER if part.inside == _OPTIMIZER else beside
+                other = f"not in {chosen}" if key else "stored next to the model"
+                excluded = _OPTIMIZER if part.inside == _OPTIMIZER else other
             yield from _sizes(path, seen, name, part.tensor, excluded)
 
 
