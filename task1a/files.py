@@ -1,13 +1,14 @@
 """Files: atomic writes, digests, JSON, and a strict YAML reader.
 
-The YAML reader accepts plain data only. It rejects references (``*name``), with which a few lines can fill any memory,
-and repeated keys, of which a YAML library silently keeps the last.
+The YAML reader accepts plain data only. It rejects aliases (``*name``), which can expand a small file
+without bound, and repeated keys, of which PyYAML keeps the last.
 """
 import errno
 import hashlib
 import io
 import json
 import os
+import re
 import secrets
 import shutil
 import sys
@@ -30,11 +31,9 @@ MAX_CONTENTS_BYTES = 1 << 20
 
 _MAX_DEPTH = 50
 # errors of a lock that is held: of POSIX, and of Windows, where EACCES has no other cause for an open file
-_HELD = (errno.EACCES, errno.EDEADLK) if os.name == "nt" else (errno.EAGAIN, errno.EWOULDBLOCK)
+_LOCKED = (errno.EACCES, errno.EDEADLK) if os.name == "nt" else (errno.EAGAIN, errno.EWOULDBLOCK)
 _PART_SECONDS = 3600.0
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
-# line ends in YAML 1.1, ordinary characters in YAML 1.2, editors and other programs
-_OTHER_LINE_ENDS = ("\x85", "\u2028", "\u2029")
 
 
 @contextmanager
@@ -42,7 +41,7 @@ def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary file that replaces ``path`` when the block succeeds and is removed otherwise.
 
     A reader of ``path`` sees the old file or the new one, never a part, even after a power failure, and whatever other
-    processes write there. Nobody can plant a link under the temporary name, which is made anew, from random digits;
+    processes write there. Nobody can plant a link under the temporary name, which has random digits;
     remains of killed processes are removed after an hour.
 
     Raises:
@@ -87,12 +86,12 @@ class Busy(InputError):
 def exclusive(path: Path, waiting: str | None = None) -> Iterator[None]:
     """Hold a lock file, whose lock the system releases however the process ends.
 
-    The package filelock is not used: depending on its version, it takes a file system without locks for one on which
-    another process holds the lock, or turns to files that a killed process leaves locked.
+    The package filelock is not used: depending on its version, it takes a file system without locks for
+    one on which another process holds the lock, or turns to files that a killed process leaves locked.
 
     Args:
         path: the lock file, which may be removed by the process that holds it.
-        waiting: printed once if another process holds the lock, until which has ended it is waited; None raises.
+        waiting: printed once if another process holds the lock, which is then waited for; None raises.
 
     Raises:
         Busy: another process holds the lock.
@@ -103,18 +102,28 @@ def exclusive(path: Path, waiting: str | None = None) -> Iterator[None]:
             path.parent.mkdir(parents=True, exist_ok=True)
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
         except OSError as error:
-            raise InputError(f"{path}: cannot be opened for writing ({error.strerror}); choose a folder that you may "
-                             "write in, or ask its owner for the permission") from None
-        problem = _lock(descriptor)
-        if problem is None and os.fstat(descriptor).st_nlink:
-            break
-        os.close(descriptor)
-        if problem is None:
+            raise InputError(f"{path}: cannot be opened for writing ({error.strerror}); choose a folder that "
+                             "you may write in, or ask its owner for the permission") from None
+        try:
+            if os.name == "nt":
+                import msvcrt
+
+                msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+            else:
+                import fcntl
+
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.fstat(descriptor).st_nlink:
+                break
+            os.close(descriptor)
             continue  # the file was removed meanwhile, so the next process would make and lock another one
-        if problem.errno not in _HELD:
-            raise InputError(f"{path.parent}: its file system offers no locks ({problem.strerror}), so nothing would "
-                             "keep two processes apart; choose a folder on a local disk, or have it mounted with locks "
-                             "(Lustre: -o flock; NFS: with its lock service)")
+        except OSError as error:
+            os.close(descriptor)
+            if error.errno not in _LOCKED:
+                raise InputError(f"{path.parent}: its file system offers no locks ({error.strerror}), so "
+                                 "nothing would keep two processes apart; choose a folder on a local disk, or "
+                                 "have it mounted with locks (Lustre: -o flock; NFS: with its lock service)"
+                                 ) from None
         if waiting is None:
             raise Busy(f"{path.parent}: another process is working there; wait until it ends")
         if waiting:
@@ -125,22 +134,6 @@ def exclusive(path: Path, waiting: str | None = None) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
-
-
-def _lock(descriptor: int) -> OSError | None:
-    """Lock an open file; returns the error if that fails."""
-    try:
-        if os.name == "nt":
-            import msvcrt
-
-            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
-        else:
-            import fcntl
-
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        return error
-    return None
 
 
 def remove(path: Path) -> None:
@@ -238,60 +231,57 @@ def read_yaml(path: Path) -> Any:
 class YAMLError(ValueError):
     """A text is not valid YAML, or has elements that this project rejects."""
 
-    def __init__(self, problem: str, line: int | None) -> None:
-        super().__init__(f"not valid YAML: {f'line {line}: ' if line else ''}{problem}")
-        self.problem = problem
+    def __init__(self, problem: object, line: int | None) -> None:
+        self.problem = " ".join(str(problem).split())[:200]
         self.line = line
         """line number from 1, or None if unknown"""
+        super().__init__(f"not valid YAML: {f'line {line}: ' if line else ''}{self.problem}")
 
 
 def parse_yaml(content: bytes | str) -> Any:
     """Parse YAML into plain data: dictionaries, lists, text, numbers, booleans, dates and None.
 
     Raises:
-        YAMLError: the content is not UTF-8, not YAML, or nested too deeply, or has line ends other than LF and CR LF,
-            references, repeated keys, or values that cannot be represented.
+        YAMLError: the content is not UTF-8, not YAML, or nested too deeply, or has line ends other than
+            LF and CR LF, aliases, repeated keys, or values that cannot be represented.
     """
     try:
         text = content.decode("utf-8-sig") if isinstance(content, bytes) else content
         text.encode("utf-8")
     except UnicodeError as error:
         raise YAMLError(f"not UTF-8 text ({error.reason})", None) from None
-    for character in _OTHER_LINE_ENDS:
-        if character in text:
-            line = text[:text.index(character)].count("\n") + 1
-            raise YAMLError(f"the line separator {ascii(character)}; end lines with LF", line)
+    # line ends in YAML 1.1, but ordinary characters in YAML 1.2, editors and other programs
+    if found := re.search("[\x85\u2028\u2029]", text):
+        line = text.count("\n", 0, found.start()) + 1
+        raise YAMLError(f"the line separator {found[0]!a}; end lines with LF", line)
     try:
         return yaml.load(text, _StrictLoader)
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else None
-        raise YAMLError(_one_line(error.problem or error.context or "no YAML"), line) from None
-    except (yaml.YAMLError, ValueError, OverflowError, RecursionError) as error:
-        raise YAMLError(_one_line(error), None) from None
+        raise YAMLError(error.problem or error.context or "no YAML", line) from None
+    except (yaml.YAMLError, ValueError) as error:
+        raise YAMLError(error, None) from None
 
 
 class _StrictLoader(yaml.SafeLoader):
-    """A SafeLoader that rejects references, repeated keys and deep nesting."""
-
-    def __init__(self, stream: str) -> None:
-        super().__init__(stream)
-        self.depth = 0
+    """A SafeLoader that rejects aliases, repeated keys and deep nesting, and names lines in its errors."""
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         mark = self.peek_event().start_mark
         if self.check_event(yaml.AliasEvent):
-            raise yaml.MarkedYAMLError(problem="references (*) are not supported; repeat the value", problem_mark=mark)
-        if self.depth == _MAX_DEPTH:
+            raise yaml.MarkedYAMLError(problem="references (*) are not supported; repeat the value",
+                                       problem_mark=mark)
+        if len(self.states) > _MAX_DEPTH:  # the parser keeps a state for each level
             raise yaml.MarkedYAMLError(problem=f"more than {_MAX_DEPTH} levels of nesting", problem_mark=mark)
-        self.depth += 1
-        node = super().compose_node(parent, index)
-        self.depth -= 1
-        return node
+        return super().compose_node(parent, index)
 
     def construct_object(self, node: Any, deep: bool = False) -> Any:
         try:
-            return super().construct_object(node, deep)
-        except (KeyError, AttributeError, IndexError, TypeError, ValueError, OverflowError):  # e.g. !!bool maybe
+            value = super().construct_object(node, deep)
+            if isinstance(value, str):
+                value.encode()  # "\ud800" is half a character
+            return value
+        except (KeyError, AttributeError, IndexError, TypeError, ValueError, OverflowError):  # !!bool maybe
             raise yaml.MarkedYAMLError(problem=f"no valid {node.tag.rpartition(':')[2]}: {shown(node.value)}",
                                        problem_mark=node.start_mark) from None
 
@@ -300,18 +290,10 @@ class _StrictLoader(yaml.SafeLoader):
         for key, _ in node.value if isinstance(node, yaml.MappingNode) else ():
             if isinstance(key, yaml.ScalarNode):
                 if (key.tag, key.value) in keys:
-                    raise yaml.MarkedYAMLError(problem=f"repeated key {shown(key.value)}", problem_mark=key.start_mark)
+                    raise yaml.MarkedYAMLError(problem=f"repeated key {shown(key.value)}",
+                                               problem_mark=key.start_mark)
                 keys.add((key.tag, key.value))
         return super().construct_mapping(node, deep)
-
-    def construct_scalar(self, node: Any) -> Any:
-        value = super().construct_scalar(node)
-        try:
-            value.encode("utf-8")
-        except UnicodeEncodeError:
-            raise yaml.MarkedYAMLError(problem="an escape sequence is not a character",
-                                       problem_mark=node.start_mark) from None
-        return value
 
 
 class BoundedFile(io.FileIO):
@@ -331,7 +313,3 @@ def digest(path: Path) -> str:
         while block := handle.read(1 << 20):
             sha256.update(block)
     return sha256.hexdigest()
-
-
-def _one_line(text: object) -> str:
-    return " ".join(str(text).split())[:200]
