@@ -31,13 +31,14 @@ class ScaleShift(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Compute w x + b in the type of x."""
         weight, bias = self.weight.to(x.dtype), self.bias.to(x.dtype)
-        # one operation, also in an exported model, where vectors of zeros and ones would be constants to be stored
+        # A batch norm with mean 0 and variance 1 is one pass over x, also in an exported model. The zeros are computed
+        # from the weights, because vectors of constants would be stored in the exported file, and counted.
         zeros = 0 * weight.detach()
         return F.batch_norm(x, zeros, zeros + 1, weight, bias, eps=0.0)
 
 
 def scale_and_shift(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
-    """w and b [channels] of a batch norm in evaluation mode."""
+    """Return w and b [channels] of a batch norm in evaluation mode."""
     scale = (norm.weight * torch.rsqrt(norm.running_var + norm.eps)).detach()
     return scale, norm.bias.detach() - norm.running_mean * scale
 
@@ -63,6 +64,7 @@ def fold_batch_norms(model: nn.Module, input_shape: tuple[int, ...]) -> nn.Modul
     merge_batch_norms(model)
     for conv_name, norm_name in _followed_by_scale(model, input_shape).items():
         conv, norm = model.get_submodule(conv_name), model.get_submodule(norm_name)
+        # w (K * x + c) + b = (w K) * x + (w c + b), per output channel
         bias = norm.bias if conv.bias is None else norm.bias + conv.bias * norm.weight
         conv.weight = nn.Parameter((conv.weight * norm.weight.view(-1, 1, 1, 1)).detach())
         conv.bias = nn.Parameter(bias.detach())

@@ -13,24 +13,24 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from task1a.compression.fold import scale_and_shift
-from task1a.compression.quantize import PrunedQuantized, dequantize, quantize, scale_of
+from task1a.compression.quantize import PrunedQuantized, dequantize, quantize, weight_scale
 from task1a.errors import InputError
 
 SCALE = "_scale"
 """end of the name of a weight's scale"""
-# the step counter of a batch norm, which only serves a mode that is not used here
+# the step counter of a batch norm, which only serves a momentum of None
 _COUNTER = "num_batches_tracked"
 
 
 @dataclass(frozen=True)
 class Packing:
-    """Settings that are needed beside the architecture to rebuild a compressed model."""
+    """What is needed besides the architecture to rebuild a compressed model."""
 
     weight_scales: Literal["tensor", "channel"]
 
 
 def convolutions(model: nn.Module) -> dict[str, nn.Conv2d]:
-    """The layers to prune and quantize, by name."""
+    """Return the layers to prune and quantize, by name."""
     return {name: layer for name, layer in model.named_modules() if isinstance(layer, nn.Conv2d)}
 
 
@@ -41,19 +41,21 @@ def prepare(model: nn.Module, packing: Packing) -> None:
 
 
 def pruning(model: nn.Module) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """The float32 weights behind the convolutions of a prepared model, and their masks (True is kept), by layer."""
-    lists = {name: layer.parametrizations["weight"] for name, layer in convolutions(model).items()}
-    return ({name: parts.original.detach() for name, parts in lists.items()},
-            {name: parts[0].kept for name, parts in lists.items()})
+    """Return the float32 weights of the convolutions of a prepared model, and their masks (True is kept), by layer."""
+    weights, masks = {}, {}
+    for name, layer in convolutions(model).items():
+        rounding = layer.parametrizations["weight"]
+        weights[name], masks[name] = rounding.original.detach(), rounding[0].kept
+    return weights, masks
 
 
 def stored_state(model: nn.Module) -> dict[str, Tensor]:
-    """The stored part of a model's state: all but the step counters of batch norms."""
+    """Return the stored part of a model's state: all but the step counters of batch norms."""
     return {name: value.detach() for name, value in model.state_dict().items() if not name.endswith(_COUNTER)}
 
 
 def pack(model: nn.Module, packing: Packing) -> dict[str, Tensor]:
-    """The tensors of a prepared model as they are stored.
+    """Return the tensors of a prepared model as they are stored.
 
     Raises:
         InputError: a weight is not finite, or another value exceeds half precision.
@@ -63,7 +65,7 @@ def pack(model: nn.Module, packing: Packing) -> dict[str, Tensor]:
     for name, weight in weights.items():
         if not weight.isfinite().all():
             raise InputError(f"{name}: a weight is no longer finite; lower the learning rate")
-        scale = scale_of(weight, masks[name], packing.weight_scales)
+        scale = weight_scale(weight, masks[name], packing.weight_scales)
         quantized = quantize(weight, masks[name], scale)
         assert torch.equal(quantized != 0, masks[name]), f"{name}: the zeros are not those of the mask"
         tensors[f"{name}.weight"], tensors[f"{name}.weight{SCALE}"] = quantized, scale
@@ -101,5 +103,10 @@ def _batch_norms(model: nn.Module) -> list[tuple[str, nn.BatchNorm2d]]:
 
 def unpack(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Turn packed tensors into the float32 state of the architecture."""
-    return {name: dequantize(value, tensors[name + SCALE]) if name + SCALE in tensors else value.float()
-            for name, value in tensors.items() if not name.endswith(SCALE)}
+    state = {}
+    for name, value in tensors.items():
+        if name + SCALE in tensors:
+            state[name] = dequantize(value, tensors[name + SCALE])
+        elif not name.endswith(SCALE):
+            state[name] = value.float()
+    return state

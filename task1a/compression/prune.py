@@ -11,13 +11,13 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-# rounding errors of a ratio must not change the number of weights that it stands for
+# subtracted before a number of weights is rounded up: 0.07 x 100 is 7.000000000000001, but stands for 7 weights
 _SLACK = 1e-6
 
 
 def magnitude_masks(weights: Mapping[str, Tensor], masks: Mapping[str, Tensor], ratio: float,
                     scope: Literal["global", "layer", "lamp"]) -> dict[str, Tensor]:
-    """Masks of the kept weights: all but those of the smallest magnitude.
+    """Return masks of the kept weights: all but those of the smallest magnitude.
 
     Exactly ``ratio`` of the weights, rounded up, is pruned. They are ranked over all layers (``global``), within each
     layer (``layer``), or over all layers by their layer-adaptive score (``lamp``), which empties no layer. Among equal
@@ -43,7 +43,7 @@ def magnitude_masks(weights: Mapping[str, Tensor], masks: Mapping[str, Tensor], 
 
 def ratio_at(epoch: int, ratio: float, schedule: Literal["one_shot", "iterative", "gradual"], epochs: int,
              steps: int) -> float:
-    """The pruned fraction in an epoch (counted from 0); it reaches ``ratio`` within ``epochs``.
+    """Return the pruned fraction in an epoch (counted from 0); it reaches ``ratio`` within ``epochs``.
 
     ``one_shot`` prunes everything at once, ``iterative`` in ``steps`` that each take the same fraction of the remaining
     weights, ``gradual`` before every epoch, along the cubic of Zhu & Gupta.
@@ -51,13 +51,14 @@ def ratio_at(epoch: int, ratio: float, schedule: Literal["one_shot", "iterative"
     if schedule == "one_shot" or epoch >= epochs:
         return ratio
     if schedule == "iterative":
+        # of the weights that are left, every step keeps the same fraction, (1 - ratio)^(1 / steps)
         steps = min(steps, epochs)
         return 1 - (1 - ratio) ** ((1 + epoch * steps // epochs) / steps)
     return ratio * (1 - (1 - (epoch + 1) / epochs) ** 3)
 
 
 def ratio_for_bytes(target: int, weights: int, other_bytes: int) -> float:
-    """The fraction of 8-bit ``weights`` to prune so that they and ``other_bytes`` take at most ``target`` bytes.
+    """Return the fraction of 8-bit ``weights`` to prune so that they and ``other_bytes`` take at most ``target`` bytes.
 
     Raises:
         ValueError: ``other_bytes`` alone reach the target.
@@ -68,11 +69,12 @@ def ratio_for_bytes(target: int, weights: int, other_bytes: int) -> float:
 
 
 def _layer_adaptive(magnitudes: Tensor) -> Tensor:
-    """Scores of layer-adaptive magnitude pruning (Lee et al., ICLR 2021, eq. 2) for one layer, [weights].
+    """Return the scores of layer-adaptive magnitude pruning (Lee et al., ICLR 2021, eq. 2) for one layer, [weights].
 
     The score of a weight w is w^2 over the sum of v^2 of the weights v of the layer that are not smaller. It ranks
     weights within the layer like their magnitudes, and the largest weight of every layer has the maximum, 1.
     """
+    # sums from the largest square down to each; in float64 they still grow with the smallest squares of a wide layer
     order = magnitudes.argsort(stable=True)
     squares = magnitudes[order].double().square()
     not_smaller = squares.flip(0).cumsum(0).flip(0)
@@ -82,6 +84,7 @@ def _layer_adaptive(magnitudes: Tensor) -> Tensor:
 
 
 def _all_but_smallest(scores: Tensor, ratio: float) -> Tensor:
+    # stable, so that the same weights are pruned on every device where magnitudes are equal
     mask = torch.ones(len(scores), dtype=torch.bool, device=scores.device)
     pruned = min(len(scores), math.ceil(ratio * len(scores) - _SLACK))
     mask[scores.argsort(stable=True)[:pruned]] = False

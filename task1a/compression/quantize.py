@@ -1,9 +1,10 @@
 """Symmetric 8-bit weights, trained with a straight-through estimator.
 
 A weight w is stored as the integer q = round(w / s) from -127 to 127, with zero point 0 and scale s = max|w| / 127 per
-layer or per output channel. In training the network computes with s q, and the gradient ignores the rounding (Bengio et
-al. 2013; Jacob et al.: *Quantization and training of neural networks for efficient integer-arithmetic-only inference*,
-CVPR 2018; symmetric range as in Krishnamoorthi, arXiv 1806.08342).
+layer or per output channel. Without -128 the range is symmetric: w and -w have codes q and -q. In training the network
+computes with s q, and the gradient ignores the rounding (Bengio et al. 2013; Jacob et al.: *Quantization and training
+of neural networks for efficient integer-arithmetic-only inference*, CVPR 2018; symmetric range as in Krishnamoorthi,
+arXiv 1806.08342).
 
 Exactly the pruned weights are 0: a kept weight that would round to 0 is stored as 1 or -1, so the size of a model
 depends on its pruning alone.
@@ -16,8 +17,8 @@ from torch import Tensor, nn
 LEVELS = 127
 
 
-def scale_of(weight: Tensor, mask: Tensor, per: Literal["tensor", "channel"]) -> Tensor:
-    """The scale of the kept weights, max|w| / 127; 0 if none is kept.
+def weight_scale(weight: Tensor, mask: Tensor, per: Literal["tensor", "channel"]) -> Tensor:
+    """Return the scale of the kept weights, max|w| / 127; 0 if none is kept.
 
     Shape: weight, mask [C, ...] -> float32 [] (``tensor``) or [C, 1, ...] (``channel``).
     """
@@ -27,14 +28,15 @@ def scale_of(weight: Tensor, mask: Tensor, per: Literal["tensor", "channel"]) ->
 
 
 def quantize(weight: Tensor, mask: Tensor, scale: Tensor) -> Tensor:
-    """int8 codes round(weight / scale) in the shape of ``weight``, 0 exactly where ``mask`` is False."""
+    """Return int8 codes round(weight / scale) in the shape of ``weight``, 0 exactly where ``mask`` is False."""
     q = (weight / torch.where(scale > 0, scale, 1.0)).round()
+    # a kept weight below s / 2 takes the smallest code of its sign, so that zeros are exactly the pruned weights
     q = torch.where(q == 0, torch.ones_like(q).copysign(weight), q)
     return (q.clamp(-LEVELS, LEVELS) * mask).to(torch.int8)
 
 
 def dequantize(q: Tensor, scale: Tensor) -> Tensor:
-    """float32 weights of int8 codes: scale x q."""
+    """Return the float32 weights of int8 codes: scale x q."""
     return q.to(torch.float32) * scale
 
 
@@ -53,7 +55,7 @@ class PrunedQuantized(nn.Module):
         self.register_buffer("kept", torch.ones_like(weight, dtype=torch.bool))
 
     def forward(self, weight: Tensor) -> Tensor:
-        """The float32 weights that will be stored."""
+        """Return the float32 weights that will be stored."""
         return _Rounded.apply(weight, self.kept, self.per)
 
 
@@ -62,7 +64,7 @@ class _Rounded(torch.autograd.Function):
 
     @staticmethod
     def forward(weight: Tensor, mask: Tensor, per: Literal["tensor", "channel"]) -> Tensor:
-        scale = scale_of(weight, mask, per)
+        scale = weight_scale(weight, mask, per)
         return dequantize(quantize(weight, mask, scale), scale)
 
     @staticmethod
@@ -71,4 +73,6 @@ class _Rounded(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        # The straight-through estimator: rounding has gradient 0 almost everywhere, so it is taken for the identity.
+        # Pruned weights get no gradient, because they stay pruned.
         return gradient * ctx.saved_tensors[0], None, None

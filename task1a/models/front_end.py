@@ -29,7 +29,11 @@ class FreqNorm(nn.Module):
 
     @torch.no_grad()
     def fit(self, batches: Iterable[Tensor]) -> None:
-        """Set the statistics to those of all batches together, summed in float64."""
+        """Set the statistics to those of all batches [n, 1, F, T] together.
+
+        The variance is a difference of means, E[x^2] - E[x]^2, so that one pass over the clips is enough. In float64 it
+        keeps its digits, because log-mel energies are not much further from 0 than they vary.
+        """
         count, total, squares = 0, 0.0, 0.0
         for batch in batches:
             x = batch.double()
@@ -41,15 +45,15 @@ class FreqNorm(nn.Module):
         self.running_var.copy_((squares / count - mean.square()).clamp(min=0))
 
     def forward(self, x: Tensor) -> Tensor:
-        mean, variance = (values[:, None] for values in (self.running_mean, self.running_var))
-        return (x - mean) * torch.rsqrt(variance + self.eps)
+        return (x - self.running_mean[:, None]) * torch.rsqrt(self.running_var[:, None] + self.eps)
 
 
 def smooth(x: Tensor, weight: float, initial: float = 1.0) -> Tensor:
-    """First-order low-pass over the last axis: y_t = (1 - weight) y_(t-1) + weight x_t, with ``initial`` for y_(-1).
+    """Low-pass the last axis: y_t = (1 - weight) y_(t-1) + weight x_t, with ``initial`` for y_(-1).
 
-    The sum over a span plus the decayed sum over the span before it is the sum over twice the span (Hillis, Steele:
-    *Data parallel algorithms*, Communications of the ACM 1986): log2 T steps over whole tensors in place of T.
+    With d = 1 - weight, y_t is the sum of d^k weight x_(t-k). The sum over a span of 2 n frames is that over the last n
+    plus d^n times that over the n before (Hillis, Steele: *Data parallel algorithms*, Communications of the ACM 1986).
+    So log2 T steps over whole tensors replace T steps over single frames.
 
     Shape: [..., T] -> the same.
     """
@@ -63,13 +67,17 @@ def smooth(x: Tensor, weight: float, initial: float = 1.0) -> Tensor:
 
 
 def smoothing_weight(frames: float) -> float:
-    """The weight of :func:`smooth` for a time constant of ``frames``, as librosa derives it."""
+    """Return the weight of :func:`smooth` for a time constant of ``frames``.
+
+    It is librosa's, the solution of weight^2 = (1 - weight) / frames^2. At low angular frequencies w the power response
+    of the low-pass is weight^2 / (weight^2 + (1 - weight) w^2), which is 1 / 2 at w = 1 / frames.
+    """
     return (math.sqrt(1 + 4 * frames ** 2) - 1) / (2 * frames ** 2)
 
 
 def pcen(energies: Tensor, weight: float, gain: float = 0.98, bias: float = 2.0, power: float = 0.5,
          eps: float = 1e-6) -> Tensor:
-    """Per-channel energy normalization: (E / (eps + M)^gain + bias)^power - bias^power, M the smoothed E.
+    """Normalize the energy per channel: (E / (eps + M)^gain + bias)^power - bias^power, where M is the smoothed E.
 
     Wang et al.: *Trainable frontend for robust and far-field keyword spotting*, ICASSP 2017. Defaults and the initial
     state, M_(-1) = 1, are those of ``librosa.pcen``.
@@ -85,7 +93,7 @@ def pcen(energies: Tensor, weight: float, gain: float = 0.98, bias: float = 2.0,
     Shape: [..., T] -> the same.
     """
     level = energies * (smooth(energies, weight) + eps).pow(-gain)
-    # the plain difference of powers would cancel where the level is small
+    # (level + bias)^power - bias^power without the difference, which would cancel where the level is small
     return bias ** power * torch.expm1(power * torch.log1p(level / bias))
 
 
@@ -108,7 +116,7 @@ class PCEN(nn.Module):
         self.weight = smoothing_weight(time_constant * frame_rate)
 
     def forward(self, x: Tensor) -> Tensor:
-        # the range of half precision is too small for energies
+        # the range of half precision is too small for energies; the network casts its input again
         x = x.to(torch.promote_types(x.dtype, torch.float32))
         return pcen((x.exp() - self.log_floor).clamp(min=0) * SCALE, self.weight)
 

@@ -1,8 +1,8 @@
 """Freq-MixStyle: the frequency-wise statistics of a clip are mixed with those of another clip of the batch.
 
-MixStyle (Zhou et al., *Domain generalization with MixStyle*, ICLR 2021, eq. 3-6), with statistics over channels and
-time instead of frequency and time (Schmid et al., *Knowledge distillation from transformers for low-complexity acoustic
-scene classification*, DCASE 2022): they describe the recording device more than the scene.
+This is MixStyle (Zhou et al., *Domain generalization with MixStyle*, ICLR 2021, eq. 3-6) with statistics over channels
+and time instead of frequency and time (Schmid et al., *Knowledge distillation from transformers for low-complexity
+acoustic scene classification*, DCASE 2022), because these describe the recording device more than the scene.
 """
 import torch
 from torch import Tensor, nn
@@ -27,6 +27,7 @@ def mix_statistics(x: Tensor, weights: Tensor, partners: Tensor, eps: float = 1e
     variance, mean = torch.var_mean(x.detach(), dim=(1, 3), correction=0, keepdim=True)
     deviation = torch.sqrt(variance + eps)
     own = weights.to(x.dtype).view(-1, 1, 1, 1)
+    # one pass over x: y = factor x + (mixed mean - factor mean)
     factor = torch.lerp(deviation[partners], deviation, own) / deviation
     return torch.addcmul(torch.lerp(mean[partners], mean, own) - mean * factor, x, factor)
 
@@ -47,7 +48,7 @@ class FreqMixStyle(nn.Module):
         self.alpha = alpha
 
     def forward(self, x: Tensor) -> Tensor:
-        # decided on the CPU, so that a GPU need not be waited for
+        # drawn on the CPU, so that nothing waits for a GPU
         if not self.training or torch.rand(()) >= self.probability:
             return x
         alpha = torch.full((len(x),), self.alpha, device=x.device)

@@ -53,12 +53,8 @@ def compress(job: Job, config: CompressionConfig, vanilla: Path, teachers: Seque
         so_far = ratio_at(epoch, ratio, config.schedule, config.pruning_spread, config.pruning_steps)
         prune_to(model, so_far, config.scope)
 
-    def as_stored(trained: nn.Module) -> nn.Module:
-        """Return the model that would be read back from the file."""
-        stored.load_state_dict(packed.unpack(packed.pack(trained, packing)), strict=False)
-        return stored
-
-    model = fit(job, fabric, model, _loss(config, teachers, job, fabric.device), prune, as_stored)
+    model = fit(job, fabric, model, _loss(config, teachers, job, fabric.device), prune,
+                lambda trained: read_back(trained, stored, packing))
     if job.config.reestimate_norms:
         reestimate(model, job.train, job.config.batch_size, job.seed, fabric.device)
     calibrate(model, job, fabric)
@@ -101,6 +97,12 @@ def prune_to(model: nn.Module, ratio: float, scope: str) -> None:
     weights, masks = packed.pruning(model)
     for name, mask in magnitude_masks(weights, masks, ratio, scope).items():
         masks[name].copy_(mask)
+
+
+def read_back(model: nn.Module, stored: nn.Module, packing: Packing) -> nn.Module:
+    """Return ``stored``, of the form of a packed file, with what would be read back from the file of a prepared model."""
+    stored.load_state_dict(packed.unpack(packed.pack(model, packing)), strict=False)
+    return stored
 
 
 def summarize(model: nn.Module) -> str:

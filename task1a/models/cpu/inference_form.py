@@ -1,10 +1,17 @@
 """BC-ResNet-ASC rewritten for inference on a CPU: the same outputs, up to rounding, in fewer passes over less memory.
 
-A map is [F, N, T, C], so that one frequency of all clips is a row of contiguous memory. Then the 1x1 convolutions are
-products of matrices, and a convolution over frequency is a sum of rows. Of the norms, batch norms are in the
-convolutions before them (:mod:`task1a.compression.fold`); the scale of a sub-spectral norm is in the weights of its
-convolution, which differ between sub-bands then, and so is the residual connection, as 1 in the middle weight. Where a
-map does not fit the caches of a core, it is computed in pieces of some rows, each by several operations.
+A map of activations is [F, N, T, C], so that one frequency of all clips is a row of contiguous memory. Then a 1x1
+convolution is a product of matrices, and a convolution over frequency is a weighted sum of neighbouring rows.
+
+Norms and residual connections take no passes of their own. Batch norms are folded into the preceding convolutions
+(:mod:`task1a.compression.fold`). The scale of a sub-spectral norm is folded into the depthwise convolution, which then
+has one weight per sub-band; the residual connection is folded in as +1 at its centre. With w the folded weights, v the
+shift of the sub-spectral norm and x the input of a block after its expansion,
+
+    y_f = ReLU(w_0 x_{f-1} + (w_1 + 1) x_f + w_2 x_{f+1} + v + broadcast),
+
+where the broadcast, the branch over time, depends on the mean over frequency alone. A map that does not fit the caches
+of a core is computed in pieces of some rows, and all operations on a piece follow each other.
 """
 from collections.abc import Callable, Iterator
 
@@ -17,8 +24,9 @@ from task1a.models.bcresnet_asc import BCResNetASC
 from task1a.models.front_end import WithFrontEnd
 from task1a.models.normalization import ResidualNorm, relaxed_norm
 
-# measured on a core with a second-level cache of 512 kB: products of matrices want their operands there, while smaller
-# pieces of the other operations, which read memory in order, cost more in calls than they save
+# Sizes of a piece, measured on a core with a second-level cache of 512 kB. Products of matrices read their operands
+# several times, so these should fit. The other operations read memory once and in order; smaller pieces would cost more
+# in calls than they save.
 _PRODUCT_BYTES = 1 << 19
 _ROWS_BYTES = 1 << 21
 
@@ -59,24 +67,26 @@ class InferenceForm(nn.Module):
 
     @torch.inference_mode()
     def forward(self, x: Tensor) -> Tensor:
-        # clips of few frames are computed together
+        # As many clips at a time as fill a piece with the largest map: short clips share the costs of the calls, and
+        # long ones stay in the cache.
         first = self.stages[0][0]
         largest = first.f * first.t * first.channels * x.element_size()
         return torch.cat([self._logits(clips) for clips in x.split(max(1, _ROWS_BYTES // largest))])
 
     def _logits(self, clips: Tensor) -> Tensor:
-        x = _normalized(clips.permute(2, 0, 3, 1), self.input_norm).squeeze(3)
+        x = _normalize(clips.permute(2, 0, 3, 1), self.input_norm).squeeze(3)
         patches = F.pad(x, (2, 2, 0, 0, 2, 2)).unfold(0, 5, 2).unfold(2, 5, 2)  # [F / 2, N, T / 2, 5, 5]
 
-        # the output of the stem, the largest of all maps, is never whole in memory
+        # The output of the stem is the largest of all maps, with 25 times its size in patches. Neither is in memory as
+        # a whole, because the first expansion asks for the rows that it needs.
         def rows(first: int, last: int) -> Tensor:
             return self.stem(patches[first:last].reshape(-1, 25)).relu_()
 
         for number, (stage, norm) in enumerate(zip(self.stages, self.stage_norms, strict=True)):
-            x = stage[0].expanded(rows, len(clips))
+            x = stage[0].expand_rows(rows, len(clips))
             for block in stage:
                 x = block(x)
-            x = _pooled(x, norm) if number < 2 else _normalized(x[1:-1], norm)
+            x = _pool(x, norm) if number < 2 else _normalize(x[1:-1], norm)
 
             def rows(first: int, last: int, x: Tensor = x) -> Tensor:
                 return x[first:last].flatten(0, 2)
@@ -84,7 +94,10 @@ class InferenceForm(nn.Module):
 
 
 class _Product(nn.Module):
-    """A convolution as a product of matrices: the values under its kernel [positions, values] -> [positions, C]."""
+    """A convolution as a product of matrices.
+
+    Shape: the values under its kernel [positions, values] -> [positions, C].
+    """
 
     def __init__(self, conv: nn.Conv2d) -> None:
         super().__init__()
@@ -109,20 +122,26 @@ class _Block(nn.Module):
         self.expand = None if block.expand is None else _Product(block.expand[0])
         self.bands = block.frequency_norm.sub_bands
         norm = block.frequency_norm.norm
-        scale, shift = (value.detach().view(-1, self.bands).t() for value in (norm.weight, norm.bias))
+        scale = norm.weight.detach().view(-1, self.bands).t()
+        shift = norm.bias.detach().view(-1, self.bands).t()
         above, centre, below = block.frequency_conv.weight.detach().view(-1, 3).t().unsqueeze(1) * scale  # [bands, C]
         self.register_buffer("shift", shift.unsqueeze(1).contiguous())
 
-        # The mean of the outputs over frequency is linear in the sums of the bands and in the rows at their borders:
-        # the sum over x_{f-1} is that over x_f, without the last row of the band and with that of the band before.
+        # The branch over time needs the mean of the convolution's outputs over frequency, before they are computed. It
+        # is linear in the sum S_b of the rows of each band b and in the first and last row of the bands, A_b and Z_b.
+        # In band b, the sum of x_{f-1} is S_b - Z_b + Z_{b-1} and that of x_{f+1} is S_b - A_b + A_{b+1}. So S_b has
+        # the weight w_0b + w_1b + w_2b, A_b has w_2,b-1 - w_2b, and Z_b has w_0,b+1 - w_0b, where w is 0 beyond the
+        # first and the last band.
         nothing = torch.zeros_like(above[:1])
-        of_last = torch.cat([above[1:], nothing]) - above
-        of_first = torch.cat([nothing, below[:-1]]) - below
-        mean_weight = torch.cat([above + centre + below, of_first, of_last]) / f
+        last_weight = torch.cat([above[1:], nothing]) - above
+        first_weight = torch.cat([nothing, below[:-1]]) - below
+        mean_weight = torch.cat([above + centre + below, first_weight, last_weight]) / f
         self.register_buffer("mean_weight", mean_weight.view(3 * self.bands, 1, 1, -1))
         self.register_buffer("mean_shift", shift.mean(dim=0))
 
-        # a factor for every value of a row of a clip, because short loops over the channels would be slow
+        # The weights are repeated for all T frames, so that torch multiplies whole rows of T C values; a loop over few
+        # channels, with the weights broadcast, does not fill its vectors. Only blocks that keep the number of channels
+        # have a residual connection.
         residual = 1 if self.expand is None else 0
         weight = torch.stack([above, centre + residual, below])
         self.register_buffer("weight", weight.repeat(1, 1, t).view(3, self.bands, 1, 1, -1))
@@ -130,8 +149,8 @@ class _Block(nn.Module):
         self.register_buffer("time_bias", block.time_conv.bias.detach())
         self.register_buffer("mix", block.mix.weight.detach().flatten(1).t().contiguous())
 
-    def expanded(self, rows: Callable[[int, int], Tensor], clips: int) -> Tensor:
-        """1x1 convolution and ReLU of a map of which ``rows`` gives some rows as [positions, channels].
+    def expand_rows(self, rows: Callable[[int, int], Tensor], clips: int) -> Tensor:
+        """Return 1x1 convolution and ReLU of a map, of which ``rows`` gives a range of rows as [positions, channels].
 
         Shape: -> framed map [F + 2, N, T, C].
         """
@@ -166,14 +185,17 @@ class _Block(nn.Module):
         return y
 
     def _framed(self, clips: int) -> Tensor:
-        """A framed map of undefined values."""
+        """Return a framed map of undefined values, so that a convolution finds zeros at its borders."""
         y = self.mix.new_empty(self.f + 2, clips, self.t, self.channels)
         y[::self.f + 1].zero_()
         return y
 
 
-def _normalized(x: Tensor, norm: nn.Module) -> Tensor:
-    """ResNorm of a map or, unless it is relaxed, of some of its rows; the identity if the network has none here."""
+def _normalize(x: Tensor, norm: nn.Module) -> Tensor:
+    """Return ResNorm of a map or, unless it is relaxed, of some of its rows; the same map if it has no norm here.
+
+    A row of a clip is one frequency, so frequency-wise normalization is layer normalization over its T C values.
+    """
     if isinstance(norm, nn.Identity):
         return x
     if norm.norm is relaxed_norm:
@@ -182,7 +204,11 @@ def _normalized(x: Tensor, norm: nn.Module) -> Tensor:
 
 
 def _relaxed(x: Tensor, norm: ResidualNorm) -> Tensor:
-    """The relaxed norm of a map, whose statistics follow from those of its rows."""
+    """Return the relaxed norm of a map.
+
+    The variance over all frequencies is the mean of var_f + (mean_f - mean)^2, and native_layer_norm returns
+    1 / sqrt(var_f + eps) of every row, so no second pass is needed for the statistics.
+    """
     each, means, scales = torch.native_layer_norm(x, x.shape[2:], None, None, norm.eps)
     mean = means.mean(dim=0, keepdim=True)
     variance = scales.pow(-2).sub_(norm.eps).add_((means - mean).square())
@@ -191,22 +217,22 @@ def _relaxed(x: Tensor, norm: ResidualNorm) -> Tensor:
     return torch.addcmul(-mean * whole, x, whole).add_(each, alpha=1 - share)
 
 
-def _pooled(x: Tensor, norm: nn.Module) -> Tensor:
-    """ResNorm and 2x2 max-pool: framed map [F + 2, N, T, C] -> [F / 2, N, T / 2, C]."""
+def _pool(x: Tensor, norm: nn.Module) -> Tensor:
+    """Return ResNorm and 2x2 max-pool of a framed map [F + 2, N, T, C] as [F / 2, N, T / 2, C]."""
     f, n, t, c = len(x) // 2 - 1, x.shape[1], x.shape[2] // 2, x.shape[3]
     y = x.new_empty(f, n, t, c)
     piece_bytes = _ROWS_BYTES // 2
     if isinstance(norm, ResidualNorm) and norm.norm is relaxed_norm:
         piece_bytes = x.nbytes  # its statistics are those of all rows
     for first, last in _pieces(f, 2 * x[0].nbytes, piece_bytes):
-        rows = _normalized(x[1 + 2 * first:1 + 2 * last], norm)
+        rows = _normalize(x[1 + 2 * first:1 + 2 * last], norm)
         rows = torch.maximum(rows[0::2], rows[1::2])
         torch.maximum(rows[:, :, 0:2 * t:2], rows[:, :, 1:2 * t:2], out=y[first:last])
     return y
 
 
 def _pieces(rows: int, row_bytes: int, piece_bytes: int) -> Iterator[tuple[int, int]]:
-    """First and last (exclusive) row of every piece of at most ``piece_bytes``, but of at least one row."""
+    """Yield first and last (exclusive) row of every piece of at most ``piece_bytes``, but of at least one row."""
     size = max(1, piece_bytes // row_bytes)
     for first in range(0, rows, size):
         yield first, min(first + size, rows)

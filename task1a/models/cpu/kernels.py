@@ -1,19 +1,25 @@
 """Layers of the networks for training on a CPU, where most of the time goes into reading and writing memory.
 
-The functions here compute the same as torch's own, up to rounding, in fewer passes over contiguous memory, with
-hand-written gradients. The layers are those of torch wherever the functions do not apply: on other devices, under
-autocast, in other memory formats, and when a model is traced.
+The functions here compute the same as torch's own, up to rounding, in fewer passes over contiguous memory. Their
+gradients are written by hand, because autograd would save and read every intermediate result. Where they do not apply
+(:func:`applies`), the layers are torch's.
 """
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-_BLOCK = 16  # channels that torch's depthwise convolution computes at once
+# torch's depthwise convolution computes 16 channels at once. It is fast if they fill its blocks; otherwise
+# frequency_conv is faster
+_BLOCK = 16
 
 
 def applies(x: Tensor) -> bool:
-    """Whether the functions here apply to a tensor."""
+    """Return whether the functions here apply to a tensor.
+
+    They are for single and double precision on a CPU, and for contiguous memory, because they take views of it. An
+    exported or compiled model needs torch's operations, which the exporter knows.
+    """
     traced = torch.compiler.is_compiling() or torch.jit.is_tracing()
     return (x.device.type == "cpu" and x.is_contiguous() and x.dtype in (torch.float32, torch.float64)
             and not torch.is_autocast_enabled("cpu") and not traced)
@@ -43,7 +49,7 @@ class PointwiseConv2d(nn.Conv2d):
 
 
 def frequency_conv(x: Tensor, weight: Tensor) -> Tensor:
-    """Depthwise convolution y_f = w_0 x_{f-1} + w_1 x_f + w_2 x_{f+1} of every channel, where x is 0 outside.
+    """Convolve every channel over frequency: y_f = w_0 x_{f-1} + w_1 x_f + w_2 x_{f+1}, where x is 0 outside.
 
     Shape: x [N, C, F, T] with F > 1, weight [C, 1, 3, 1] -> [N, C, F, T].
     """
@@ -51,7 +57,7 @@ def frequency_conv(x: Tensor, weight: Tensor) -> Tensor:
 
 
 def pointwise_conv(x: Tensor, weight: Tensor) -> Tensor:
-    """1x1 convolution, as a product of matrices.
+    """Mix the channels of every position, as a product of matrices.
 
     Shape: x [N, C, F, T], weight [C', C, 1, 1] -> [N, C', F, T].
     """
@@ -70,29 +76,36 @@ def relaxed_norm(x: Tensor, share: float | Tensor, eps: float) -> Tensor:
 
 
 class _FrequencyConv(torch.autograd.Function):
+    """With the gradient g of y: dx_f = w_2 g_{f-1} + w_1 g_f + w_0 g_{f+1}, the same convolution with the kernel
+    reversed, and dw_k = sum g_f x_{f+k-1} over clips, frequencies and frames."""
+
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
         ctx.save_for_backward(x, weight)
-        return _shifted(x, *weight.view(-1, 3, 1, 1).unbind(1))
+        return _sum_neighbours(x, *weight.view(-1, 3, 1, 1).unbind(1))
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:
         x, weight = ctx.saved_tensors
         gradient = gradient.contiguous()
         above, centre, below = weight.view(-1, 3, 1, 1).unbind(1)
-        of_x = _shifted(gradient, below, centre, above)
+        grad_x = _sum_neighbours(gradient, below, centre, above)
 
+        # Each channel of a clip is F rows of T values, one after the other. Row k of ``inner`` is x shifted by k
+        # rows, so its product with g of the inner frequencies is dw_k. The three views overlap; nothing is copied.
         n, c, f, t = x.shape
         x, gradient = x.view(n * c, f * t), gradient.view(n * c, f * t, 1)
-        # row f of a channel starts t values after row f - 1, so its three neighbours overlap with those of the next row
         inner = x.as_strided((n * c, 3, (f - 2) * t), (f * t, t, 1))
-        of_weight = torch.bmm(inner, gradient[:, t:-t])
-        of_weight[:, 1:] += torch.bmm(x[:, :2 * t].view(-1, 2, t), gradient[:, :t])
-        of_weight[:, :-1] += torch.bmm(x[:, -2 * t:].view(-1, 2, t), gradient[:, -t:])
-        return of_x, of_weight.view(n, c, 3).sum(0).view(weight.shape)
+        grad_weight = torch.bmm(inner, gradient[:, t:-t])
+        # the first frequency has no neighbour above, and the last none below
+        grad_weight[:, 1:] += torch.bmm(x[:, :2 * t].view(-1, 2, t), gradient[:, :t])
+        grad_weight[:, :-1] += torch.bmm(x[:, -2 * t:].view(-1, 2, t), gradient[:, -t:])
+        return grad_x, grad_weight.view(n, c, 3).sum(0).view(weight.shape)
 
 
 class _Pointwise(torch.autograd.Function):
+    """y = W x for every clip; with the gradient g of y, dx = W' g and dW = sum g x' over the clips."""
+
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
         ctx.save_for_backward(x, weight)
@@ -101,8 +114,8 @@ class _Pointwise(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:
         x, weight = ctx.saved_tensors
-        of_x = torch.bmm(weight.t().expand(len(x), -1, -1), gradient)
-        return of_x, torch.bmm(gradient, x.transpose(1, 2)).sum(0)
+        grad_x = torch.bmm(weight.t().expand(len(x), -1, -1), gradient)
+        return grad_x, torch.bmm(gradient, x.transpose(1, 2)).sum(0)
 
 
 class _ResidualNorm(torch.autograd.Function):
@@ -114,21 +127,25 @@ class _ResidualNorm(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, shortcut: Tensor, eps: float) -> Tensor:
-        mean, variance, centred = _centred(x)
+        mean, variance, centred = _centre(x)
         scale = torch.rsqrt(variance + eps)
         ctx.save_for_backward(x, mean, scale, shortcut)
+        # lambda x + s (x - mean) = lambda mean + (s + lambda) (x - mean), in the memory of x - mean
         return torch.addcmul(mean * shortcut, centred, scale + shortcut, out=centred)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None]:
         x, mean, scale, shortcut = ctx.saved_tensors
         count = x.shape[1] * x.shape[3]
+        # z is not saved: sum(g z) = s (sum(g x) - mean sum(g)), and dx is affine in x, too:
+        # dx = (s + lambda) g + factor x + constant, with factor = -s^2 sum(g z) / M
         sum_g = gradient.sum(dim=(1, 3), keepdim=True)
         sum_gx = (gradient * x).sum(dim=(1, 3), keepdim=True)
         sum_gz = scale * (sum_gx - mean * sum_g)
-        of_x = -scale.square() * sum_gz / count
-        constant = -scale * sum_g / count - of_x * mean
-        return torch.addcmul(constant, x, of_x).addcmul_(gradient, scale + shortcut), sum_gx.sum(), None
+        factor = -scale.square() * sum_gz / count
+        constant = -scale * sum_g / count - factor * mean
+        grad_x = torch.addcmul(constant, x, factor).addcmul_(gradient, scale + shortcut)
+        return grad_x, sum_gx.sum(), None
 
 
 class _RelaxedNorm(torch.autograd.Function):
@@ -141,39 +158,45 @@ class _RelaxedNorm(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, share: Tensor, eps: float) -> Tensor:
-        means, variances, centred = _centred(x)
+        # the variance of all values is the mean variance of a frequency plus the variance of the means
+        means, variances, centred = _centre(x)
         mean = means.mean(dim=2, keepdim=True)
         variance = (variances + (means - mean).square()).mean(dim=2, keepdim=True)
         each, whole = torch.rsqrt(variances + eps), torch.rsqrt(variance + eps)
         ctx.save_for_backward(x, means, each, mean, whole, share)
+        # x - mean = (x - mean_f) + (mean_f - mean), so y is affine in the centred values
         return torch.addcmul(share * whole * (means - mean), centred, share * whole + (1 - share) * each, out=centred)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None]:
         x, means, each, mean, whole, share = ctx.saved_tensors
         bins, count = x.shape[2], x.shape[1] * x.shape[3]
+        # as in _ResidualNorm: dx is affine in x and in g, and the sums with z and z_f follow from those with x
         sum_g = gradient.sum(dim=(1, 3), keepdim=True)
         sum_gx = (gradient * x).sum(dim=(1, 3), keepdim=True)
         sum_gz_f = each * (sum_gx - means * sum_g)
         sum_gz = whole * (sum_gx - mean * sum_g).sum(dim=2, keepdim=True)
-        of_each = -(1 - share) * each.square() * sum_gz_f / count
-        of_whole = -share * whole.square() * sum_gz / (bins * count)
-        constant = (-(1 - share) * each * sum_g / count - of_each * means - of_whole * mean
+        factor_f = -(1 - share) * each.square() * sum_gz_f / count
+        factor = -share * whole.square() * sum_gz / (bins * count)
+        constant = (-(1 - share) * each * sum_g / count - factor_f * means - factor * mean
                     - share * whole * sum_g.sum(dim=2, keepdim=True) / (bins * count))
-        of_x = torch.addcmul(constant, x, of_each + of_whole)
-        of_x.addcmul_(gradient, share * whole + (1 - share) * each)
-        return of_x, sum_gz.sum() - sum_gz_f.sum(), None
+        grad_x = torch.addcmul(constant, x, factor_f + factor)
+        grad_x.addcmul_(gradient, share * whole + (1 - share) * each)
+        return grad_x, sum_gz.sum() - sum_gz_f.sum(), None
 
 
-def _centred(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Mean and variance of every example and frequency [N, 1, F, 1], and x without the mean."""
+def _centre(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return mean and variance of every example and frequency [N, 1, F, 1], and x without the mean.
+
+    The squares of centred values do not cancel, as E[x^2] - mean^2 would in single precision.
+    """
     mean = x.mean(dim=(1, 3), keepdim=True)
     centred = x - mean
     return mean, centred.square().mean(dim=(1, 3), keepdim=True), centred
 
 
-def _shifted(x: Tensor, above: Tensor, centre: Tensor, below: Tensor) -> Tensor:
-    """above x_{f-1} + centre x_f + below x_{f+1}, with factors [C, 1, 1]."""
+def _sum_neighbours(x: Tensor, above: Tensor, centre: Tensor, below: Tensor) -> Tensor:
+    """Return above x_{f-1} + centre x_f + below x_{f+1}, with factors [C, 1, 1]."""
     y = x * centre
     y[:, :, 1:].addcmul_(x[:, :, :-1], above)
     y[:, :, :-1].addcmul_(x[:, :, 1:], below)

@@ -127,7 +127,7 @@ def test_a_model_read_back_computes_the_same_bit_for_bit(tmp_path, packing):
     assert all(value.dtype == torch.float32 for value in packed.stored_state(again).values())
     x = torch.randn(4, *SMALL.input_shape)
     outputs = again(x)
-    assert torch.equal(outputs, compress.unpacked(model, spec)(x))
+    assert torch.equal(outputs, compress.read_back(model, spec.build().eval(), packing)(x))
     # what was trained; half precision has 11 bits, and there are some 30 layers
     by_hand = copy.deepcopy(model).eval()
     torch.testing.assert_close(outputs, by_hand(x), rtol=2 ** -7, atol=2 ** -7)

@@ -5,7 +5,7 @@ from torch.nn.utils import parametrize
 
 from task1a.compression import packed
 from task1a.compression.packed import Packing
-from task1a.compression.quantize import LEVELS, PrunedQuantized, dequantize, quantize, scale_of
+from task1a.compression.quantize import LEVELS, PrunedQuantized, dequantize, quantize, weight_scale
 
 SHAPE = (6, 5, 3, 3)
 # float32 has 24 bits; a quotient near a half step may be rounded either way
@@ -37,22 +37,22 @@ def prepared_conv(per="tensor", pruned=0.5):
 def test_steps_by_hand():
     weight = torch.tensor([[0.5, -1.27, 0.004, 0.0, -0.0, 1.0], [0.254, -0.003, -0.254, 0.0006, 3.0, -0.128]])
     kept = torch.tensor([[True] * 5 + [False], [True] * 4 + [False, True]])
-    scale = scale_of(weight, kept, "tensor")
+    scale = weight_scale(weight, kept, "tensor")
     assert scale.shape == () and scale.dtype == torch.float32 and scale.item() == pytest.approx(0.01)
     assert quantize(weight, kept, scale).tolist() == [[50, -127, 1, 1, -1, 0], [25, -1, -25, 1, 0, -13]]
-    scale = scale_of(weight, kept, "channel")
+    scale = weight_scale(weight, kept, "channel")
     assert scale.shape == (2, 1) and scale.flatten().tolist() == pytest.approx([0.01, 0.002])
     assert quantize(weight, kept, scale).tolist() == [[50, -127, 1, 1, -1, 0], [127, -2, -127, 1, 0, -64]]
 
 
 def test_the_rounding_is_that_of_torch():
     weight, everything = away_from_zero(), torch.ones(SHAPE, dtype=torch.bool)
-    scale = scale_of(weight, everything, "channel")
+    scale = weight_scale(weight, everything, "channel")
     theirs = torch.fake_quantize_per_channel_affine(weight, scale.flatten(), torch.zeros(6), 0, -LEVELS, LEVELS)
     assert torch.equal(dequantize(quantize(weight, everything, scale), scale), theirs)
 
     weight = weight / weight.abs().amax((1, 2, 3), keepdim=True)
-    scale = scale_of(weight, everything, "tensor")
+    scale = weight_scale(weight, everything, "tensor")
     theirs = torch.fake_quantize_per_tensor_affine(weight, scale.item(), 0, -LEVELS, LEVELS)
     assert torch.equal(dequantize(quantize(weight, everything, scale), scale), theirs)
 
@@ -62,7 +62,7 @@ def test_the_rounding_is_that_of_torch():
 def test_symmetric_within_half_a_step_and_zero_exactly_where_pruned(per, seed):
     weight, kept = drawn(seed)
     weight[:, 0] /= 1000  # these round to 0
-    scale = scale_of(weight, kept, per)
+    scale = weight_scale(weight, kept, per)
     steps = quantize(weight, kept, scale)
     assert steps.dtype == torch.int8 and steps.min() >= -127 and steps.max() <= 127
     assert torch.equal(steps != 0, kept)
@@ -79,11 +79,11 @@ def test_symmetric_within_half_a_step_and_zero_exactly_where_pruned(per, seed):
 def test_nothing_is_left_of_what_is_wholly_pruned(per):
     weight, kept = drawn()
     kept[2] = False
-    channel = scale_of(weight, kept, "channel")
+    channel = weight_scale(weight, kept, "channel")
     assert channel[2].item() == 0 and (channel[[0, 1, 3, 4, 5]] > 0).all()
     assert not dequantize(quantize(weight, kept, channel), channel)[2].any()
     kept[:] = False
-    scale = scale_of(weight, kept, per)
+    scale = weight_scale(weight, kept, per)
     assert not scale.any()
     layer = PrunedQuantized(weight, per)
     layer.kept[:] = False
@@ -96,7 +96,7 @@ def test_nothing_is_left_of_what_is_wholly_pruned(per):
 @pytest.mark.parametrize("per", ["tensor", "channel"])
 def test_kept_weights_that_are_all_zero_stay_finite(per):
     weight, kept = torch.zeros(SHAPE), torch.ones(SHAPE, dtype=torch.bool)
-    scale = scale_of(weight, kept, per)
+    scale = weight_scale(weight, kept, per)
     steps = quantize(weight, kept, scale)
     assert (steps == 1).all() and torch.equal(dequantize(steps, scale), weight)
 
