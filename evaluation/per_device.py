@@ -1,4 +1,4 @@
-"""The per-device table of the official DCASE 2021 Task 1A baseline, for any prediction file and any data root.
+"""The per-device table of the official DCASE 2021 Task 1A baseline, for any predictions and data root.
 
 ``python -m evaluation.per_device PREDICTIONS --data-root DIR [--format text|markdown|csv] [--json FILE]``
 """
@@ -15,34 +15,39 @@ DEMO_NOTE = "demo data: figures say nothing about real recordings"
 
 
 def format_table(results: Mapping[str, Any]) -> str:
-    """The scores as the official baseline prints them, and those of the device groups below.
+    """Format the scores as the official baseline prints them, and those of the device groups below.
 
-    One row per class with the log loss, the log loss by device, and the accuracy; then the log loss and the accuracy
-    over all classes. A score without clips is ``-``.
+    One row per class with the log loss, the log loss by device, and the accuracy; then the log loss and
+    the accuracy over all classes. A score without clips is ``-``.
 
     Args:
         results: from :func:`evaluation.metrics.evaluate`.
     """
-    devices, overall, by_device = results["devices"], results["overall"], results["device_wise"]
-    first = max(len("Accuracy"), *(len(printable(label)) for label in results["labels"]))
+    devices, by_device = results["devices"], results["device_wise"]
+    first = len("Accuracy")
+    for label in results["labels"]:
+        first = max(first, len(printable(label)))
     widths = [max(7, len(printable(device))) for device in devices]  # the largest log loss is 36.044
 
-    def line(name: str, log_loss: str, of_devices: Sequence[str], accuracy: str) -> str:
+    def line(name: str, log_loss: str, device_cells: Sequence[str], accuracy: str) -> str:
         cells = [f"{name:<{first}}", f"{log_loss:>7}"]
-        if of_devices:
-            cells.append(" ".join(f"{cell:>{width}}" for cell, width in zip(of_devices, widths, strict=True)))
+        if device_cells:
+            pairs = zip(device_cells, widths, strict=True)
+            cells.append(" ".join(f"{cell:>{width}}" for cell, width in pairs))
         return " | ".join([*cells, f"{accuracy:>8}"]).rstrip()
+
+    def losses(scores: Mapping[str, Any]) -> list[str]:
+        return [_log_loss(scores[device]) for device in devices]
 
     rule = line("-" * first, "-" * 7, ["-" * width for width in widths], "-" * 8)
     lines = [line("Scene", "Logloss", [printable(device.upper()) for device in devices], "Accuracy"), rule]
     for label in results["labels"]:
-        score, cells = results["class_wise"][label], results["class_device_wise"][label]
-        lines.append(line(printable(label), _log_loss(score), [_log_loss(cells[device]) for device in devices],
-                          _accuracy(score)))
-    lines += [rule,
-              line("Logloss", _log_loss(overall), [_log_loss(by_device[device]) for device in devices], ""),
-              line("Accuracy", "", [_accuracy(by_device[device]) for device in devices], _accuracy(overall)),
-              ""]
+        score, cells = results["class_wise"][label], losses(results["class_device_wise"][label])
+        lines.append(line(printable(label), _log_loss(score), cells, _accuracy(score)))
+    overall = results["overall"]
+    accuracies = [_accuracy(by_device[device]) for device in devices]
+    lines += [rule, line("Logloss", _log_loss(overall), losses(by_device), ""),
+              line("Accuracy", "", accuracies, _accuracy(overall)), ""]
 
     lines += [line("Devices", "Logloss", [], "Accuracy"), line("-" * first, "-" * 7, [], "-" * 8)]
     for name, score in results["device_groups"].items():
@@ -51,18 +56,20 @@ def format_table(results: Mapping[str, Any]) -> str:
 
 
 def summary(results: Mapping[str, Any]) -> str:
-    """Accuracy and log loss with their 95 % intervals, one line per device and one over all clips."""
+    """Format accuracy and log loss with their intervals, one line per device and one over all clips."""
     rows = _summary_rows(results)
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = []
-    for name, *cells in rows:
-        padded = [f"{cell:>{width}}" for cell, width in zip(cells, widths[1:], strict=True)]
-        lines.append("  ".join([f"{name:<{widths[0]}}", *padded]).rstrip())
+    for row in rows:
+        cells = [f"{row[0]:<{widths[0]}}"]
+        for cell, width in zip(row[1:], widths[1:], strict=True):
+            cells.append(f"{cell:>{width}}")
+        lines.append("  ".join(cells).rstrip())
     return "\n".join(lines) + "\n"
 
 
 def notes(results: Mapping[str, Any]) -> list[str]:
-    """What belongs below the scores: calibration, clipping, and clips with probability 0."""
+    """Return the footnotes of the table: calibration, clipping, and clips with probability 0."""
     from evaluation.metrics import EPS
 
     lines = [f"expected calibration error {results['calibration']['expected_calibration_error']:.1f} %",
@@ -70,21 +77,41 @@ def notes(results: Mapping[str, Any]) -> list[str]:
     zeros = results["probability_0"]
     if zeros:
         lines.append(f"{counted(len(zeros), 'clip')} with probability 0 for the true scene: "
-                     + ", ".join(map(printable, zeros[:3]))
-                     + (", ..." if len(zeros) > 3 else ""))
+                     + ", ".join(map(printable, zeros[:3])) + (", ..." if len(zeros) > 3 else ""))
     return lines
+
+
+def interval_text(interval: Sequence[float] | None, decimals: int) -> str:
+    """Format an interval; ``-`` if there is none."""
+    return "-" if interval is None else f"{interval[0]:.{decimals}f} to {interval[1]:.{decimals}f}"
 
 
 def _summary_rows(results: Mapping[str, Any]) -> list[list[str]]:
     rows = [["device", "accuracy", "95 % interval", "log loss", "95 % interval"]]
     for name, score, intervals in _by_device(results):
-        rows.append([printable(name), _accuracy(score), interval_text(intervals.get("accuracy"), 1), _log_loss(score),
-                     interval_text(intervals.get("logloss"), 3)])
+        rows.append([printable(name),
+                     _accuracy(score), interval_text(intervals.get("accuracy"), 1),
+                     _log_loss(score), interval_text(intervals.get("logloss"), 3)])
     return rows
 
 
-def _csv(results: Mapping[str, Any]) -> str:
-    """The scores by device, unrounded, one column per end of an interval."""
+def _by_device(results: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, float], Mapping[str, Any]]]:
+    """Yield name, scores and intervals of every device, and of all clips as ``overall``."""
+    for name, score in results["device_wise"].items():
+        yield name, score, results["intervals"]["device_wise"][name] or {}
+    yield "overall", results["overall"], results["intervals"]["overall"] or {}
+
+
+def _log_loss(score: Mapping[str, float] | None) -> str:
+    return "-" if score is None else f"{score['logloss']:.3f}"
+
+
+def _accuracy(score: Mapping[str, float] | None) -> str:
+    return "-" if score is None else f"{score['accuracy']:.1f}%"
+
+
+def format_csv(results: Mapping[str, Any]) -> str:
+    """Format the scores by device as CSV, unrounded, with a column for each end of an interval."""
     import pandas as pd
 
     rows = []
@@ -97,20 +124,8 @@ def _csv(results: Mapping[str, Any]) -> str:
     return pd.DataFrame(rows).to_csv(index=False, lineterminator="\n")
 
 
-def _by_device(results: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, float], Mapping[str, Any]]]:
-    """Name, scores and intervals of every device, and of all clips as ``overall``."""
-    for name, score in results["device_wise"].items():
-        yield name, score, results["intervals"]["device_wise"][name] or {}
-    yield "overall", results["overall"], results["intervals"]["overall"] or {}
-
-
-def interval_text(interval: Sequence[float] | None, decimals: int) -> str:
-    """An interval as text; ``-`` if there is none."""
-    return "-" if interval is None else f"{interval[0]:.{decimals}f} to {interval[1]:.{decimals}f}"
-
-
 def main(argv: Sequence[str] | None = None) -> int:
-    """Print the table of a prediction file for the test split of a data set; returns 0.
+    """Print the table of a prediction file for the test split of a data set; return 0.
 
     Raises:
         InputError: the data set or the predictions cannot be read, or do not belong together.
@@ -118,7 +133,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = CommandParser(prog="python -m evaluation.per_device",
                            description="Log loss and accuracy of predictions, by scene and by device.")
     parser.add_argument("predictions", metavar="PREDICTIONS", type=Path,
-                        help="predictions of the test split: tab-separated filename, scene_label, one column per label")
+                        help="predictions of the test split: tab-separated filename, scene_label, one column "
+                        "per label")
     parser.add_argument("--data-root", metavar="DIR", type=Path, required=True,
                         help="development set in the TAU layout, with the true labels of the test split")
     parser.add_argument("--format", choices=("text", "markdown", "csv"), default="text",
@@ -140,9 +156,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     below = notes(results) + ([DEMO_NOTE] if demo else [])
     if arguments.format == "markdown":
         rows = _summary_rows(results)
-        print(markdown.section("Scores by device", rows, "<" + ">" * (len(rows[0]) - 1), below), end="")
+        sides = "<" + ">" * (len(rows[0]) - 1)
+        print(markdown.section("Scores by device", rows, sides, below), end="")
     elif arguments.format == "csv":
-        print(_csv(results), end="")
+        print(format_csv(results), end="")
         if demo:
             print(DEMO_NOTE, file=sys.stderr)
     else:
@@ -153,14 +170,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         data = {"name": arguments.data_root.resolve().name, "demo": demo, "clips": len(reference)}
         write_output(arguments.json, to_json({"data": data, **results, "left_out": []}))
     return 0
-
-
-def _log_loss(score: Mapping[str, float] | None) -> str:
-    return "-" if score is None else f"{score['logloss']:.3f}"
-
-
-def _accuracy(score: Mapping[str, float] | None) -> str:
-    return "-" if score is None else f"{score['accuracy']:.1f}%"
 
 
 if __name__ == "__main__":

@@ -1,14 +1,16 @@
 """Results of finished runs, as tables and comparisons use them, and what two runs differ in.
 
-A run is ``DIR/<name>/seed<N>/`` with ``config.yaml``, ``evaluation.json`` and, if they exist, ``complexity.json`` and
-``predictions/test.csv``. The name is that of the system, or another one for a trial with other settings.
+A run is ``DIR/<name>/seed<N>/`` with ``config.yaml``, ``evaluation.json`` and, if they exist,
+``complexity.json`` and ``predictions/test.csv``. The name is that of the system, or another one for a
+trial with other settings.
 
-Runs are averaged if, and only if, they differ in the seed alone (:func:`groups`); everything else is compared, and
-named by the keys in which it differs (:func:`differences`). Seeds may have test splits of their own, the folds of a
-data set, whose paths differ in the seed alone.
+Runs are averaged if, and only if, they differ in the seed alone (:func:`groups`); everything else is
+compared, and named by the keys in which it differs (:func:`differences`). Seeds may have test splits
+of their own, the folds of a data set, whose paths differ in the seed alone.
 
-Scores are those of :mod:`evaluation.metrics`. *Parameters* are trainable values, pruned ones included, without running
-statistics and scales. *KiB* are non-zero values times the bytes of their type.
+Scores are those of :mod:`evaluation.metrics`. *Parameters* are trainable values, pruned ones
+included, without running statistics and scales. *KiB* are non-zero values times the bytes of their
+type.
 """
 import json
 import re
@@ -36,7 +38,8 @@ PUBLISHED_ON = "TAU Urban Acoustic Scenes 2020 Mobile"
 PUBLISHED_CLIPS = 2968
 """number of its test clips"""
 
-_OF_ITSELF = ("system", "description", "seed", "submission")
+# sections that name a run, and do not change its results
+_NAMING = ("system", "description", "seed", "submission")
 # the data set is known by its name and clips, wherever it lies
 _WITHOUT_EFFECT = ("data.source", "data.root", "data.evaluation_root", "data.cache_dir", "data.workers",
                    "evaluation.batch_size")
@@ -57,12 +60,12 @@ class Result:
     labels: tuple[str, ...]
     scores: Mapping[str, Mapping[str, float]]
     """:data:`METRICS` by device, and ``overall``"""
-    left_out: frozenset[str]
+    excluded: frozenset[str]
     """damaged test clips"""
     clips: int
     """number of test clips, including damaged ones"""
     names: frozenset[str] | None
-    """names of these clips; None without a prediction file"""
+    """file names of the test clips; None if the run has no predictions"""
     parameters: int | None
     kib: Mapping[str, float]
     """size by policy; empty without ``complexity.json``"""
@@ -83,8 +86,9 @@ class Result:
         return is_published_split(self.demo, self.labels, self.scores.keys() - {"overall"}, self.clips)
 
 
-def is_published_split(demo: bool, labels: Collection[str], devices: Collection[str], clips: int) -> bool:
-    """Whether a test split is that of ``PUBLISHED_ON``, in a folder of any name.
+def is_published_split(demo: bool, labels: Collection[str], devices: Collection[str],
+                       clips: int) -> bool:
+    """Return whether a test split is that of ``PUBLISHED_ON``, in a folder of any name.
 
     Args:
         demo: whether the recordings are synthesised.
@@ -92,26 +96,32 @@ def is_published_split(demo: bool, labels: Collection[str], devices: Collection[
         devices: its recording devices.
         clips: its number of clips, damaged ones included.
     """
-    return not demo and clips == PUBLISHED_CLIPS and set(labels) == set(LABELS) and set(devices) == set(DEVICES)
+    same_names = set(labels) == set(LABELS) and set(devices) == set(DEVICES)
+    return not demo and clips == PUBLISHED_CLIPS and same_names
 
 
 def settings(config: Config) -> dict[str, Any]:
-    """Settings that can change the results of a run, apart from the seed and the place of its data; by their key."""
+    """Return the settings that can change the results of a run, apart from the seed, by their key."""
     found: dict[str, Any] = {}
+    # by way of JSON, in which a tuple is a list, as in the values of a configuration file
     for section, value in json.loads(json.dumps(asdict(config))).items():
-        if section not in _OF_ITSELF:
-            found |= {f"{section}.{key}": part for key, part in value.items()} if isinstance(value, dict) \
-                else {section: value}
-    if not config.compression.enabled:
-        found = {key: value for key, value in found.items() if not key.startswith("compression.")}
-        found["compression.enabled"] = False
+        if section in _NAMING:
+            continue
+        if section == "compression" and not config.compression.enabled:
+            value = {"enabled": False}
+        if not isinstance(value, dict):
+            value = {"": value}
+        for key, setting in value.items():
+            found[f"{section}.{key}".removesuffix(".")] = setting
+    for key in _WITHOUT_EFFECT:
+        del found[key]
     if config.data.source != "demo":
         del found["data.demo_clip_seconds"]
-    return {key: value for key, value in found.items() if key not in _WITHOUT_EFFECT}
+    return found
 
 
 def shipped_settings(system: str, folder: Path = SYSTEMS) -> dict[str, Any] | None:
-    """Settings of a system's configuration in ``folder``, or else in ``system_configs``; None if there is none."""
+    """Return the settings of a system in ``folder``, or else in ``system_configs``; None without one."""
     for path in (folder / f"{system}.yaml", SYSTEMS / f"{system}.yaml"):
         if path.is_file():
             return settings(load(path))
@@ -119,33 +129,41 @@ def shipped_settings(system: str, folder: Path = SYSTEMS) -> dict[str, Any] | No
 
 
 def changes(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """Both values of the settings that differ.
+    """Return both values of the settings that differ.
 
-    A setting of only one of them does not count: that of another network, of which ``model.name`` tells.
+    A setting that only one of them has does not count: it belongs to another network, and
+    ``model.name`` differs.
     """
-    return {key: (value, other[key]) for key, value in one.items() if key in other and value != other[key]}
-
-
-def differences(one: Result, other: Result) -> dict[str, tuple[Any, Any]]:
-    """What two runs differ in apart from their seed: both values, by the key of the setting or of the data set."""
-    found = changes(one.settings, other.settings)
-    for key, value, others in (("data.name", one.data, other.data), ("data.demo", one.demo, other.demo)):
-        if value != others:
-            found[key] = value, others
-    if not _same_clips(one, other) and not (one.seed != other.seed and _are_folds(one, other)):
-        found["test clips"] = one.clips, other.clips if one.clips != other.clips else f"{other.clips} others"
-    elif one.left_out != other.left_out and _same_clips(one, other):
-        found["damaged test clips"] = len(one.left_out), len(other.left_out)
+    found = {}
+    for key, value in one.items():
+        if key in other and value != other[key]:
+            found[key] = value, other[key]
     return found
 
 
-def against(found: Mapping[str, tuple[Any, Any]]) -> str:
-    """Differences in words: ``training.epochs=30 against training.epochs=100``; empty without."""
-    return " against ".join(values_of(found, side) for side in (0, 1)) if found else ""
+def differences(one: Result, other: Result) -> dict[str, tuple[Any, Any]]:
+    """Return both values of what two runs differ in apart from their seed, by key."""
+    found = changes(one.settings, other.settings)
+    if one.data != other.data:
+        found["data.name"] = one.data, other.data
+    if one.demo != other.demo:
+        found["data.demo"] = one.demo, other.demo
+    if _same_clips(one, other):
+        if one.excluded != other.excluded:
+            found["damaged test clips"] = len(one.excluded), len(other.excluded)
+    elif one.seed == other.seed or not _are_folds(one, other):
+        others = other.clips if one.clips != other.clips else f"{other.clips} others"
+        found["test clips"] = one.clips, others
+    return found
 
 
-def values_of(found: Mapping[str, tuple[Any, Any]], side: int) -> str:
-    """The values of one side of differences, as they are written on the command line."""
+def format_differences(found: Mapping[str, tuple[Any, Any]]) -> str:
+    """Format differences: ``training.epochs=30 against training.epochs=100``; empty without."""
+    return f"{format_side(found, 0)} against {format_side(found, 1)}" if found else ""
+
+
+def format_side(found: Mapping[str, tuple[Any, Any]], side: int) -> str:
+    """Format one side of differences as its values are written on the command line."""
     parts = []
     for key, values in found.items():
         value = values[side]
@@ -154,14 +172,15 @@ def values_of(found: Mapping[str, tuple[Any, Any]], side: int) -> str:
 
 
 def groups(runs: Sequence[Result]) -> list[list[Result]]:
-    """Runs that differ in the seed alone, and so can be averaged, in one list each.
+    """Return lists of runs that differ in the seed alone, and so can be averaged.
 
     A run with the seed and the settings of an earlier one, such as its copy, begins a list of its own.
     """
     found: list[list[Result]] = []
     for run in runs:
         for group in found:
-            if run.seed not in [other.seed for other in group] and not differences(group[0], run):
+            seeds = [other.seed for other in group]
+            if run.seed not in seeds and not differences(group[0], run):
                 group.append(run)
                 break
         else:
@@ -170,7 +189,7 @@ def groups(runs: Sequence[Result]) -> list[list[Result]]:
 
 
 def read_folder(folder: Path) -> tuple[list[Result], list[str]]:
-    """Finished runs ``<folder>/seed<N>``, and the names of the unfinished ones, both in the order of the seeds.
+    """Return the finished runs ``<folder>/seed<N>`` and the names of the unfinished ones, by seed.
 
     Raises:
         InputError: a record of a run is damaged or incomplete.
@@ -179,9 +198,10 @@ def read_folder(folder: Path) -> tuple[list[Result], list[str]]:
 
 
 def read_systems(runs: Path, systems: Collection[str]) -> dict[str, tuple[list[Result], list[str]]]:
-    """Finished runs of each system below ``runs``, under any name, and the names of the unfinished ones.
+    """Return, for each system, its finished runs below ``runs`` and the names of the unfinished ones.
 
-    Those in the folder with the system's name come first, in the order of the seeds.
+    Runs in the folder with the system's name come first, in the order of the seeds, then those of
+    other names.
 
     Raises:
         InputError: a record of one of these runs is damaged or incomplete.
@@ -195,9 +215,10 @@ def read_systems(runs: Path, systems: Collection[str]) -> dict[str, tuple[list[R
                 system = folder.name
             if system in found:
                 found[system].append(run)
-    for system, of_system in found.items():
-        of_system.sort(key=lambda run: run.folder.parent.name != system)
-    return {system: _read_all(of_system) for system, of_system in found.items()}
+    results = {}
+    for system, those in found.items():
+        results[system] = _read_all(sorted(those, key=lambda run: run.name != system))
+    return results
 
 
 def validate(runs: Sequence[Result]) -> None:
@@ -210,58 +231,66 @@ def validate(runs: Sequence[Result]) -> None:
     by_seed: dict[int, Result] = {}
     for run in runs:
         if (run.data, run.demo) != (first.data, first.demo):
-            raise InputError(f"runs on different data sets cannot share a table: {first} is on {first.data_name}, "
-                             f"{run} on {run.data_name}; keep the runs of each data set in a folder of their own")
+            raise InputError(f"runs on different data sets cannot share a table: {first} is on "
+                             f"{first.data_name}, {run} on {run.data_name}; keep the runs of each data "
+                             "set in a folder of their own")
         other = by_seed.setdefault(run.seed, run)
         if not _same_clips(run, other):
-            raise InputError(f"{other} and {run} were tested on different clips; all systems must have the same test "
-                             "clips for a seed: run one of the two again")
+            raise InputError(f"{other} and {run} were tested on different clips; all systems must have "
+                             "the same test clips for a seed: run one of the two again")
 
 
 def have_folds(runs: Sequence[Result]) -> bool:
-    """Whether runs were tested on different clips."""
+    """Return whether runs were tested on different clips."""
     return not all(_same_clips(run, runs[0]) for run in runs)
 
 
 def read_result(run: Run) -> Result:
-    """The results of a finished run.
+    """Read the results of a finished run.
 
     Raises:
         InputError: a record of the run is damaged or incomplete.
     """
     config = run.config
     evaluated = records.read(run, "summary")
-    scores = {name: score for name, score in evaluated["device_wise"].items() if score is not None}
+    scores = {}
+    for device, score in evaluated["device_wise"].items():
+        if score is not None:
+            scores[device] = score
     scores["overall"] = evaluated["overall"]
-    left_out = frozenset(map(clip_key, evaluated.get("left_out", ())))
+    excluded = frozenset(map(clip_key, evaluated.get("left_out", ())))
     data = evaluated["data"]
 
     parameters, kib = None, {}
     if run.complexity.is_file():
-        counted = records.read(run, "complexity")
-        parameters = counted["trainable_parameters"]
-        kib = {policy: counted["policies"][policy]["KiB"] for policy in POLICIES}
+        size = records.read(run, "complexity")
+        parameters = size["trainable_parameters"]
+        kib = {policy: size["policies"][policy]["KiB"] for policy in POLICIES}
 
     names = None
     if run.test_predictions.is_file():
         from task1a.predict import predictions
 
-        names = left_out | set(predictions.read(run.test_predictions).filename.map(clip_key))
+        names = excluded | set(predictions.read(run.test_predictions).filename.map(clip_key))
     found = settings(config)
-    for part in () if run.is_single else run.models:
-        if part.config_file.is_file():
-            found |= {f"{part.config.system}: {key}": value for key, value in settings(part.config).items()}
-    return Result(run, run.folder.resolve().parent.name, config.system, config.seed, data["name"], data["demo"],
-                  tuple(evaluated["labels"]), scores, left_out, data["clips"] + len(left_out), names, parameters, kib,
-                  found)
+    if not run.is_single:
+        for model in run.models:
+            if model.config_file.is_file():
+                for key, value in settings(model.config).items():
+                    found[f"{model.config.system}: {key}"] = value
+    return Result(
+        run=run, name=run.folder.resolve().parent.name, system=config.system, seed=config.seed,
+        data=data["name"], demo=data["demo"], labels=tuple(evaluated["labels"]), scores=scores,
+        excluded=excluded, clips=data["clips"] + len(excluded), names=names, parameters=parameters,
+        kib=kib, settings=found)
 
 
 def _seeds(folder: Path) -> list[Run]:
     seeds = {}
-    for run in folder.glob("seed*"):
-        if run.is_dir() and re.fullmatch(r"seed(0|[1-9]\d*)", run.name, re.ASCII):
-            seeds[int(run.name.removeprefix("seed"))] = Run(run)
-    return [run for _, run in sorted(seeds.items())]
+    for path in folder.glob("seed*"):
+        if path.is_dir() and re.fullmatch(r"seed(0|[1-9]\d*)", path.name, re.ASCII):
+            seeds[int(path.name.removeprefix("seed"))] = Run(path)
+    return [seeds[seed] for seed in sorted(seeds)]
 
 
 def _read_all(runs: Sequence[Run]) -> tuple[list[Result], list[str]]:
@@ -272,8 +301,8 @@ def _read_all(runs: Sequence[Run]) -> tuple[list[Result], list[str]]:
             continue
         finished.append(read_result(run))
         if run.folder.name != f"seed{run.config.seed}":
-            raise InputError(f"{run.folder}: is a run with seed {run.config.seed}, by its config.yaml; rename the "
-                             "folder, or remove it if it is a copy")
+            raise InputError(f"{run.folder}: is a run with seed {run.config.seed}, by its config.yaml; "
+                             "rename the folder, or remove it if it is a copy")
     return finished, unfinished
 
 
@@ -284,8 +313,9 @@ def _same_clips(one: Result, other: Result) -> bool:
 
 
 def _are_folds(one: Result, other: Result) -> bool:
-    """Whether the paths of two data sets differ in a number alone, by as much as the seeds do."""
-    parts, others = (re.findall(r"[0-9]+|[^0-9]+", str(run.run.data_root)) for run in (one, other))
+    """Return whether the paths of two data sets differ in numbers alone, by as much as the seeds do."""
+    parts = re.findall(r"[0-9]+|[^0-9]+", str(one.run.data_root))
+    others = re.findall(r"[0-9]+|[^0-9]+", str(other.run.data_root))
     if parts == others or len(parts) != len(others):
         return False
     for part, another in zip(parts, others, strict=True):

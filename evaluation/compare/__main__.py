@@ -16,10 +16,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     parser = CommandParser(prog="python -m evaluation.compare",
                            description="Test whether two systems differ significantly, overall and by device.")
-    parser.add_argument("first", metavar="A", type=Path, help="folder of a system, for all of its seeds, or of one run")
+    parser.add_argument("first", metavar="A", type=Path,
+                        help="folder of a system, for all of its seeds, or of one run")
     parser.add_argument("second", metavar="B", type=Path, help="folder of another system, or of another run")
-    parser.add_argument("--data-root", metavar="DIR", help="development set of the runs (default: the one they were "
-                        "made with); if every seed has a fold of its own, with {seed} for the seed")
+    parser.add_argument("--data-root", metavar="DIR", help="development set of the runs (default: the one "
+                        "they were made with); if every seed has a fold of its own, with {seed} for the seed")
     parser.add_argument("--json", metavar="FILE", type=Path, help="also write the results to FILE")
     arguments = parser.parse_args(argv)
     check_outputs({"--json": arguments.json}, [*arguments.first.rglob("*"), *arguments.second.rglob("*")])

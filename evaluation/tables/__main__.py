@@ -16,17 +16,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     Raises:
         InputError: the table or the runs cannot be read, or do not belong together.
     """
-    parser = CommandParser(prog="python -m evaluation.tables", description="A table of the paper with the results of "
-                           "our runs beside the published ones, in Markdown, CSV and LaTeX.")
-    parser.add_argument("table", metavar="TABLE", help="table2, table3, table4, or the path of a YAML file like those "
-                        "in system_configs/tables/")
+    parser = CommandParser(
+        prog="python -m evaluation.tables", description="A table of the paper with the results of our runs "
+        "next to the published ones, in Markdown, CSV and LaTeX.")
+    parser.add_argument("table", metavar="TABLE", help="table2, table3, table4, or the path of a YAML file "
+                        "like those in system_configs/tables/")
     parser.add_argument("--runs", metavar="DIR", type=Path, default=Path("runs"),
                         help="folder of the runs (default: runs)")
-    parser.add_argument("--out", metavar="DIR", type=Path, help="output folder (default: tables/ in the runs' folder)")
+    parser.add_argument("--out", metavar="DIR", type=Path,
+                        help="output folder (default: tables/ in the runs' folder)")
     parser.add_argument("--compare", metavar=("A", "B"), nargs=2,
                         help="test whether two systems, given by name, differ significantly")
-    parser.add_argument("--data-root", metavar="DIR", help="for --compare: development set of the runs (default: the "
-                        "one they were made with); if every seed has a fold of its own, with {seed} for the seed")
+    parser.add_argument("--data-root", metavar="DIR",
+                        help="for --compare: development set of the runs (default: the one they were made "
+                        "with); if every seed has a fold of its own, with {seed} for the seed")
     arguments = parser.parse_args(argv)
     if arguments.data_root and not arguments.compare:
         raise InputError("--data-root DIR is for --compare A B alone")
@@ -42,7 +45,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         write_text(out / f"{table.name}.{suffix}", form(results))
     print(format_markdown(results), end="")
     if compared:
-        text, stem = comparison.format_markdown(compared), f"compare_{compared['first']}_{compared['second']}"
+        text = comparison.format_markdown(compared)
+        stem = f"compare_{compared['first']}_{compared['second']}"
         write_text(out / f"{stem}.md", text)
         write_json(out / f"{stem}.json", compared)
         print(f"\n{text}", end="")

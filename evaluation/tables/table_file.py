@@ -1,7 +1,7 @@
 """Files of tables: the systems of the rows, their names in the paper, and their published results.
 
-A YAML file holds ``title`` and ``rows``; a row has the name of a ``system``, its ``label`` in the paper, and its
-``published`` results. The shipped files are in ``system_configs/tables/``.
+A YAML file holds ``title`` and ``rows``; a row has the name of a ``system``, its ``label`` in the
+paper, and its ``published`` results. The shipped files are in ``system_configs/tables/``.
 """
 import json
 from dataclasses import replace
@@ -26,7 +26,7 @@ def _one_line(text: str) -> str:
 
 def _without_overall(devices: dict[str, float]) -> dict[str, float]:
     if "overall" in devices:
-        raise ValueError("the overall accuracy belongs beside the devices, under overall")
+        raise ValueError("the overall accuracy belongs next to the devices, under overall")
     return devices
 
 
@@ -72,7 +72,7 @@ class Table:
 
 
 def published(system: str) -> Published | None:
-    """The published figures of a system of the shipped tables; None if it is in none of them."""
+    """Return the published figures of a system of the shipped tables; None if it is in none of them."""
     for path in sorted(TABLES.glob("*.yaml")):
         for row in read_table(str(path)).rows:
             if row.system == system:
@@ -98,11 +98,13 @@ def read_table(name: str) -> Table:
         table = TypeAdapter(Table).validate_json(json.dumps(tree, default=str))
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        place = ".".join(str(step + 1) if isinstance(step, int) else str(step) for step in first["loc"])
+        # rows are counted from 1
+        place = [str(step + 1) if isinstance(step, int) else str(step) for step in first["loc"]]
         message = first["msg"].removeprefix("Value error, ")
-        raise InputError(f"{path}: {place}: {message} (given {shown(first['input'])})") from None
-    systems = [row.system for row in table.rows]
-    for system in systems:
-        if systems.count(system) > 1:
-            raise InputError(f"{path}: rows: two rows have the system {system!r}")
+        raise InputError(f"{path}: {'.'.join(place)}: {message} (given {shown(first['input'])})") from None
+    systems: set[str] = set()
+    for row in table.rows:
+        if row.system in systems:
+            raise InputError(f"{path}: rows: two rows have the system {row.system!r}")
+        systems.add(row.system)
     return replace(table, name=path.stem, systems=path.resolve().parent.parent)

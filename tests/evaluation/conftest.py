@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 import yaml
 
-# filename, true label, device, decided label, p(bus), p(park), p(tram)
+# filename, true label, device, predicted label, p(bus), p(park), p(tram)
 CLIPS = [
     ("bus-oslo-1-0-a", "bus", "a", "bus", 0.5, 0.25, 0.25),
     ("bus-oslo-1-1-a", "bus", "a", "park", 0.25, 0.5, 0.25),
@@ -17,13 +17,20 @@ CLIPS = [
     ("tram-oslo-3-0-s4", "tram", "s4", "tram", 0.25, 0.25, 0.5),
 ]
 
+def policy(size):
+    """Size under one way to count, of 110 values."""
+    return {"parameters": 110, "non_zero": 50, "bytes": size, "kB": size / 1000, "KiB": size / 1024,
+            "by_bits": {"8": {"parameters": 100}, "16": {"parameters": 10}}}
+
+
 COMPLEXITY = {
-    "policies": {"dcase2021": {"bytes": 39540, "kB": 39.54, "KiB": 38.61328125},
-                 "paper": {"bytes": 32220, "kB": 32.22, "KiB": 31.46484375}},
+    "policies": {"dcase2021": policy(39540), "paper": policy(32220)}, "models": [{"file": "packed.safetensors"}],
     "limit_policy": "dcase2021", "limit_bytes": 131072, "warning_bytes": 128000, "within_limit": True,
-    "trainable_parameters": 8055,
-    "tensors": [{"name": "stem.0.weight", "bits": 8, "values": 100, "non_zero": 40, "bytes": 40},
-                {"name": "head.bias", "bits": 16, "values": 10, "non_zero": 10, "bytes": 20}]}
+    "trainable_parameters": 8055, "multiply_accumulates": 1000,
+    "tensors": [{"model": 0, "name": "stem.0.weight", "shape": [10, 10], "dtype": "int8", "bits": 8, "values": 100,
+                 "non_zero": 40, "bytes": 40},
+                {"model": 0, "name": "head.bias", "shape": [10], "dtype": "float16", "bits": 16, "values": 10,
+                 "non_zero": 10, "bytes": 20}]}
 
 
 def write_config(folder, **config):

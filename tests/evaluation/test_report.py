@@ -72,7 +72,8 @@ def write_evaluated(tmp_path, reference, predictions, write_run):
         record = {"data": {"name": names.get("tiny", "tiny"), "demo": demo, "clips": 8}, **results, **more}
         folder = write_run(tmp_path / "runs", system, seed, {"overall": 0}, config=config, **record)
         train = {names.get(name, name): 3 for name in "ab"}
-        (folder / "data.json").write_text(json.dumps({"by_device": {"train": train}}), encoding="utf-8")
+        data = {"name": "tiny", "demo": demo, "clips": {"train": 6}, "by_device": {"train": train}}
+        (folder / "data.json").write_text(json.dumps(data), encoding="utf-8")
         (folder / "train").mkdir()
         pd.DataFrame({"epoch": [1, 2], "learning_rate": [0.1, 0.05], "train_loss": [2.0, 1.5],
                       "validation_accuracy": [20.0, 30.0], "validation_log_loss": [2.1, 1.9], "seconds": [1, 1],

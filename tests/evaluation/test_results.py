@@ -3,7 +3,7 @@ import shutil
 
 import pytest
 
-from evaluation.results import Result, against, differences, groups, read_folder, read_systems, validate
+from evaluation.results import Result, differences, format_differences, groups, read_folder, read_systems, validate
 from task1a.errors import InputError
 
 
@@ -98,7 +98,7 @@ def test_what_two_runs_differ_in(tmp_path, write_run, config, more, expected):
     write_run(tmp_path, "plain", 0, {"overall": 60.0}, config={"data": {"root": "sets/fold1"}})
     write_run(tmp_path, "plain", 1, {"overall": 60.0}, config=config, **more)
     finished, _ = read_folder(tmp_path / "plain")
-    assert against(differences(*finished)) == expected
+    assert format_differences(differences(*finished)) == expected
     assert [len(group) for group in groups(finished)] == ([1, 1] if expected else [2])
 
 
@@ -107,7 +107,8 @@ def test_clips_are_told_apart_by_their_names(tmp_path, write_run):
         path = write_run(tmp_path, "plain", seed, {"overall": 60.0}) / "predictions" / "test.csv"
         path.parent.mkdir()
         path.write_text(f"filename\tscene_label\naudio/{clip}.wav\tbus\n", encoding="utf-8")
-    assert against(differences(*read_folder(tmp_path / "plain")[0])) == "test clips=8 against test clips=8 others"
+    found = differences(*read_folder(tmp_path / "plain")[0])
+    assert format_differences(found) == "test clips=8 against test clips=8 others"
 
 
 def test_members_of_an_ensemble_count(tmp_path, write_run):
@@ -117,7 +118,8 @@ def test_members_of_an_ensemble_count(tmp_path, write_run):
         write_run(tmp_path, "both", seed, {"overall": 60.0}, config={"ensemble": ["member"]})
     first, second, third = read_folder(tmp_path / "both")[0]
     assert groups([first, second, third]) == [[first, second], [third]]
-    assert against(differences(first, third)) == "member: training.epochs=3 against member: training.epochs=4"
+    found = format_differences(differences(first, third))
+    assert found == "member: training.epochs=3 against member: training.epochs=4"
 
 
 def test_a_copy_is_no_second_seed(runs):
