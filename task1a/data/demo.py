@@ -1,14 +1,14 @@
 """The embedded demo set: synthesised recordings in the TAU layout, so that everything runs without a download.
 
-It is built like the challenge's data: ten scenes, several cities, locations in one split only, nine devices with the
-challenge's imbalance (mostly ``a``; ``s4`` to ``s6`` only in test), test clips that all devices record, and an
-unlabelled evaluation set with two further devices. The sounds are made up, so figures on them say nothing about the
-challenge.
+It is built like the challenge's data: ten scenes, several cities, locations in one split only, nine
+devices with the challenge's imbalance (mostly ``a``; ``s4`` to ``s6`` only in test), test clips that all
+devices record, and an unlabelled evaluation set with two further devices. The sounds are made up, so
+figures on them say nothing about the challenge.
 
-A scene is a noise bed with a few kinds of sound (:data:`SCENES`, :data:`SOUNDS`); each location has its own mixture,
-pitches and room. A device is a frequency response and a compressor (:data:`DEVICES`). Random numbers come from PCG64,
-seeded by names, and samples are computed in float64 before they are rounded to 24 bits, so the bytes of a clip do not
-depend on when and where it is made.
+A scene is a noise bed with a few sounds (:data:`SCENES`, :data:`SOUNDS`); each location has its own
+mixture, pitches and room. A device is a frequency response and a compressor (:data:`DEVICES`). Random
+numbers come from PCG64, seeded by names, and samples are computed in float64 before they are rounded to
+24 bits, so the bytes of a clip do not depend on when and where it is made.
 """
 import hashlib
 import os
@@ -58,7 +58,7 @@ class DemoSize:
 
 @dataclass(frozen=True)
 class Sound:
-    """One kind of sound: a tone with harmonics, or a burst of noise around a pitch."""
+    """A tone with harmonics, or a burst of noise around a pitch."""
 
     pitch: tuple[float, float]
     """lowest and highest pitch of a location in Hz"""
@@ -116,12 +116,11 @@ SCENES: Mapping[str, Scene] = {
 }
 
 LEVEL_SPREAD, ROOM_SPREAD = 5.0, 2.5
-"""Largest deviations in dB of a location from its scene, in the level of a sound and in the response of the room. Less
-would make the scenes easy to classify; more would leave little to learn from so few locations."""
+"""Largest deviations in dB of a location from its scene, in the level of a sound and in the response of
+the room. Less would make the scenes easy to classify; more would leave little to learn."""
 
 OCTAVES = (63, 125, 250, 500, 1000, 2000, 4000, 8000, 16000)
-"""Frequencies in Hz at which a response is given. It is linear in dB over log frequency between them, and constant
-beyond them."""
+"""Frequencies in Hz at which a response is given; see :func:`response`."""
 
 
 @dataclass(frozen=True)
@@ -154,31 +153,35 @@ DEVICES: Mapping[str, Device] = {
 def build(root: Path, size: DemoSize | None = None, workers: int | None = None) -> tuple[Path, Path]:
     """Make the demo set below ``root``, unless it exists in this version and size.
 
+    A set gets its name only when it is complete; the next build removes the remains of a killed one.
+    Builds at the same time wait for each other.
+
     Args:
-        root: folder of ``demo-development/``, ``demo-evaluation/`` and ``demo-evaluation-reference.csv``, which has
-            the labels of the latter.
+        root: folder of ``demo-development/``, ``demo-evaluation/`` and
+            ``demo-evaluation-reference.csv``, which has the labels of the latter.
         size: size of the set.
         workers: number of threads; default: one per core. It does not change the files.
 
     Returns:
         The folders of the development set and of the evaluation set.
-
-    A set gets its name only when it is complete; the remains of a killed build are removed by the next one. Builds at
-    the same time wait for each other.
     """
     size = size or DemoSize()
     root = Path(root)
     development, evaluation = root / DEVELOPMENT, root / EVALUATION
+    mark = ("Synthesised demo data: nothing in it was recorded, and figures on it say nothing about real "
+            f"recordings.\nMade by task1a.data.demo, version {VERSION}: {size}\n")
     with exclusive(root / ".demo.lock", f"demo: waiting for another process that builds the set in {root}"):
-        for left in root.glob(".demo-building-*"):
-            shutil.rmtree(left)
+        for remains in root.glob(".demo-building-*"):
+            shutil.rmtree(remains)
         marks = [folder / tau_layout.DEMO_MARK for folder in (development, evaluation)]
-        current = all(mark.is_file() and mark.read_text(encoding="utf-8") == _marker(size) for mark in marks)
+        current = all(path.is_file() and path.read_text(encoding="utf-8") == mark for path in marks)
         if current and (root / REFERENCE).is_file():
             return development, evaluation
         with tempfile.TemporaryDirectory(prefix=".demo-building-", dir=root) as part:
             print(f"demo: synthesising {len(plan(size)):,} clips in {root}", file=sys.stderr, flush=True)
             _write(Path(part), size, workers)
+            for name in (DEVELOPMENT, EVALUATION):
+                write_text(Path(part) / name / tau_layout.DEMO_MARK, mark)
             for name in (DEVELOPMENT, EVALUATION, REFERENCE):
                 if (root / name).exists():
                     os.replace(root / name, Path(part) / f"{name}.old")
@@ -190,8 +193,9 @@ def plan(size: DemoSize) -> pd.DataFrame:
     """List every clip of the set.
 
     Returns:
-        Columns ``scene_label``, ``identifier`` (the location), ``sound`` (a name that parallel recordings share),
-        ``source_label`` (the device), ``split`` (``train``, ``test``, ``unused`` or ``evaluation``) and ``filename``.
+        Columns ``scene_label``, ``identifier`` (the location), ``sound`` (a name that parallel recordings
+        share), ``source_label`` (the device), ``split`` (``train``, ``test``, ``unused`` or
+        ``evaluation``) and ``filename``.
     """
     location, segment = 1000, 40000
     sounds: dict[str, list[tuple[str, str, str]]] = {"train": [], "test": [], "evaluation": []}
@@ -212,69 +216,28 @@ def plan(size: DemoSize) -> pd.DataFrame:
         for turn, device in enumerate(SEEN[1:]):
             if (index - turn) % size.parallel_every == 0:
                 rows.append((*sound, device, "train"))
-        if index % size.parallel_every == 0:  # on TAU, too, unseen devices recorded clips in places of the train split
+        # on TAU, too, unseen devices recorded clips in locations of the train split
+        if index % size.parallel_every == 0:
             rows.append((*sound, UNSEEN[index // size.parallel_every % len(UNSEEN)], "unused"))
     for sound in sounds["test"]:
-        rows += [(*sound, device, "test") for device in SEEN + UNSEEN]
+        for device in SEEN + UNSEEN:
+            rows.append((*sound, device, "test"))
     devices = SEEN + UNSEEN + EVALUATION_ONLY
     for index, sound in enumerate(sounds["evaluation"]):
-        rows += [(*sound, devices[(3 * index + turn) % len(devices)], "evaluation") for turn in range(3)]
+        for turn in range(3):
+            rows.append((*sound, devices[(3 * index + turn) % len(devices)], "evaluation"))
     clips = pd.DataFrame(rows, columns=["scene_label", "identifier", "sound", "source_label", "split"])
     return clips.assign(filename="audio/" + clips.sound + "-" + clips.source_label + ".wav")
 
 
-def synthesise(scene_label: str, identifier: str, sound_name: str, seconds: float) -> np.ndarray:
-    """The sound at a location, before any device. Shape: (samples,), float64, mean power about -26 dB."""
-    scene, location, random = SCENES[scene_label], _generator(identifier), _generator(sound_name)
-    samples = round(seconds * SAMPLE_RATE)
-    tilt = scene.tilt + location.uniform(-1, 1)
-    bed = _filtered(random.random(samples) - 0.5, lambda hz: tilt * np.log2(np.maximum(hz, 40) / 1000))
-    turns = np.arange(0, samples + SAMPLE_RATE, SAMPLE_RATE // 2)
-    sway = np.interp(np.arange(samples), turns, random.uniform(-scene.sway, scene.sway, len(turns)))
-    sound = _unit_power(bed) * 10 ** (sway / 20)
-    for name, (rate, level) in scene.sounds.items():
-        low, high = SOUNDS[name].pitch
-        pitch = low * (high / low) ** location.random()
-        level = level + location.uniform(-LEVEL_SPREAD, LEVEL_SPREAD)
-        rate = rate * 2 ** location.uniform(-1, 1)
-        sound += 10 ** (level / 20) * _sounds(random, SOUNDS[name], pitch, rate, samples)
-    room = location.uniform(-ROOM_SPREAD, ROOM_SPREAD, len(OCTAVES))
-    loudness = location.uniform(-32, -20)
-    return _unit_power(_filtered(sound, lambda hz: response(room, hz))) * 10 ** (loudness / 20)
-
-
-def record(sound: np.ndarray, device: Device) -> np.ndarray:
-    """Record a sound with a device: frequency response, then compressor. Shape: (samples,) to (samples,).
-
-    The compressor is feed-forward, with a mean-square detector of 20 ms and without make-up gain (Giannoulis et al.,
-    *Digital dynamic range compressor design*, J. Audio Eng. Soc. 60(6), 2012).
-    """
-    from scipy.signal import lfilter  # imported here, because it takes a second and most runs find the clips there
-
-    filtered = _filtered(sound, lambda hz: response(device.response, hz))
-    if device.ratio == 1:
-        return filtered
-    keep = np.exp(-1 / (0.02 * SAMPLE_RATE))
-    power = lfilter([1 - keep], [1, -keep], filtered**2)
-    over = np.maximum(10 * np.log10(power + 1e-12) - device.threshold, 0)
-    return filtered * 10 ** (over * (1 / device.ratio - 1) / 20)
-
-
-def response(octaves: Sequence[float], hz: np.ndarray) -> np.ndarray:
-    """A frequency response in dB at ``hz``, from its values at :data:`OCTAVES`. Shape: that of ``hz``."""
-    return np.interp(np.log2(np.maximum(hz, 1)), np.log2(OCTAVES), octaves)
-
-
 def _write(root: Path, size: DemoSize, workers: int | None) -> None:
+    """Write the tables and the recordings of both sets."""
     clips = plan(size)
     development, evaluation = clips[clips.split != "evaluation"], clips[clips.split == "evaluation"]
     # numbered at random, so that the number of an evaluation clip says nothing about its scene
     order = np.argsort(_generator("evaluation order").random(len(evaluation)))
     evaluation = evaluation.iloc[order].assign(filename=[f"audio/{number}.wav" for number in range(len(order))])
 
-    for name in (DEVELOPMENT, EVALUATION):
-        (root / name / "audio").mkdir(parents=True)
-        write_text(root / name / tau_layout.DEMO_MARK, _marker(size))
     train, test = clips[clips.split == "train"], clips[clips.split == "test"]
     setup = root / DEVELOPMENT / tau_layout.SETUP
     for path, table, columns in (
@@ -287,9 +250,8 @@ def _write(root: Path, size: DemoSize, workers: int | None) -> None:
             (root / REFERENCE, evaluation, ["filename", "scene_label", "source_label"])):
         write_text(path, table[columns].to_csv(sep="\t", index=False, lineterminator="\n"))
 
-    def write_parallel(recordings: pd.DataFrame) -> None:
+    def write_parallel(folder: Path, recordings: pd.DataFrame) -> None:
         first = recordings.iloc[0]
-        folder = root / (EVALUATION if first.split == "evaluation" else DEVELOPMENT)
         sound = synthesise(first.scene_label, first.identifier, first.sound, size.clip_seconds)
         for clip in recordings.itertuples():
             samples = np.clip(record(sound, DEVICES[clip.source_label]), -0.999, 0.999)
@@ -297,24 +259,49 @@ def _write(root: Path, size: DemoSize, workers: int | None) -> None:
             samples = np.rint(samples * 2**23).astype(np.int32) << 8
             soundfile.write(folder / clip.filename, samples, SAMPLE_RATE, subtype="PCM_24")
 
-    parallel = [recordings for table in (development, evaluation)
-                for _, recordings in table.groupby("sound", sort=False)]
     with ThreadPoolExecutor(workers or cores()) as pool:
-        list(pool.map(write_parallel, parallel))
+        written = []
+        for name, table in ((DEVELOPMENT, development), (EVALUATION, evaluation)):
+            (root / name / "audio").mkdir(parents=True)
+            for _, recordings in table.groupby("sound", sort=False):
+                written.append(pool.submit(write_parallel, root / name, recordings))
+        for future in written:
+            future.result()
 
 
-def _marker(size: DemoSize) -> str:
-    return ("Synthesised demo data: nothing in it was recorded, and figures on it say nothing about real recordings.\n"
-            f"Made by task1a.data.demo, version {VERSION}: {size}\n")
+def synthesise(scene_label: str, identifier: str, sound_name: str, seconds: float) -> np.ndarray:
+    """Return the sound at a location, before any device.
+
+    Every location draws from its own generator, every sound from another one, always in the same order.
+
+    Shape: ``[samples]``, float64, mean power from -32 to -20 dB.
+    """
+    scene, location, random = SCENES[scene_label], _generator(identifier), _generator(sound_name)
+    samples = round(seconds * SAMPLE_RATE)
+    tilt = scene.tilt + location.uniform(-1, 1)
+    bed = _filtered(random.random(samples) - 0.5, lambda hz: tilt * np.log2(np.maximum(hz, 40) / 1000))
+    turns = np.arange(0, samples + SAMPLE_RATE, SAMPLE_RATE // 2)  # the level sways, with a turn every half second
+    sway = np.interp(np.arange(samples), turns, random.uniform(-scene.sway, scene.sway, len(turns)))
+    sound = _unit_power(bed) * 10 ** (sway / 20)
+    for name, (rate, level) in scene.sounds.items():
+        low, high = SOUNDS[name].pitch
+        pitch = low * (high / low) ** location.random()
+        level = level + location.uniform(-LEVEL_SPREAD, LEVEL_SPREAD)
+        rate = rate * 2 ** location.uniform(-1, 1)
+        sound += 10 ** (level / 20) * _track(random, SOUNDS[name], pitch, rate, samples)
+    room = location.uniform(-ROOM_SPREAD, ROOM_SPREAD, len(OCTAVES))
+    loudness = location.uniform(-32, -20)
+    return _unit_power(_filtered(sound, lambda hz: response(room, hz))) * 10 ** (loudness / 20)
 
 
-def _sounds(random: np.random.Generator, sound: Sound, pitch: float, rate: float, samples: int) -> np.ndarray:
-    """All occurrences of one kind of sound in a clip, each with mean power 1. Shape: (samples,)."""
+def _track(random: np.random.Generator, sound: Sound, pitch: float, rate: float, samples: int) -> np.ndarray:
+    """Return all occurrences of a sound in a clip, each with mean power 1. Shape: ``[samples]``."""
     if sound.seconds is None:
         return _note(random, sound, pitch, samples)
     track = np.zeros(samples)
     for _ in range(int(rate * samples / SAMPLE_RATE + random.random())):
-        length = SAMPLE_RATE // 100 * round(100 * random.uniform(*sound.seconds))  # a size with a fast FFT
+        # a multiple of 10 ms, which has a fast FFT
+        length = SAMPLE_RATE // 100 * round(100 * random.uniform(*sound.seconds))
         start = int(random.random() * samples)
         for _ in range(sound.notes):
             note = _note(random, sound, pitch * 2 ** random.uniform(-0.3, 0.3), length)
@@ -324,13 +311,20 @@ def _sounds(random: np.random.Generator, sound: Sound, pitch: float, rate: float
 
 
 def _note(random: np.random.Generator, sound: Sound, pitch: float, samples: int) -> np.ndarray:
+    """Return a sound once, with mean power 1. Shape: ``[samples]``."""
     progress = np.arange(samples) / samples
     if sound.harmonics:
         bend = sound.glide * random.uniform(-1, 1) * np.sin(np.pi * progress)
         phase = 2 * np.pi * np.cumsum(pitch * 2**bend) / SAMPLE_RATE
-        wave = _harmonics(phase, sound.harmonics)
-    else:
-        wave = _filtered(random.random(samples) - 0.5, lambda hz: -6 * np.abs(np.log2(np.maximum(hz, 1) / pitch)))
+        # the sum of sin(k x) / k, by sin((k + 1) x) = 2 cos(x) sin(k x) - sin((k - 1) x)
+        below, this, twice_cos = np.zeros_like(phase), np.sin(phase), 2 * np.cos(phase)
+        wave = this.copy()
+        for k in range(2, sound.harmonics + 1):
+            below, this = this, twice_cos * this - below
+            wave += this / k
+    else:  # noise that falls by 6 dB an octave on both sides of the pitch
+        wave = _filtered(random.random(samples) - 0.5,
+                         lambda hz: -6 * np.abs(np.log2(np.maximum(hz, 1) / pitch)))
     if sound.struck:
         wave = wave * np.exp(-6 * progress)
     elif sound.seconds is not None:
@@ -338,18 +332,36 @@ def _note(random: np.random.Generator, sound: Sound, pitch: float, samples: int)
     return _unit_power(wave)
 
 
-def _harmonics(phase: np.ndarray, n: int) -> np.ndarray:
-    """The sum of sin(k phase) / k over k = 1 ... n, by sin((k + 1) x) = 2 cos(x) sin(k x) - sin((k - 1) x)."""
-    below, this, twice_cos = np.zeros_like(phase), np.sin(phase), 2 * np.cos(phase)
-    total = this.copy()
-    for k in range(2, n + 1):
-        below, this = this, twice_cos * this - below
-        total += this / k
-    return total
+def record(sound: np.ndarray, device: Device) -> np.ndarray:
+    """Record a sound with a device: frequency response, then compressor.
+
+    The compressor is feed-forward, with a mean-square detector of 20 ms and without make-up gain
+    (Giannoulis et al., *Digital dynamic range compressor design*, J. Audio Eng. Soc. 60(6), 2012).
+
+    Shape: ``[samples]`` to ``[samples]``.
+    """
+    from scipy.signal import lfilter  # takes a second, and most runs find the clips there
+
+    filtered = _filtered(sound, lambda hz: response(device.response, hz))
+    if device.ratio == 1:
+        return filtered
+    keep = np.exp(-1 / (0.02 * SAMPLE_RATE))
+    power = lfilter([1 - keep], [1, -keep], filtered**2)
+    over = np.maximum(10 * np.log10(power + 1e-12) - device.threshold, 0)
+    # of each dB above the threshold, 1 / ratio is left
+    return filtered * 10 ** (over * (1 / device.ratio - 1) / 20)
+
+
+def response(octaves: Sequence[float], hz: np.ndarray) -> np.ndarray:
+    """Return a frequency response in dB at ``hz``, from its values at :data:`OCTAVES`.
+
+    It is linear in dB over log frequency between them, and constant beyond them. Shape: that of ``hz``.
+    """
+    return np.interp(np.log2(np.maximum(hz, 1)), np.log2(OCTAVES), octaves)
 
 
 def _filtered(wave: np.ndarray, decibels: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
-    """Apply a zero-phase filter, given by its response in dB as a function of Hz. Shape: (samples,) to (samples,)."""
+    """Apply a zero-phase filter, given by its response in dB as a function of Hz."""
     hz = np.fft.rfftfreq(len(wave), 1 / SAMPLE_RATE)
     return np.fft.irfft(np.fft.rfft(wave) * 10 ** (decibels(hz) / 20), len(wave))
 
@@ -359,4 +371,5 @@ def _unit_power(wave: np.ndarray) -> np.ndarray:
 
 
 def _generator(name: str) -> np.random.Generator:
-    return np.random.Generator(np.random.PCG64(int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big")))
+    seed = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big")
+    return np.random.Generator(np.random.PCG64(seed))
