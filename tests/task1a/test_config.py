@@ -300,7 +300,8 @@ def test_options_stand_above_overrides_and_take_any_text():
 
 NUMBERS = st.one_of(st.integers(), st.integers(-10**1000, 10**1000), st.integers(0, 100), st.floats(),
                     st.floats(0, 100), st.sampled_from([0, -1, 1e300, 2**63, 2**64, 1e-300, 100_000]))
-VALUES = st.recursive(st.one_of(NUMBERS, st.none(), st.booleans(), st.text(), st.dates(), st.text(min_size=5000)),
+VALUES = st.recursive(st.one_of(NUMBERS, st.none(), st.booleans(), st.text(), st.dates(),
+                              st.text(min_size=1, max_size=3).map(lambda text: 2000 * text)),
                       lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=20)
 KEYS = [f"{section}.{key}" for section in config_file.KEYS for key in config_file.KEYS[section]] + [
     section for section in config_file.KEYS if not config_file.KEYS[section]]

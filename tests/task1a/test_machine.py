@@ -1,6 +1,7 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -63,12 +64,13 @@ def test_threads_of_torch(variable, expected):
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="of glibc")
 @pytest.mark.parametrize(("block", "megabytes"), [("numpy.ones(1 << 21)", 16), ("torch.ones(1 << 24)", 64)])
-def test_large_blocks_cost_few_page_faults(block, megabytes):
+def test_large_blocks_cost_few_page_faults(start, block, megabytes):
     """A page of 4 KB costs a fault at its first use, unless the system hands out larger ones everywhere."""
     code = ("import resource\nimport numpy, torch\nfrom task1a.machine import keep_freed_memory\nkeep_freed_memory()\n"
             "before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
             f"for _ in range(60): {block}\n"
             "print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)")
-    faults = [int(subprocess.run([sys.executable, "-c", text], capture_output=True, text=True).stdout)
-              for text in (code, code.replace("\nkeep_freed_memory()", ""))]
+    Path("kept.py").write_text(code)
+    Path("freed.py").write_text(code.replace("\nkeep_freed_memory()", ""))
+    faults = [int(start(name).wait().stdout) for name in ("kept.py", "freed.py")]
     assert faults[0] < faults[1] / 4 or faults[1] < 60 * megabytes * 256 / 10

@@ -213,6 +213,7 @@ def test_termination_ends_the_runs_and_says_how_to_go_on(toys):
     assert not any(map(psutil.pid_exists, processes)) and len(made.events) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="SIGKILL")
 @pytest.mark.filterwarnings("ignore")
 def test_a_killed_ray_worker_is_made_up_for(toys, capsys):
@@ -237,6 +238,7 @@ def test_a_run_waits_for_another_process_that_works_on_it():
     child.communicate()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="SIGKILL")
 def test_real_runs_whose_driver_is_killed_and_a_sweep_that_starts_none(toys, toy_system, toy_data, capsys, monkeypatch):
     """Two that share their training and one over the size limit, two at once."""

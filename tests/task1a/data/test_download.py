@@ -553,7 +553,7 @@ def test_progress_is_one_bar_in_bytes(server, data_set, tmp_path, monkeypatch, c
     assert last.startswith("100%") and f"{total}/{total}" in last and "B/s" in last
 
 
-def test_the_command_is_interrupted_in_one_line_and_resumed(server, data_set, tmp_path):
+def test_the_command_is_interrupted_in_one_line_and_resumed(start, server, data_set, tmp_path):
     server.bytes_per_second = 100_000
     code = (f"import sys; sys.path.insert(0, {str(REPOSITORY)!r})\n"
             "from pathlib import Path\n"
@@ -562,15 +562,10 @@ def test_the_command_is_interrupted_in_one_line_and_resumed(server, data_set, tm
             "from task1a.errors import run_command\n"
             f"download.release = lambda name: {data_set!r}\n"
             f"sys.exit(run_command(lambda: download.main(['tau2020-development', 'set', '--accept-licence'])))")
-    process = subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path, stdout=subprocess.DEVNULL,
-                               stderr=subprocess.PIPE, text=True)
+    (tmp_path / "command.py").write_text(code, encoding="utf-8")
     part = tmp_path / "set" / f"{AUDIO}.part"
-    while not part.exists() or part.stat().st_size == 0:
-        assert process.poll() is None
-        time.sleep(0.01)
-    process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=60)
-    assert (process.returncode, said) == (130, "interrupted; run the same command again to resume\n")
+    ended = start("command.py").when(lambda: part.exists() and part.stat().st_size > 0, signal.SIGINT)
+    assert (ended.returncode, ended.stderr) == (130, "interrupted; run the same command again to resume\n")
     assert part.stat().st_size > 0
     server.bytes_per_second = None
     bring(tmp_path / "set", data_set)
@@ -596,7 +591,7 @@ def test_the_runner_needs_a_folder_to_download_to(tmp_path, monkeypatch):
         runner.main(["--stage", "data", "--download", "--accept-licence"])
 
 
-def test_without_the_option_nothing_touches_the_network(toy_data, toy_system, tmp_path):
+def test_without_the_option_nothing_touches_the_network(start, toy_data, toy_system, tmp_path):
     code = ("import socket, sys\n"
             "def refuse(*_, **__):\n"
             "    raise SystemExit('the network was touched')\n"
@@ -612,6 +607,7 @@ def test_without_the_option_nothing_touches_the_network(toy_data, toy_system, tm
             "from task1a.errors import run_command\n"
             "sys.exit(run_command(runner.main) or 7 * ('task1a.data.fetch' in sys.modules))")
     arguments = ["--system", str(toy_system), "--data-root", str(toy_data[0]), "--eval-root", str(toy_data[1]),
-                 "training.epochs=2", "compression.epochs=1", "training.warmup_epochs=1"]
-    ended = subprocess.run([sys.executable, "-c", code, *arguments], cwd=tmp_path, capture_output=True, text=True)
+                 "training.epochs=1", "compression.epochs=1"]
+    (tmp_path / "offline.py").write_text(code, encoding="utf-8")
+    ended = start("offline.py", *arguments).wait()
     assert ended.returncode == 0, ended.stderr
