@@ -2,14 +2,15 @@
 
     python benchmarks/features.py [--clips 64] [--audio DIR] [--rounds 3]
 
-The pipelines read the same files in one thread, in turn, and are timed by processor time, so that other load on the
-machine matters little. Those of torchaudio and librosa compute the same features. That of dcase_util is what its users
-run: it computes in float64, normalises the filters by area and pads with zeros, so its values differ. The lower bound
-decodes, resamples and transforms like the features, and leaves out mel bands and logarithm. Freed memory is kept for
-all of them, without which whole-clip transforms, the lower bound among them, would take longer.
+The pipelines read the same files in one thread, in turn, and are timed by processor time, so that
+other load on the machine matters little. Those of torchaudio and librosa compute the same features.
+That of dcase_util is what its users run: it computes in float64, normalises the filters by area and
+pads with zeros, so its values differ. The lower bound decodes, resamples and transforms like the
+features, and leaves out mel bands and logarithm. Freed memory is kept for all of them, without
+which whole-clip transforms, the lower bound among them, would take longer.
 
-Builds of the cache are timed by the clock, in one and in two processes, so two workers need two idle cores; the
-difference between a large and a small build leaves out the time to start.
+Builds of the cache are timed by the clock, in one and in two processes, so two workers need two
+idle cores; the difference between a large and a small build leaves out the time to start.
 """
 import importlib.util
 import os
@@ -107,8 +108,9 @@ def librosa_alone(features: FeatureConfig) -> Pipeline:
 def dcase_util_as_it_comes(features: FeatureConfig, res_type: str) -> Pipeline:
     """AudioContainer and MelExtractor of dcase_util, which resample and transform with librosa.
 
-    MelExtractor takes its windows from where scipy no longer has them, so they are put there again. ``res_type`` is the
-    resampler: ``kaiser_best`` is the default and needs the package resampy, ``soxr_hq`` works without it.
+    MelExtractor takes its windows from where scipy no longer has them, so they are put there again.
+    ``res_type`` is the resampler: ``kaiser_best`` is the default and needs the package resampy,
+    ``soxr_hq`` works without it.
     """
     for name in ("hamming", "hann"):
         setattr(scipy.signal, name, getattr(scipy.signal.windows, name))
@@ -129,7 +131,8 @@ def dcase_util_as_it_comes(features: FeatureConfig, res_type: str) -> Pipeline:
 
 
 def transform_alone(features: FeatureConfig) -> Pipeline:
-    """The lower bound: soundfile to decode, soxr to resample, and a bare short-time Fourier transform of torch."""
+    """The lower bound: soundfile to decode, soxr to resample, and a bare short-time Fourier
+    transform of torch."""
     window = torch.hann_window(features.window)
 
     def pipeline(path: Path) -> np.ndarray:

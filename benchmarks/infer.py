@@ -2,11 +2,12 @@
 
     python benchmarks/infer.py [--systems NAME,NAME] [--batch-sizes 1,16] [--threads 1] [--rounds 7]
 
-The model is compressed as the system's configuration says, with random weights and without training, stored, and read
-back. It runs in the form that prediction uses, and straightforwardly: in float32, with torch's convolutions and norms,
-no operation in place and no gradients. That both agree is checked first. They take turns and are timed by processor
-time, so that other load on the machine matters little. The features are those of a recording of the length of a clip,
-without decoding.
+The model is compressed as the system's configuration says, with random weights and without
+training, stored, and read back. It runs in the form that prediction uses, and straightforwardly: in
+float32, with torch's convolutions and norms, no operation in place and no gradients. That both
+agree is checked first. They take turns and are timed by processor time, so that other load on the
+machine matters little. The features are those of a recording of the length of a clip, without
+decoding.
 """
 import sys
 import tempfile
@@ -74,14 +75,16 @@ def stored(settings: config.Config, folder: Path) -> Path:
     torch.manual_seed(0)
     network = spec.build()
     for layer in network.modules():
-        if isinstance(layer, nn.BatchNorm2d):  # as after training, so that the outputs depend on every layer
+        # as after training, so that the outputs depend on every layer
+        if isinstance(layer, nn.BatchNorm2d):
             nn.init.normal_(layer.bias)
     model_file.save(folder / "model.safetensors", packed.stored_state(network), spec)
     if not settings.compression.enabled:
         return folder / "model.safetensors"
     packing = Packing(settings.compression.weight_scales)
     model, spec = prepared(folder / "model.safetensors", packing)
-    prune_to(model, settings.compression.ratio, "layer")  # the smallest of all random weights would be whole layers
+    # the smallest of all random weights would be whole layers
+    prune_to(model, settings.compression.ratio, "layer")
     model_file.save(folder / "packed.safetensors", packed.pack(model, packing), spec)
     return folder / "packed.safetensors"
 

@@ -2,11 +2,12 @@
 
     python benchmarks/train.py [--systems NAME,NAME] [--batch-size 16] [--rounds 7] [--threads 1] [--distil]
 
-Both networks have the same weights and compute float32 in contiguous memory; that they agree is checked first. The
-plain one has torch's convolutions, ResNorm by its equations, no operation in place, and the C library's defaults for
-memory, so each runs in a process of its own. The processes take turns, one step at a time, and are timed by processor
-time, so that other load on the machine matters little. The table of operators is that of the faster network: bytes are
-those of the inputs of an operator, and the bandwidth is compared with that of copying a large tensor.
+Both networks have the same weights and compute float32 in contiguous memory; that they agree is
+checked first. The plain one has torch's convolutions, ResNorm by its equations, no operation in
+place, and the C library's defaults for memory, so each runs in a process of its own. The processes
+take turns, one step at a time, and are timed by processor time, so that other load on the machine
+matters little. The table of operators is that of the faster network: bytes are those of the inputs
+of an operator, and the bandwidth is compared with that of copying a large tensor.
 """
 import copy
 import multiprocessing
@@ -83,7 +84,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def serve(pipe: Connection, system: str, name: str, batch_size: int, threads: int, distil: bool) -> None:
-    """Train a network, one step for each message, and send the time; at the end, the peak memory and the operators."""
+    """Train a network, one step for each message, and send the time; at the end, the peak memory
+    and the operators."""
     torch.set_num_threads(threads)
     if name == "plain":
         make_plain()
@@ -127,7 +129,8 @@ def serve(pipe: Connection, system: str, name: str, batch_size: int, threads: in
 
 
 def make_plain() -> None:
-    """Replace what this project has written for speed by torch's modules and the equations of the papers."""
+    """Replace what this project has written for speed by torch's modules and the equations of the
+    papers."""
     def residual_norm(x: torch.Tensor, shortcut: float, eps: float) -> torch.Tensor:
         mean = x.mean(dim=(1, 3), keepdim=True)
         variance = x.var(dim=(1, 3), correction=0, keepdim=True)

@@ -1,6 +1,7 @@
 """Facts of DCASE 2021 Task 1A: labels, devices, limits, and names of clips.
 
-Source: the organisers' task description, baseline and submission validator. This module imports nothing of the project.
+Source: the organisers' task description, baseline and submission validator. This module imports
+nothing of the project.
 """
 from collections.abc import Mapping
 from pathlib import PurePosixPath
@@ -14,10 +15,12 @@ DEVICES = ("a", "b", "c", "s1", "s2", "s3", "s4", "s5", "s6")
 """Recording devices of the development set's test split."""
 
 SIMULATED_DEVICES = ("s1", "s2", "s3", "s4", "s5", "s6")
-"""Devices of the TAU sets whose recordings were computed from those of device ``a``; the others are real."""
+"""Devices of the TAU sets whose recordings were computed from those of device ``a``; the others are
+real."""
 
 LIMIT_BYTES = 131_072
-"""Maximum size of the non-zero parameters: the rules' 128 KB, with 1,024 bytes per KB as in the organisers' tool."""
+"""Maximum size of the non-zero parameters: the rules' 128 KB, with 1,024 bytes per KB as in the
+organisers' tool."""
 WARN_ABOVE_BYTES = 128_000
 """The limit with 1,000 bytes per KB."""
 
@@ -38,7 +41,8 @@ def clip_name(filename: str) -> str:
     """
     name = filename.replace("\\", "/")
     if not name.startswith(("/", ".")) and "/." not in name and "//" not in name and not name.endswith("/") and name:
-        return name  # as nearly all are; a path object would take most of the time of reading a table
+        # as nearly all are; a path object would take most of the time of reading a table
+        return name
     return PurePosixPath(name).as_posix()
 
 

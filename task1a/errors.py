@@ -12,13 +12,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, NoReturn
 
-# control characters, line separators, and those that embed, override or isolate a direction of writing
+# control characters, line separators, and those that embed, override or isolate a direction of
+# writing
 _UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
 
 
 class InputError(Exception):
-    """An input is wrong. The message is one line: what is wrong, where, and what to do; several faults are several
-    arguments, with a line each."""
+    """An input is wrong. The message is one line: what is wrong, where, and what to do; several
+    faults are several arguments, with a line each."""
 
     def __str__(self) -> str:
         return "\n".join(map(str, self.args))
@@ -29,7 +30,8 @@ class ModelError(InputError):
 
 
 class FallsShort(Exception):
-    """The result falls short of what is required, e.g. the model is too large. The message is one line."""
+    """The result falls short of what is required, e.g. the model is too large. The message is one
+    line."""
 
 
 class CommandParser(argparse.ArgumentParser):
@@ -55,19 +57,23 @@ class CommandParser(argparse.ArgumentParser):
 def run_command(main: Callable[[], int]) -> int:
     """Run a command's ``main``, report its errors in one line, and return the exit status.
 
-    Standard streams that cannot show a character print an escape of it, and closed ones are opened on the null device.
-    SIGTERM, with which batch systems announce the end, and SIGHUP end a command as Ctrl-C does.
+    Standard streams that cannot show a character print an escape of it, and closed ones are opened
+    on the null device. SIGTERM, with which batch systems announce the end, and SIGHUP end a command
+    as Ctrl-C does.
 
     Returns:
-        The status of ``main`` (0: success; 1: the result falls short), 1 after :class:`FallsShort`, 2 after an input or
-        system error, 3 after an unexpected exception, whose traceback is written to a file, 130 after Ctrl-C, 143
-        after SIGTERM, 129 after SIGHUP, 141 if the reader of a pipe has ended.
+        The status of ``main`` (0: success; 1: the result falls short), 1 after :class:`FallsShort`,
+        2 after an input or system error, 3 after an unexpected exception, whose traceback is
+        written to a file, 130 after Ctrl-C, 143 after SIGTERM, 129 after SIGHUP, 141 if the reader
+        of a pipe has ended.
     """
     _prepare_streams()
     try:
         with _interrupted_by_signals():
             status = main()
-            sys.stdout.flush()  # a full disk or a reader that has ended, such as head, shows here at the latest
+            # a full disk or a reader that has ended, such as head, shows here at the
+            # latest
+            sys.stdout.flush()
         return status
     except BrokenPipeError:
         return 141
@@ -109,8 +115,9 @@ def run_command(main: Callable[[], int]) -> int:
 def printable(text: object) -> str:
     """Text for a terminal or a log, in which undecodable bytes and control characters are escaped.
 
-    Names of files can hold any byte but ``/`` and NUL: ``caf\\xe9.wav`` in Latin-1, escape sequences that clear a
-    terminal, line ends. Characters that change the direction of the text after them are escaped, too.
+    Names of files can hold any byte but ``/`` and NUL: ``caf\\xe9.wav`` in Latin-1, escape
+    sequences that clear a terminal, line ends. Characters that change the direction of the text
+    after them are escaped, too.
     """
     text = str(text)
     try:
@@ -154,7 +161,8 @@ def _interrupted_by_signals() -> Iterator[None]:
     if threading.current_thread() is threading.main_thread():
         for name in ("SIGTERM", "SIGHUP"):  # Windows has one of them
             number = getattr(signal, name, None)
-            if number and signal.getsignal(number) is signal.SIG_DFL:  # nohup lets a command ignore SIGHUP
+            # nohup lets a command ignore SIGHUP
+            if number and signal.getsignal(number) is signal.SIG_DFL:
                 before[number] = signal.signal(number, terminate)
     try:
         yield
@@ -209,7 +217,8 @@ def _summary(error: Exception) -> str:
     """One line about an unexpected exception, with the path of its traceback."""
     said = " ".join(f"{type(error).__name__}: {error}".split())[:300]
     if "--debug" not in sys.argv:
-        with suppress(OSError):  # without a temporary folder, or room in it, the traceback is printed
+        # without a temporary folder, or room in it, the traceback is printed
+        with suppress(OSError):
             with tempfile.NamedTemporaryFile("w", prefix="task1a-", suffix=".txt", delete=False, encoding="utf-8",
                                              errors="backslashreplace") as report:
                 report.write(f"{' '.join(sys.argv)}\n\n{traceback.format_exc()}")

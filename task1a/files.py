@@ -30,7 +30,8 @@ MAX_CONTENTS_BYTES = 1 << 20
 """Maximum size of the table of contents of a zip."""
 
 _MAX_DEPTH = 50
-# errors of a lock that is held: of POSIX, and of Windows, where EACCES has no other cause for an open file
+# errors of a lock that is held: of POSIX, and of Windows, where EACCES has no other cause for an
+# open file
 _LOCKED = (errno.EACCES, errno.EDEADLK) if os.name == "nt" else (errno.EAGAIN, errno.EWOULDBLOCK)
 _PART_SECONDS = 3600.0
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
@@ -40,9 +41,9 @@ _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary file that replaces ``path`` when the block succeeds and is removed otherwise.
 
-    A reader of ``path`` sees the old file or the new one, never a part, even after a power failure, and whatever other
-    processes write there. Nobody can plant a link under the temporary name, which has random digits;
-    remains of killed processes are removed after an hour.
+    A reader of ``path`` sees the old file or the new one, never a part, even after a power failure,
+    and whatever other processes write there. Nobody can plant a link under the temporary name,
+    which has random digits; remains of killed processes are removed after an hour.
 
     Raises:
         InputError: ``path`` is a folder, or the disk is full or read-only.
@@ -73,7 +74,8 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def remove_parts(folder: Path) -> None:
-    """Remove what killed processes have left of :func:`replacing` below a folder in which no other process writes."""
+    """Remove what killed processes have left of :func:`replacing` below a folder in which no other
+    process writes."""
     for part in folder.rglob(".task1a-*.part"):
         part.unlink(missing_ok=True)
 
@@ -86,8 +88,9 @@ class Busy(InputError):
 def exclusive(path: Path, waiting: str | None = None) -> Iterator[None]:
     """Hold a lock file, whose lock the system releases however the process ends.
 
-    The package filelock is not used: depending on its version, it takes a file system without locks for
-    one on which another process holds the lock, or turns to files that a killed process leaves locked.
+    The package filelock is not used: depending on its version, it takes a file system without locks
+    for one on which another process holds the lock, or turns to files that a killed process leaves
+    locked.
 
     Args:
         path: the lock file, which may be removed by the process that holds it.
@@ -116,7 +119,9 @@ def exclusive(path: Path, waiting: str | None = None) -> Iterator[None]:
             if os.fstat(descriptor).st_nlink:
                 break
             os.close(descriptor)
-            continue  # the file was removed meanwhile, so the next process would make and lock another one
+            # the file was removed meanwhile, so the next process would make and lock
+            # another one
+            continue
         except OSError as error:
             os.close(descriptor)
             if error.errno not in _LOCKED:
@@ -177,7 +182,8 @@ def check_outputs(outputs: Mapping[str, Path | None], inputs: Iterable[Path]) ->
         inputs: files that the command reads.
 
     Raises:
-        InputError: an output is a folder, or the same file as an input or another output, by whatever name.
+        InputError: an output is a folder, or the same file as an input or another output, by
+            whatever name.
     """
     seen = {}
     for path in inputs:
@@ -199,8 +205,8 @@ def check_outputs(outputs: Mapping[str, Path | None], inputs: Iterable[Path]) ->
 
 
 def write_output(path: Path, text: str) -> None:
-    """Write a text as UTF-8 into a file that a user named: a link is followed to its target, and a device or a pipe is
-    written into, where :func:`write_text` would replace both by a file."""
+    """Write a text as UTF-8 into a file that a user named: a link is followed to its target, and a
+    device or a pipe is written into, where :func:`write_text` would replace both by a file."""
     if path.exists() and not path.is_file() and not path.is_dir():
         path.write_bytes(text.encode("utf-8"))
     else:
@@ -242,8 +248,8 @@ def parse_yaml(content: bytes | str) -> Any:
     """Parse YAML into plain data: dictionaries, lists, text, numbers, booleans, dates and None.
 
     Raises:
-        YAMLError: the content is not UTF-8, not YAML, or nested too deeply, or has line ends other than
-            LF and CR LF, aliases, repeated keys, or values that cannot be represented.
+        YAMLError: the content is not UTF-8, not YAML, or nested too deeply, or has line ends other
+            than LF and CR LF, aliases, repeated keys, or values that cannot be represented.
     """
     try:
         text = content.decode("utf-8-sig") if isinstance(content, bytes) else content
@@ -264,7 +270,8 @@ def parse_yaml(content: bytes | str) -> Any:
 
 
 class _StrictLoader(yaml.SafeLoader):
-    """A SafeLoader that rejects aliases, repeated keys and deep nesting, and names lines in its errors."""
+    """A SafeLoader that rejects aliases, repeated keys and deep nesting, and names lines in its
+    errors."""
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         mark = self.peek_event().start_mark
@@ -300,7 +307,8 @@ class BoundedFile(io.FileIO):
     """A file for ``zipfile``, which reads a table of contents at once, with a bound on its size."""
 
     def read(self, size: int | None = -1) -> bytes:
-        """Read up to ``size`` bytes; more than the maximum of a table of contents raises ``zipfile.BadZipFile``."""
+        """Read up to ``size`` bytes; more than the maximum of a table of contents raises
+        ``zipfile.BadZipFile``."""
         if size is not None and size > MAX_CONTENTS_BYTES:
             raise zipfile.BadZipFile(f"its table of contents has {size:,} bytes; the maximum is {MAX_CONTENTS_BYTES:,}")
         return super().read(MAX_CONTENTS_BYTES if size is None or size < 0 else size)

@@ -15,10 +15,11 @@ CGROUPS, OWN_CGROUPS = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 
 
 def cores() -> int:
-    """Number of cores that this process may use: its affinity, or less if a batch system or a container allots less.
+    """Number of cores that this process may use: its affinity, or less if a batch system or a
+    container allots less.
 
-    The time on the processor that a container has (``docker --cpus``, Kubernetes' limits) is no affinity: more
-    processes than it has cores only wait for each other.
+    The time on the processor that a container has (``docker --cpus``, Kubernetes' limits) is no
+    affinity: more processes than it has cores only wait for each other.
     """
     available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     allotted = os.environ.get("SLURM_CPUS_PER_TASK") or os.environ.get("SLURM_CPUS_ON_NODE", "")
@@ -28,10 +29,11 @@ def cores() -> int:
 
 
 def _quota() -> float:
-    """Processor time that the control groups of this process allow, in cores; infinity without a limit.
+    """Processor time that the control groups of this process allow, in cores; infinity without a
+    limit.
 
-    A group has at most what the groups around it have. Within a container the uppermost files may be those of its own
-    group, whatever path the list gives.
+    A group has at most what the groups around it have. Within a container the uppermost files may
+    be those of its own group, whatever path the list gives.
     """
     least = math.inf
     try:
@@ -69,9 +71,11 @@ def processes() -> int:
 
 
 def device_of(name: str) -> str:
-    """Resolve ``auto`` to ``cuda`` if there is a GPU, and to ``cpu`` otherwise; torch gets a thread per core.
+    """Resolve ``auto`` to ``cuda`` if there is a GPU, and to ``cpu`` otherwise; torch gets a thread
+    per core.
 
-    On its own, torch starts a thread for every core of the affinity, whatever a container or batch system allots.
+    On its own, torch starts a thread for every core of the affinity, whatever a container or batch
+    system allots.
 
     Raises:
         InputError: ``name`` is ``cuda`` and there is no GPU.
@@ -91,9 +95,9 @@ def device_of(name: str) -> str:
 def keep_freed_memory() -> None:
     """Let the C library keep freed memory for the next tensors of this process.
 
-    By default glibc returns every large block to the system, which clears it page by page for its next use. In a
-    training step on a CPU that takes a third to half of the time. Huge pages make it cheaper on some machines only.
-    Without effect on other systems.
+    By default glibc returns every large block to the system, which clears it page by page for its
+    next use. In a training step on a CPU that takes a third to half of the time. Huge pages make it
+    cheaper on some machines only. Without effect on other systems.
     """
     trim_threshold, mmap_max = -1, -4  # of <malloc.h>
     try:
@@ -105,7 +109,8 @@ def keep_freed_memory() -> None:
 
 
 def environment(device: str) -> dict[str, Any]:
-    """Versions of Python and packages, git commit, machine and compute device that a run is made with."""
+    """Versions of Python and packages, git commit, machine and compute device that a run is made
+    with."""
     import torch
 
     packages = ("torch", "torchaudio", "lightning-fabric", "numpy", "pandas", "scikit-learn", "soundfile", "soxr")
@@ -122,7 +127,8 @@ def environment(device: str) -> dict[str, Any]:
 
 
 def _git_commit() -> str | None:
-    """The commit of this checkout, with ``+changes`` if files differ from it; None outside of a checkout."""
+    """The commit of this checkout, with ``+changes`` if files differ from it; None outside of a
+    checkout."""
     try:
         described = subprocess.run(
             ["git", "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty=+changes"], text=True,

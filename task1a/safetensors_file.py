@@ -1,8 +1,8 @@
 """Safetensors files of any origin, read in bounded time and memory.
 
-The safetensors library checks a file without reading its tensors. Here the size of the header is bounded, and tensors
-are read in blocks, of every type, also of those that numpy and torch do not have. A file compressed with xz
-(``.safetensors.xz``) is unpacked into memory, up to a maximum.
+The safetensors library checks a file without reading its tensors. Here the size of the header is
+bounded, and tensors are read in blocks, of every type, also of those that numpy and torch do not
+have. A file compressed with xz (``.safetensors.xz``) is unpacked into memory, up to a maximum.
 """
 import io
 import json
@@ -20,7 +20,8 @@ from task1a.errors import InputError
 MAX_UNPACKED_BYTES = 1 << 25
 """Maximum size of an unpacked xz file: ten times the largest network of the paper in float32."""
 MAX_HEADER_BYTES = 1 << 21
-"""Maximum size of a header: enough for 10,000 tensors. Parsed, it takes up to 30 times as much memory."""
+"""Maximum size of a header: enough for 10,000 tensors. Parsed, it takes up to 30 times as much
+memory."""
 
 BLOCK = 3 << 18
 """Bytes that are read at a time: whole values of every type, those of 6 bits included."""
@@ -75,8 +76,8 @@ def opened(path: Path) -> Iterator[SafetensorsFile]:
     """Open a safetensors file, compressed with xz or not, and check its header.
 
     Raises:
-        InputError: the file is missing, damaged or of another format, its header or unpacked content is too large, or a
-            tensor has a type of unknown width.
+        InputError: the file is missing, damaged or of another format, its header or unpacked
+            content is too large, or a tensor has a type of unknown width.
     """
     path = Path(path)
     if not path.is_file():

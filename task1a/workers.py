@@ -14,7 +14,8 @@ from tqdm import tqdm
 
 from task1a.machine import cores
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM) if hasattr(signal, "pthread_sigmask") else ()  # not on Windows
+# not on Windows
+_SIGNALS = (signal.SIGINT, signal.SIGTERM) if hasattr(signal, "pthread_sigmask") else ()
 
 
 @contextmanager

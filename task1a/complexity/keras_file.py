@@ -17,7 +17,8 @@ _EXCLUDED = {"optimizer": "optimizer state", "optimizer_weights": "optimizer sta
 
 
 def read_keras(path: Path, key: None = None) -> Iterator[TensorSize]:
-    """Yield the weights in an HDF5 file of Keras, or in a ``.keras`` archive; all else is marked as excluded."""
+    """Yield the weights in an HDF5 file of Keras, or in a ``.keras`` archive; all else is marked as
+    excluded."""
     with readable(path, "Keras model"):
         content = path.read_bytes()
         if path.suffix.lower() == ".keras":
@@ -35,7 +36,8 @@ def read_keras(path: Path, key: None = None) -> Iterator[TensorSize]:
 
 def _size(path: Path, name: str, dataset: h5py.Dataset) -> TensorSize:
     dtype = dataset.dtype.name
-    if dataset.dtype.kind == "V":  # types that HDF5 does not have are stored as bytes, with their name
+    # types that HDF5 does not have are stored as bytes, with their name
+    if dataset.dtype.kind == "V":
         dtype = str(dataset.attrs.get("dtype"))
     if dtype not in TYPES or TYPES[dtype] != 8 * dataset.dtype.itemsize:
         raise unknown_type(path, name, dtype)

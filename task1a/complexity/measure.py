@@ -1,17 +1,19 @@
-"""The size of a model as the challenge counts it: non-zero values times the bytes of their stored type.
+"""The size of a model as the challenge counts it: non-zero values times the bytes of their stored
+type.
 
 Model files of any origin are counted; several files are an ensemble, whose sizes add up.
 
 Policies
 --------
-``dcase2021``: everything that is stored, including running mean and variance of batch norms, as in the organisers'
-model size tool (DCASE 2021 Task 1A baseline). The limit applies to this policy.
-``paper``: without running mean and variance, as in the published sizes of BC-ResNet-ASC (arXiv 2206.13909).
+``dcase2021``: everything that is stored, including running mean and variance of batch norms, as in
+the organisers' model size tool (DCASE 2021 Task 1A baseline). The limit applies to this policy.
+``paper``: without running mean and variance, as in the published sizes of BC-ResNet-ASC (arXiv
+2206.13909).
 
-Scales of quantized tensors are counted. Indices of sparse tensors and the features are not, by the rules of the
-challenge, and neither is what a training stores next to its model, such as the state of the optimizer. Sizes are given
-in bytes, in kB of 1,000 and in KiB of 1,024 bytes, because the rules say "KB" and the organisers' tool divides by
-1,024.
+Scales of quantized tensors are counted. Indices of sparse tensors and the features are not, by the
+rules of the challenge, and neither is what a training stores next to its model, such as the state
+of the optimizer. Sizes are given in bytes, in kB of 1,000 and in KiB of 1,024 bytes, because the
+rules say "KB" and the organisers' tool divides by 1,024.
 """
 from collections.abc import Sequence
 from pathlib import Path
@@ -36,8 +38,9 @@ def measure(paths: Sequence[Path], passes: Sequence[int] | None = None, alternat
             largest is counted, as in the rules for device-specific models.
         key: of several models in a PyTorch checkpoint, the one to count.
 
-    Of a file that holds a model for each recording device, the largest is counted. Multiply-accumulates,
-    trainable parameters and the shape of the input are None for files of other origin.
+    Of a file that holds a model for each recording device, the largest is counted.
+    Multiply-accumulates, trainable parameters and the shape of the input are None for files of
+    other origin.
 
     Raises:
         InputError: a file cannot be counted (:func:`task1a.complexity.model_files.stored_tensors`).
@@ -105,7 +108,8 @@ def _measure_file(path: Path, passes: int, key: str | None) -> "tuple[dict[str, 
 
 
 def _largest_device_model(tensors: "list[TensorSize]") -> "tuple[list[TensorSize], dict[str, int]]":
-    """Of models for one recording device each, return the tensors of the largest, and the bytes of each.
+    """Of models for one recording device each, return the tensors of the largest, and the bytes of
+    each.
 
     Tensors outside of them are part of every model. Without such models, all tensors are returned.
     """
@@ -124,8 +128,8 @@ def _largest_device_model(tensors: "list[TensorSize]") -> "tuple[list[TensorSize
 
 
 def totals(tensors: "Sequence[TensorSize]") -> dict[str, float]:
-    """Return the number of values (``parameters``) and of ``non_zero`` values, and the size in ``bytes``,
-    ``kB`` and ``KiB``."""
+    """Return the number of values (``parameters``) and of ``non_zero`` values, and the size in
+    ``bytes``, ``kB`` and ``KiB``."""
     parameters, non_zero, size = 0, 0, 0
     for tensor in tensors:
         parameters += tensor.values

@@ -1,8 +1,8 @@
 """Model files of any origin: type, shape and number of non-zero values of every stored tensor.
 
-No file is trusted: nothing in a file is executed, no file outside its folder is opened, and time and memory have fixed
-bounds. Bit widths come from the stored type; an unknown type is an error. Stored codes are counted: a quantized zero
-whose code is 128 is a non-zero value.
+No file is trusted: nothing in a file is executed, no file outside its folder is opened, and time
+and memory have fixed bounds. Bit widths come from the stored type; an unknown type is an error.
+Stored codes are counted: a quantized zero whose code is 128 is a non-zero value.
 """
 import contextlib
 import json
@@ -25,7 +25,8 @@ from task1a.errors import InputError
 from task1a.safetensors_file import opened, printable
 
 MAX_FILE_BYTES = 1 << 30
-"""Maximum size of a .safetensors file and of a PyTorch file, and of the tensors of any file together."""
+"""Maximum size of a .safetensors file and of a PyTorch file, and of the tensors of any file
+together."""
 MAX_PARSED_BYTES = 1 << 26
 """Maximum size of other files, which are held in memory: 500 times the limit of the challenge."""
 MAX_TENSORS = 10_000
@@ -52,17 +53,18 @@ _FEATURES = re.compile(r"(.*\.)?(spectrogram\.window|mel_scale\.fb|stft\.(conv_(
 def stored_tensors(path: Path, key: str | None = None) -> list[TensorSize]:
     """List every tensor of a model file; values shared by several tensors are listed once.
 
-    Tensors that are no part of the model, such as features inside it, are marked as excluded. A file of another format
-    than safetensors is read in a process of its own, whose time and memory are limited.
+    Tensors that are no part of the model, such as features inside it, are marked as excluded. A
+    file of another format than safetensors is read in a process of its own, whose time and memory
+    are limited.
 
     Args:
         path: model file.
         key: of several models in a PyTorch checkpoint, the one to list.
 
     Raises:
-        InputError: the file is missing, damaged, too large or not what its suffix says, or holds no tensor, or several
-            models but none of the name ``key``; its format is unknown or needs a package that is not installed; or a
-            tensor has a type of unknown width.
+        InputError: the file is missing, damaged, too large or not what its suffix says, or holds no
+            tensor, or several models but none of the name ``key``; its format is unknown or needs a
+            package that is not installed; or a tensor has a type of unknown width.
     """
     path = Path(path)
     suffix = _suffix(path)
@@ -79,7 +81,8 @@ def stored_tensors(path: Path, key: str | None = None) -> list[TensorSize]:
 
 
 def read_tensors(path: Path, key: str | None = None) -> list[TensorSize]:
-    """List the tensors of a model file like :func:`stored_tensors`, in this process and without its limits."""
+    """List the tensors of a model file like :func:`stored_tensors`, in this process and without its
+    limits."""
     module, function, extra = _READERS[_suffix(path)]
     try:
         read = getattr(import_module(f"task1a.complexity.{module}"), function)
@@ -99,8 +102,9 @@ def read_tensors(path: Path, key: str | None = None) -> list[TensorSize]:
     except InputError as error:
         raise InputError(printable(str(error), 1000)) from None
 
-    # Features inside a model do not count, nor does what torch's batch norms count their steps with.
-    # A kernel belongs to torchaudio's Resample if it is next to a MelSpectrogram in one nn.Sequential.
+    # Features inside a model do not count, nor does what torch's batch norms count their steps
+    # with. A kernel belongs to torchaudio's Resample if it is next to a MelSpectrogram in one
+    # nn.Sequential.
     names = {tensor.name for tensor in sizes}
     sequences = {re.sub(r"\d+\.mel_scale\.fb$", "", name) for name in names if name.endswith("mel_scale.fb")}
     for index, tensor in enumerate(sizes):
@@ -137,7 +141,8 @@ def _suffix(path: Path) -> str:
 
 
 def _read_apart(path: Path, key: str | None) -> list[TensorSize]:
-    """Run :func:`read_tensors` in a process of its own, and end it when it takes too much time or memory."""
+    """Run :func:`read_tensors` in a process of its own, and end it when it takes too much time or
+    memory."""
     code = f"import sys; from {__name__} import _main; _main(*sys.argv[1:])"
     command = [sys.executable, "-c", code, os.getcwd(), str(path), key or ""]
     with tempfile.TemporaryFile() as answer:
@@ -149,7 +154,8 @@ def _read_apart(path: Path, key: str | None) -> list[TensorSize]:
             process = psutil.Process(child.pid)
             while child.poll() is None:
                 used, seconds = process.memory_info(), sum(process.cpu_times()[:2])
-                if started is None and os.fstat(answer.fileno()).st_size:  # the libraries are imported
+                # the libraries are imported
+                if started is None and os.fstat(answer.fileno()).st_size:
                     started = seconds
                 # without the pages of the file itself, where the system tells them apart
                 memory = getattr(used, "private", used.rss - getattr(used, "shared", 0))
@@ -177,7 +183,8 @@ def _read_apart(path: Path, key: str | None) -> list[TensorSize]:
 
 
 def _main(folder: str, path: str, key: str) -> None:
-    """Print the tensors of a file as JSON, after a line end that says that the libraries are imported."""
+    """Print the tensors of a file as JSON, after a line end that says that the libraries are
+    imported."""
     with contextlib.suppress(ImportError):  # which read_tensors reports
         import_module(f"task1a.complexity.{_READERS[_suffix(Path(path))][0]}")
     os.chdir(folder)

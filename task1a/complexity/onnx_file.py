@@ -11,12 +11,14 @@ from task1a.complexity.tensors import FEATURES, TYPES, TensorSize, readable, unk
 from task1a.errors import InputError, shown
 
 _MAX_EXTERNAL = 1 << 25
-# of a node other than a constant, more integers or letters than these are values, not settings such as strides
+# of a node other than a constant, more integers or letters than these are values, not settings such
+# as strides
 _MAX_INTEGERS, _MAX_LETTERS = 16, 64
 
 
 def read_onnx(path: Path, key: None = None) -> Iterator[TensorSize]:
-    """Yield the initializers and constants of an ONNX model, including its training graphs and functions.
+    """Yield the initializers and constants of an ONNX model, including its training graphs and
+    functions.
 
     The features of a model that this project has exported are marked as excluded.
     """
@@ -37,7 +39,8 @@ def read_onnx(path: Path, key: None = None) -> Iterator[TensorSize]:
 
 
 def _tensors(graph: Any) -> Iterator[tuple[str | bytes, Any]]:
-    """Yield name and TensorProto of everything that a graph or function stores, in nested graphs as well.
+    """Yield name and TensorProto of everything that a graph or function stores, in nested graphs as
+    well.
 
     Of sparse tensors only the values are yielded, because indices do not count.
     """
@@ -84,8 +87,8 @@ def _size(path: Path, name: str, tensor: Any, excluded: str) -> TensorSize:
         if any(size < 0 for size in tensor.dims):
             raise ValueError(f"a shape of {list(tensor.dims)}")
         if tensor.data_location == onnx.TensorProto.EXTERNAL:
-            # the library reads the length that the file states, or else all of the other file, before
-            # it looks at the shape; it refuses other folders and links itself
+            # the library reads the length that the file states, or else all of the other file,
+            # before it looks at the shape; it refuses other folders and links itself
             size = -(-math.prod(tensor.dims) * bits // 8)
             lengths = [entry.value for entry in tensor.external_data if entry.key == "length"]
             if size > _MAX_EXTERNAL or (lengths and int(lengths[-1]) != size):

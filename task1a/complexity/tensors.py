@@ -108,6 +108,7 @@ def unknown_type(path: Path, name: str, dtype: object) -> InputError:
 
 
 def device_of(name: str) -> str | None:
-    """Return the recording device whose model a tensor belongs to; None if it is part of every model."""
+    """Return the recording device whose model a tensor belongs to; None if it is part of every
+    model."""
     found = re.search(r"(?:^|\.)(?:device_models\.([^.]+)|(base_model))\.", name)
     return (found[1] or found[2]) if found else None

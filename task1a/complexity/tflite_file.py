@@ -11,7 +11,8 @@ from task1a.complexity.tensors import TYPES, TensorSize, count_non_zero, readabl
 from task1a.errors import InputError
 
 _MARK = b"TFL3"
-# field of a tensor's table that says its values are in another file; the package does not know it yet
+# field of a tensor's table that says its values are in another file; the package does not know it
+# yet
 _EXTERNAL = 24
 
 

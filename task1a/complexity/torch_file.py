@@ -1,8 +1,9 @@
 """PyTorch files (.pt, .pth, .ckpt, .bin): the state dictionary in them, whatever else they hold.
 
-A checkpoint of a training holds more than a state dictionary: settings, states of optimizers, objects of classes that
-are not installed here. Only tensors and plain data are loaded (``weights_only``). Every other object becomes a
-:class:`collections.Counter` with its state as attributes, so that none of its code is run or imported.
+A checkpoint of a training holds more than a state dictionary: settings, states of optimizers,
+objects of classes that are not installed here. Only tensors and plain data are loaded
+(``weights_only``). Every other object becomes a :class:`collections.Counter` with its state as
+attributes, so that none of its code is run or imported.
 """
 import re
 import zipfile
@@ -20,7 +21,8 @@ from task1a.errors import InputError
 from task1a.files import BoundedFile
 
 _SAVE = "save one with torch.save(model.state_dict(), FILE)"
-# the format before torch 1.6 is a sequence of pickles: two marks, the machine, the content, the names of the storages
+# the format before torch 1.6 is a sequence of pickles: two marks, the machine, the content, the
+# names of the storages
 _PICKLES = 5
 _MAX_CONTAINERS = 100_000
 _OPTIMIZER, _ARRAY = "optimizer state", "array of numpy"
@@ -38,7 +40,8 @@ class _Found(NamedTuple):
     keys: tuple[str, ...]
     tensor: Tensor
     inside: str
-    """what holds it, if that is an object or an optimizer, or what it is, if that is an array of numpy"""
+    """what holds it, if that is an object or an optimizer, or what it is, if that is an array of
+    numpy"""
 
     @property
     def name(self) -> str:
@@ -65,7 +68,8 @@ def read_state_dict(path: Path, key: str | None = None) -> Iterator[TensorSize]:
 
     Args:
         path: PyTorch file, in the format of today or in the one before torch 1.6.
-        key: name of the dictionary to count, if there are several, e.g. ``student`` or ``state_dict.student``.
+        key: name of the dictionary to count, if there are several, e.g. ``student`` or
+            ``state_dict.student``.
 
     Raises:
         InputError: there is no state dictionary, or there are several and ``key`` names none of them.
@@ -131,7 +135,8 @@ def _load(path: Path) -> Any:
 
 
 def _counter(cls: type, *arguments: object) -> Counter:
-    """An object whose items and attributes torch sets as the file says, in place of one of any class."""
+    """An object whose items and attributes torch sets as the file says, in place of one of any
+    class."""
     counter = Counter()
     counter.__dict__.update(class_name=cls.__name__, arguments=arguments)
     return counter
@@ -152,7 +157,8 @@ def _find_tensors(content: Any) -> list[_Found]:
         if len(visited) > _MAX_CONTAINERS:
             raise ValueError(f"it holds more than {_MAX_CONTAINERS:,} dictionaries and lists")
 
-        if not isinstance(value, Mapping):  # such as weight and bias of a quantized layer, under one key
+        # such as weight and bias of a quantized layer, under one key
+        if not isinstance(value, Mapping):
             for index, part in reversed(list(enumerate(value))):
                 parts.append(((*keys[:-1], ".".join((*keys[-1:], str(index)))), part, inside))
             continue
@@ -166,7 +172,8 @@ def _find_tensors(content: Any) -> list[_Found]:
 
 
 def _models(found: list[_Found]) -> dict[str, list[_Found]]:
-    """The tensors that can be a model, by the key they are under; ``.`` for those under no other than their own."""
+    """The tensors that can be a model, by the key they are under; ``.`` for those under no other
+    than their own."""
     groups: dict[str, list[_Found]] = {}
     for part in found:
         groups.setdefault(part.keys[0] if len(part.keys) > 1 else ".", []).append(part)
@@ -190,7 +197,8 @@ def _models(found: list[_Found]) -> dict[str, list[_Found]]:
 
 
 def _sizes(path: Path, seen: set, name: str, tensor: Tensor, excluded: str) -> Iterator[TensorSize]:
-    """Yield the size of a tensor and of its scales, unless ``seen`` says that its values are counted already."""
+    """Yield the size of a tensor and of its scales, unless ``seen`` says that its values are
+    counted already."""
     dtype = str(tensor.dtype).removeprefix("torch.").removesuffix("_x2")  # two values in a byte
     if dtype not in TYPES:
         raise unknown_type(path, name, dtype)

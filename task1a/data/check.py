@@ -2,10 +2,12 @@
 
 The header of every recording is read, and no samples are decoded. Conventions:
 
-- a *problem* makes results impossible or meaningless and stops the run: missing or damaged audio, a clip or a
-  recording location in both splits, a scene without clips to learn or to test, a withdrawn copy of the split;
-- a *note* is worth knowing: clips that no split uses, devices that only the test split has, different audio formats,
-  recordings of another length than the rest, which may be truncated, and those of :mod:`task1a.data.sound`.
+- a *problem* makes results impossible or meaningless and stops the run: missing or damaged audio, a
+  clip or a recording location in both splits, a scene without clips to learn or to test, a
+  withdrawn copy of the split;
+- a *note* is worth knowing: clips that no split uses, devices that only the test split has,
+  different audio formats, recordings of another length than the rest, which may be truncated, and
+  those of :mod:`task1a.data.sound`.
 
 Problems and notes count all cases and name the first ones.
 """
@@ -29,7 +31,8 @@ from task1a.workers import parallel_map
 NAMED = 10
 """Number of cases that a problem or a note names; all are counted."""
 
-_FEW, _CHUNK = 50_000, 500  # headers read in the time that worker processes need to start; sent to a worker at a time
+# headers read in the time that worker processes need to start; sent to a worker at a time
+_FEW, _CHUNK = 50_000, 500
 _OFFICIAL_SPLITS = ((13_962, 2_968), (139_620, 29_680))
 """clips for training and test in the TAU sets of 2020 and 2022, which leave out 6,105 and 61,050"""
 
@@ -39,8 +42,9 @@ class DataReport:
     """Results of a check."""
 
     facts: dict[str, Any]
-    """plain data: ``name``, ``demo``, ``labels``, ``devices``, ``clips`` and ``by_device`` (by split), ``locations``,
-    ``cities``, ``damaged`` (clips left out), ``formats`` (clips by audio format, for each set)"""
+    """plain data: ``name``, ``demo``, ``labels``, ``devices``, ``clips`` and ``by_device`` (by
+    split), ``locations``, ``cities``, ``damaged`` (clips left out), ``formats`` (clips by audio
+    format, for each set)"""
     problems: list[str] = field(default_factory=list)
     """problems: each a text with a line for the count and a line for each named case"""
     notes: list[str] = field(default_factory=list)
@@ -53,7 +57,8 @@ def check(dataset: Dataset, skip_damaged: bool = False, sample_rate: int = 0,
 
     Args:
         dataset: the recordings and their tables.
-        skip_damaged: report damaged clips as left out instead of as a problem. Missing clips remain a problem.
+        skip_damaged: report damaged clips as left out instead of as a problem. Missing clips remain
+            a problem.
         sample_rate: sample rate of the features in Hz; recordings with a lower one are noted.
         clip_seconds: length of the clips of the features in seconds; much longer recordings are noted.
 
@@ -107,9 +112,11 @@ def check(dataset: Dataset, skip_damaged: bool = False, sample_rate: int = 0,
 
 
 def content_digest(dataset: Dataset) -> str:
-    """A digest of the data sets, which tells whether a result that was made from them is still up to date.
+    """A digest of the data sets, which tells whether a result that was made from them is still up
+    to date.
 
-    It depends on the content of the tables and on the name and identity of every clip. No clip is opened.
+    It depends on the content of the tables and on the name and identity of every clip. No clip is
+    opened.
 
     Raises:
         InputError: a table is missing or malformed.
@@ -159,7 +166,8 @@ def _read_headers(root: Path, filenames: Sequence[str]) -> dict[str, Header]:
 
 
 def _check_splits(train: pd.DataFrame, test: pd.DataFrame, left_out: Sequence[str], report: DataReport) -> None:
-    """Find what the splits share, and which scenes they lack once the clips in ``left_out`` are gone."""
+    """Find what the splits share, and which scenes they lack once the clips in ``left_out`` are
+    gone."""
     if older := tau_layout.older_copy(len(train), len(test)):
         report.problems.append(older)
     _add(report.problems, "clips in both the train and the test split: {}", train.filename[train.split == "both"])
@@ -182,8 +190,8 @@ def _check_splits(train: pd.DataFrame, test: pd.DataFrame, left_out: Sequence[st
 def _note_identical_files(clips: pd.DataFrame, headers: dict[str, Header], report: DataReport) -> None:
     """Find files that are listed under several names.
 
-    The names do not show this: links give a file a second name, and some file systems ignore the case of letters or
-    treat the composed and the decomposed form of a character alike.
+    The names do not show this: links give a file a second name, and some file systems ignore the
+    case of letters or treat the composed and the decomposed form of a character alike.
     """
     split_of = dict(zip(clips.filename.tolist(), clips.split.tolist(), strict=True))
     first: dict[tuple[int, int], str] = {}
@@ -213,7 +221,8 @@ def _note_identical_files(clips: pd.DataFrame, headers: dict[str, Header], repor
 def _check_files(which: str, root: Path, headers: dict[str, Header], report: DataReport, skip_damaged: bool) -> None:
     missing = [name for name, header in headers.items() if header.missing]
     for number, name in enumerate(missing[:NAMED]):
-        if similar := tau_layout.similar_file(root, name):  # the two may look the same, so it is shown in ASCII
+        # the two may look the same, so it is shown in ASCII
+        if similar := tau_layout.similar_file(root, name):
             missing[number] = f"{name} (there is {similar!a}; rename it, or correct the tables)"
     damaged = {name: header.fault for name, header in headers.items() if header.fault and not header.missing}
     _add(report.problems, f"missing {which}audio files: {{}}; unpack all audio archives of the data set", missing)
@@ -228,7 +237,8 @@ def _check_files(which: str, root: Path, headers: dict[str, Header], report: Dat
 
 def _note_sound(which: str, headers: dict[str, Header], sample_rate: int, clip_seconds: float,
                 report: DataReport) -> None:
-    """Find recordings whose headers tell that they may not be what they seem, and those of an unusual length."""
+    """Find recordings whose headers tell that they may not be what they seem, and those of an
+    unusual length."""
     noted, seconds = {}, {}
     for name, header in headers.items():
         if not header.fault:
@@ -237,7 +247,8 @@ def _note_sound(which: str, headers: dict[str, Header], sample_rate: int, clip_s
     for note in sound.describe(noted):
         report.notes.append(which + note)
 
-    # libsndfile reads a truncated file as a shorter recording, and only of a WAV file the header tells
+    # libsndfile reads a truncated file as a shorter recording, and only of a WAV file the header
+    # tells
     [(usual, count)] = Counter(round(value, 2) for value in seconds.values()).most_common(1) or [(0.0, 0)]
     if count > len(seconds) / 2:
         _add(report.notes, f"{which}recordings of another length than most, which have {usual:g} s: {{}}; they may be "
@@ -272,7 +283,8 @@ def _add(texts: list[str], heading: str, cases: Sequence[str]) -> None:
 
 
 def _count_formats(headers: Iterable[Header]) -> dict[str, int]:
-    """Count clips by format, most frequent first; a format is named with the range of its clips' lengths."""
+    """Count clips by format, most frequent first; a format is named with the range of its clips'
+    lengths."""
     seconds: dict[str, list[float]] = {}
     for header in headers:
         if not header.fault:

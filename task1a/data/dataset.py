@@ -32,7 +32,8 @@ class Dataset:
 
     @property
     def splits(self) -> dict[str, str]:
-        """Name of the set that each split belongs to; the splits are ``train``, ``test`` and ``evaluation``."""
+        """Name of the set that each split belongs to; the splits are ``train``, ``test`` and
+        ``evaluation``."""
         return {split: name for name in self.roots for split in _SPLITS[name]}
 
     @cached_property
@@ -49,7 +50,8 @@ class Dataset:
         """The clips of ``train``, ``test`` or ``evaluation``, in the order of the tables.
 
         Raises:
-            InputError: a table is missing or malformed, or clips are in both the train and the test split.
+            InputError: a table is missing or malformed, or clips are in both the train and the test
+                split.
         """
         if name == "evaluation":
             return self.evaluation_clips

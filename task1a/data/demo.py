@@ -1,14 +1,15 @@
-"""The embedded demo set: synthesised recordings in the TAU layout, so that everything runs without a download.
+"""The embedded demo set: synthesised recordings in the TAU layout, so that everything runs without
+a download.
 
 It is built like the challenge's data: ten scenes, several cities, locations in one split only, nine
-devices with the challenge's imbalance (mostly ``a``; ``s4`` to ``s6`` only in test), test clips that all
-devices record, and an unlabelled evaluation set with two further devices. The sounds are made up, so
-figures on them say nothing about the challenge.
+devices with the challenge's imbalance (mostly ``a``; ``s4`` to ``s6`` only in test), test clips
+that all devices record, and an unlabelled evaluation set with two further devices. The sounds are
+made up, so figures on them say nothing about the challenge.
 
 A scene is a noise bed with a few sounds (:data:`SCENES`, :data:`SOUNDS`); each location has its own
-mixture, pitches and room. A device is a frequency response and a compressor (:data:`DEVICES`). Random
-numbers come from PCG64, seeded by names, and samples are computed in float64 before they are rounded to
-24 bits, so the bytes of a clip do not depend on when and where it is made.
+mixture, pitches and room. A device is a frequency response and a compressor (:data:`DEVICES`).
+Random numbers come from PCG64, seeded by names, and samples are computed in float64 before they are
+rounded to 24 bits, so the bytes of a clip do not depend on when and where it is made.
 """
 import hashlib
 import os
@@ -29,7 +30,8 @@ from task1a.files import exclusive, write_text
 from task1a.machine import cores
 
 VERSION = 1
-"""Version of the synthesis. Every change of what is written must raise it, so that existing sets are built anew."""
+"""Version of the synthesis. Every change of what is written must raise it, so that existing sets
+are built anew."""
 
 DEVELOPMENT, EVALUATION, REFERENCE = "demo-development", "demo-evaluation", "demo-evaluation-reference.csv"
 SAMPLE_RATE = 44100
@@ -116,8 +118,9 @@ SCENES: Mapping[str, Scene] = {
 }
 
 LEVEL_SPREAD, ROOM_SPREAD = 5.0, 2.5
-"""Largest deviations in dB of a location from its scene, in the level of a sound and in the response of
-the room. Less would make the scenes easy to classify; more would leave little to learn."""
+"""Largest deviations in dB of a location from its scene, in the level of a sound and in the
+response of the room. Less would make the scenes easy to classify; more would leave little to
+learn."""
 
 OCTAVES = (63, 125, 250, 500, 1000, 2000, 4000, 8000, 16000)
 """Frequencies in Hz at which a response is given; see :func:`response`."""
@@ -193,9 +196,9 @@ def plan(size: DemoSize) -> pd.DataFrame:
     """List every clip of the set.
 
     Returns:
-        Columns ``scene_label``, ``identifier`` (the location), ``sound`` (a name that parallel recordings
-        share), ``source_label`` (the device), ``split`` (``train``, ``test``, ``unused`` or
-        ``evaluation``) and ``filename``.
+        Columns ``scene_label``, ``identifier`` (the location), ``sound`` (a name that parallel
+        recordings share), ``source_label`` (the device), ``split`` (``train``, ``test``, ``unused``
+        or ``evaluation``) and ``filename``.
     """
     location, segment = 1000, 40000
     sounds: dict[str, list[tuple[str, str, str]]] = {"train": [], "test": [], "evaluation": []}
@@ -272,7 +275,8 @@ def _write(root: Path, size: DemoSize, workers: int | None) -> None:
 def synthesise(scene_label: str, identifier: str, sound_name: str, seconds: float) -> np.ndarray:
     """Return the sound at a location, before any device.
 
-    Every location draws from its own generator, every sound from another one, always in the same order.
+    Every location draws from its own generator, every sound from another one, always in the same
+    order.
 
     Shape: ``[samples]``, float64, mean power from -32 to -20 dB.
     """
@@ -280,7 +284,8 @@ def synthesise(scene_label: str, identifier: str, sound_name: str, seconds: floa
     samples = round(seconds * SAMPLE_RATE)
     tilt = scene.tilt + location.uniform(-1, 1)
     bed = _filtered(random.random(samples) - 0.5, lambda hz: tilt * np.log2(np.maximum(hz, 40) / 1000))
-    turns = np.arange(0, samples + SAMPLE_RATE, SAMPLE_RATE // 2)  # the level sways, with a turn every half second
+    # the level sways, with a turn every half second
+    turns = np.arange(0, samples + SAMPLE_RATE, SAMPLE_RATE // 2)
     sway = np.interp(np.arange(samples), turns, random.uniform(-scene.sway, scene.sway, len(turns)))
     sound = _unit_power(bed) * 10 ** (sway / 20)
     for name, (rate, level) in scene.sounds.items():
@@ -355,7 +360,8 @@ def record(sound: np.ndarray, device: Device) -> np.ndarray:
 def response(octaves: Sequence[float], hz: np.ndarray) -> np.ndarray:
     """Return a frequency response in dB at ``hz``, from its values at :data:`OCTAVES`.
 
-    It is linear in dB over log frequency between them, and constant beyond them. Shape: that of ``hz``.
+    It is linear in dB over log frequency between them, and constant beyond them. Shape: that of
+    ``hz``.
     """
     return np.interp(np.log2(np.maximum(hz, 1)), np.log2(OCTAVES), octaves)
 

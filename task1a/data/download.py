@@ -1,4 +1,5 @@
-"""Download of the TAU sets: ``python -m task1a.data.download SET DIR``, and ``--download`` of the runner.
+"""Download of the TAU sets: ``python -m task1a.data.download SET DIR``, and ``--download`` of the
+runner.
 
 Names, sizes, md5 sums and addresses of the archives are those that dcase_util describes. Its own
 downloader (``RemoteFile``, 0.2.20) is not used: it starts an interrupted archive from its first byte,
@@ -40,7 +41,8 @@ JOBS = 3
 """Archives that are fetched and unpacked at a time."""
 
 CONTENT_RATIO = 1.2
-"""Size of the files over that of their archives: 1.195 for the 7,920 clips of the 2021 evaluation set."""
+"""Size of the files over that of their archives: 1.195 for the 7,920 clips of the 2021 evaluation
+set."""
 
 
 @dataclass(frozen=True)
@@ -74,11 +76,13 @@ class _Task:
 
     @property
     def record(self) -> Path:
-        """file with the md5 sum of the archive, whether it was kept, and the size of each of its files"""
+        """file with the md5 sum of the archive, whether it was kept, and the size of each of its
+        files"""
         return self.folder / RESERVED / self.data_set.name / f"{self.archive.name}.json"
 
     def is_done(self) -> bool:
-        """Return whether the files of the archive are there, and the archive only if it is to be kept."""
+        """Return whether the files of the archive are there, and the archive only if it is to be
+        kept."""
         try:
             record = read_json(self.record)
             if record["md5"] != self.archive.md5:
@@ -141,7 +145,8 @@ def download(wanted: Mapping[Path, Release], accept_licence: bool = False,
         for folder, data_set in wanted.items():
             locks.enter_context(exclusive(folder / RESERVED / ".lock"))
             (folder / RESERVED / data_set.name).mkdir(exist_ok=True)
-        tasks = [task for task in tasks if not task.is_done()]  # another process may have ended meanwhile
+        # another process may have ended meanwhile
+        tasks = [task for task in tasks if not task.is_done()]
         _check_room(tasks, keep_archives, jobs)
         _download_all(tasks, keep_archives, jobs)
 

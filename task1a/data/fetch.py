@@ -1,4 +1,5 @@
-"""One archive of a data set: fetched over HTTP, resumed where it broke off, checked by its md5 sum, unpacked.
+"""One archive of a data set: fetched over HTTP, resumed where it broke off, checked by its md5 sum,
+unpacked.
 
 Each attempt requests the bytes that are still missing (``Range``, RFC 9110, section 14). urllib3's
 ``Retry`` would repeat the first request, and pooch, which checks sums as well, starts every file
@@ -33,7 +34,8 @@ FIRST_DELAY, LONGEST_DELAY = 1.0, 120.0
 LONGEST_RETRY_AFTER = 900.0
 """Maximum number of seconds that a server can ask for in ``Retry-After``."""
 ATTEMPTS, ATTEMPTS_UNANSWERED = 10, 4
-"""Maximum number of consecutive attempts without new bytes; the second if the server never responded."""
+"""Maximum number of consecutive attempts without new bytes; the second if the server never
+responded."""
 SLOW_SECONDS, SLOW_BYTES = 60.0, 60_000
 """An attempt that receives fewer bytes in this time is given up, like one without new bytes."""
 
@@ -122,7 +124,8 @@ def fetch(archive: Archive, path: Path, advance: Callable[[int], None], stop: Ev
 
 def _receive(archive: Archive, file: BinaryIO, md5: "hashlib._Hash", advance: Callable[[int], None],
              stop: Event) -> None:
-    """Append the rest of an archive to ``file`` and ``md5``, in as many attempts as bring new bytes."""
+    """Append the rest of an archive to ``file`` and ``md5``, in as many attempts as bring new
+    bytes."""
     failures, answered = 0, False
     while (position := file.tell()) < archive.size:
         retry_after, slow = 0.0, False
@@ -186,8 +189,8 @@ def _attempt(archive: Archive, file: BinaryIO, md5: "hashlib._Hash", advance: Ca
             raise InputError(f"{archive.url}: {answer}; {advice}, or get {archive.name} elsewhere, e.g. "
                              "with a browser, and put it into the folder of the data set")
 
-        # Accept-Ranges is not asked: Zenodo serves ranges and says "none". An unknown size is "*" or
-        # missing, and what is not a plausible number of bytes counts as unknown.
+        # Accept-Ranges is not asked: Zenodo serves ranges and says "none". An unknown size is "*"
+        # or missing, and what is not a plausible number of bytes counts as unknown.
         start, total = 0, response.headers.get("Content-Length", "")
         if response.status_code == 206:
             extent = re.fullmatch(r"bytes (\d{1,18})-\d{1,18}/(\d{1,18}|\*)",

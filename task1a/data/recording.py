@@ -26,17 +26,21 @@ from soundfile import SoundFile
 
 from task1a.errors import InputError
 
+SUFFIXES = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".aifc", ".au", ".caf",
+            ".w64", ".rf64")
+"""Files that are taken from a folder of recordings."""
 MIN_SAMPLE_RATE, MAX_SAMPLE_RATE = 1_000, 1_000_000
 """In Hz. Audio converters have 4 kHz to 768 kHz; a header with another rate is damaged, and would turn
 the samples into hours of audio, or into none."""
 MAX_CHUNKS = 1000
 """Number of chunks that are searched for the audio of a WAV file."""
 
-# What programs declare that do not know the length yet: SoX 0x7FFFF000 less a part of a frame (of at
-# most 4 kB), arecord 0x80000000, FFmpeg 0xFFFFFFFF. All such lengths beyond the end of the file are
-# taken to be unknown.
+# What programs declare that do not know the length yet: SoX 0x7FFFF000 less a part of a frame (of
+# at most 4 kB), arecord 0x80000000, FFmpeg 0xFFFFFFFF. All such lengths beyond the end of the file
+# are taken to be unknown.
 _OPEN_LENGTH = 0x7FFFE000
-_UNKNOWN_FRAMES = (1 << 63) - 1  # libsndfile's count for a recording that does not declare its length
+# libsndfile's count for a recording that does not declare its length
+_UNKNOWN_FRAMES = (1 << 63) - 1
 _CHUNK = struct.Struct("<4sI")  # name and size
 _CHUNK_NAMES = {b"data", b"fmt ", b"fact", b"LIST", b"bext", b"iXML", b"JUNK", b"junk", b"id3 ", b"cue ",
                 b"smpl"}
@@ -125,15 +129,15 @@ def read_header(path: str | Path) -> Header:
 
 @contextmanager
 def open_recording(source: Path | bytes | BinaryIO) -> Iterator[Recording]:
-    """Open a recording to read its samples. Errors of reading within the block are raised like those of
-    opening.
+    """Open a recording to read its samples. Errors of reading within the block are raised like
+    those of opening.
 
     Args:
         source: path, content, or file opened for reading bytes.
 
     Raises:
-        InputError: the recording is empty or truncated, or has an impossible header. The message is the
-            reason without the name of the clip.
+        InputError: the recording is empty or truncated, or has an impossible header. The message is
+            the reason without the name of the clip.
         OSError: the file cannot be opened or is not a regular file.
     """
     if isinstance(source, Path):
@@ -209,10 +213,12 @@ class _Wav(NamedTuple):
         rest = b""
         if declared < present:
             rest = _read(file, self.start + declared + declared % 2, _CHUNK.size)
-        audio_goes_on = len(rest) == _CHUNK.size and not re.match(rb"[ -~]{4}", rest)  # no chunk's name
+        # no chunk's name
+        audio_goes_on = len(rest) == _CHUNK.size and not re.match(rb"[ -~]{4}", rest)
 
         length = declared
-        if short and present - declared >= 1 << 32:  # only the lower 32 bits of the length are there
+        # only the lower 32 bits of the length are there
+        if short and present - declared >= 1 << 32:
             length += present - declared >> 32 << 32
             notes.append("wrapped")
         elif (unknown and audio_goes_on

@@ -1,8 +1,8 @@
 """Notes about recordings that can be read, but may not hold the sound that they seem to hold.
 
-A note never stops a run: it counts the recordings and names a few. What the header tells is noted by the check of a
-data set (:mod:`task1a.data.check`), what the samples tell by the features (:mod:`task1a.features.build`), and both by
-``python -m task1a.predict``.
+A note never stops a run: it counts the recordings and names a few. What the header tells is noted
+by the check of a data set (:mod:`task1a.data.check`), what the samples tell by the features
+(:mod:`task1a.features.build`), and both by ``python -m task1a.predict``.
 """
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -41,7 +41,8 @@ _MUCH_LONGER = 1.5  # of the length of a clip; predict splits longer recordings,
 
 
 def header_notes(notes: Iterable[str], rate: int, seconds: float, sample_rate: int, clip_seconds: float) -> list[str]:
-    """Notes from the header of a recording, for features of ``sample_rate`` in Hz and ``clip_seconds``."""
+    """Notes from the header of a recording, for features of ``sample_rate`` in Hz and
+    ``clip_seconds``."""
     found = list(notes)
     if rate < sample_rate:
         found.append("low_rate")
@@ -60,7 +61,8 @@ class SoundCheck:
         self.mix_power, self.channel_power = 0.0, 0.0
 
     def add(self, block: np.ndarray, mono: np.ndarray) -> None:
-        """Take the next samples, finite float32 [frames, channels], and their mean over the channels, [frames]."""
+        """Take the next samples, finite float32 [frames, channels], and their mean over the
+        channels, [frames]."""
         self.low, self.high = min(self.low, float(mono.min())), max(self.high, float(mono.max()))
         if block.shape[1] > 1:
             self.mix_power += float(np.vdot(mono, mono))

@@ -1,7 +1,7 @@
 """Tab-separated tables of clips: one reader for every table that comes from outside of the project.
 
-Names and labels must be printable, not blank, without spaces around them and without quotation marks, so that none of
-them can break a table, a message or a file name later.
+Names and labels must be printable, not blank, without spaces around them and without quotation
+marks, so that none of them can break a table, a message or a file name later.
 """
 from collections.abc import Sequence
 from pathlib import Path
@@ -32,8 +32,9 @@ def read_table(path: Path, columns: Sequence[str], expected: str) -> pd.DataFram
         All columns as text, in the order of the file; row ``i`` is line ``i + 2``.
 
     Raises:
-        InputError: the file cannot be read, is too large, is not UTF-8 or lists no clip; a column is missing, unnamed
-            or repeated; a line has too few or too many fields; a field of ``columns`` is not plain text.
+        InputError: the file cannot be read, is too large, is not UTF-8 or lists no clip; a column
+            is missing, unnamed or repeated; a line has too few or too many fields; a field of
+            ``columns`` is not plain text.
     """
     lines = _read_text(path, expected).split("\n")
     header = [_unquoted(name) for name in lines.pop(0).split("\t")]
@@ -57,7 +58,8 @@ def read_table(path: Path, columns: Sequence[str], expected: str) -> pd.DataFram
         if found != len(header):
             raise InputError(f"{path}: line {number}: {found:,} fields where the header has {len(header)}; separate "
                              "fields by single tabs")
-    # one list of all fields, because a list for each line would take several times the time and memory
+    # one list of all fields, because a list for each line would take several times the time and
+    # memory
     fields = "\t".join(lines).split("\t")
     if any('"' in line for line in lines):
         fields = [_unquoted(field) for field in fields]
@@ -110,4 +112,5 @@ def _read_text(path: Path, expected: str) -> str:
     filled = len(text.rstrip(" \t\n"))
     if not filled:
         raise InputError(f"{path}: the file is empty; it must be {expected}")
-    return text[:filled] + text[filled:].partition("\n")[0]  # the last line may end with empty fields
+    # the last line may end with empty fields
+    return text[:filled] + text[filled:].partition("\n")[0]

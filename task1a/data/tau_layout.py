@@ -1,8 +1,10 @@
-"""Reader of data sets in the layout of TAU Urban Acoustic Scenes 2020 Mobile (Zenodo 3819968) and 2021 evaluation.
+"""Reader of data sets in the layout of TAU Urban Acoustic Scenes 2020 Mobile (Zenodo 3819968) and
+2021 evaluation.
 
-A development set has ``meta.csv``, ``evaluation_setup/fold1_{train,test,evaluate}.csv`` and ``audio/``; an evaluation
-set has ``evaluation_setup/fold1_test.csv`` and ``audio/``. Tables are tab-separated with a header line. Any scene
-labels and devices are accepted; the rules of the submission ask for the official ones.
+A development set has ``meta.csv``, ``evaluation_setup/fold1_{train,test,evaluate}.csv`` and
+``audio/``; an evaluation set has ``evaluation_setup/fold1_test.csv`` and ``audio/``. Tables are
+tab-separated with a header line. Any scene labels and devices are accepted; the rules of the
+submission ask for the official ones.
 
 Imports no torch, so that the commands of evaluation and submission start quickly.
 """
@@ -32,16 +34,19 @@ def read_development(root: Path, allow_overlap: bool = False) -> pd.DataFrame:
 
     Args:
         root: the data set's folder.
-        allow_overlap: mark clips that are in both splits ``both`` instead of raising, for the check to list them all.
+        allow_overlap: mark clips that are in both splits ``both`` instead of raising, for the check
+            to list them all.
 
     Returns:
-        Columns ``filename`` (:func:`task1a.challenge.clip_name`), ``scene_label``, ``identifier`` (the recording
-        location, e.g. ``lisbon-1000``), ``device``, ``split``: ``train``, ``test`` or ``unused``, and ``simulated``:
-        whether the recording is one of a simulated device (:func:`_simulated`).
+        Columns ``filename`` (:func:`task1a.challenge.clip_name`), ``scene_label``, ``identifier``
+        (the recording location, e.g. ``lisbon-1000``), ``device``, ``split``: ``train``, ``test``
+        or ``unused``, and ``simulated``: whether the recording is one of a simulated device
+        (:func:`_simulated`).
 
     Raises:
-        InputError: a table is missing or malformed, lists a clip twice or one that ``meta.csv`` lacks; the tables
-            disagree on a label; a label or a device has a reserved name; or a clip is in both splits.
+        InputError: a table is missing or malformed, lists a clip twice or one that ``meta.csv``
+            lacks; the tables disagree on a label; a label or a device has a reserved name; or a
+            clip is in both splits.
     """
     root = Path(root)
     meta = _read_table(root / META, ("filename", "scene_label", "identifier", "source_label"), (SIMULATED,))
@@ -102,7 +107,8 @@ def read_evaluation(root: Path) -> pd.DataFrame:
 
 
 def read_reference(root: Path) -> pd.DataFrame:
-    """Read the labelled test split of a development set: ``filename``, ``scene_label``, ``device``, ``simulated``."""
+    """Read the labelled test split of a development set: ``filename``, ``scene_label``, ``device``,
+    ``simulated``."""
     clips = read_development(root)
     return clips.loc[clips.split == "test", ["filename", "scene_label", "device", SIMULATED]].reset_index(drop=True)
 
@@ -110,8 +116,9 @@ def read_reference(root: Path) -> pd.DataFrame:
 def similar_file(root: Path, name: str) -> str:
     """Find the file that a clip without a recording may mean.
 
-    Systems write accented letters as one character or as two (Unicode's normal forms C and D), some of them do not
-    distinguish upper from lower case, and tables give the folder ``audio/`` or leave it out.
+    Systems write accented letters as one character or as two (Unicode's normal forms C and D), some
+    of them do not distinguish upper from lower case, and tables give the folder ``audio/`` or leave
+    it out.
 
     Returns:
         The name of a file below ``root``; empty if there is none.
@@ -146,7 +153,8 @@ def check_overlap(root: Path, clips: pd.DataFrame) -> None:
 
 
 def older_copy(train: int, test: int) -> str:
-    """A message if the split has the size of a withdrawn release of TAU 2020 Mobile, otherwise empty."""
+    """A message if the split has the size of a withdrawn release of TAU 2020 Mobile, otherwise
+    empty."""
     if (train, test) == (13965, 2970):
         return ("this is the older copy of the TAU 2020 Mobile split (13,965 train, 2,970 test), which lists five "
                 "withdrawn clips: take evaluation_setup/ from the current archive (13,962 and 2,968)")
@@ -156,8 +164,9 @@ def older_copy(train: int, test: int) -> str:
 def _simulated(path: Path, meta: pd.DataFrame) -> Sequence[bool]:
     """Whether each clip is one of a simulated device.
 
-    A column ``simulated`` of ``meta.csv`` tells. Without it, :data:`SIMULATED_DEVICES` are simulated in sets that have
-    the scenes of the challenge and name their clips as the TAU sets do; anywhere else, ``s6`` is a telephone.
+    A column ``simulated`` of ``meta.csv`` tells. Without it, :data:`SIMULATED_DEVICES` are
+    simulated in sets that have the scenes of the challenge and name their clips as the TAU sets do;
+    anywhere else, ``s6`` is a telephone.
 
     Raises:
         InputError: a value of the column is not ``yes`` or ``no``, or a device has both.
@@ -179,8 +188,8 @@ def _simulated(path: Path, meta: pd.DataFrame) -> Sequence[bool]:
 
 
 def _read_table(path: Path, columns: Sequence[str], optional: Sequence[str] = ()) -> pd.DataFrame:
-    """Read ``columns`` of a table, and the ``optional`` ones that it has, with the normal forms of its file names, each
-    of which is listed once."""
+    """Read ``columns`` of a table, and the ``optional`` ones that it has, with the normal forms of
+    its file names, each of which is listed once."""
     table = read_table(path, columns, "part of a data set in the TAU layout (meta.csv, evaluation_setup/, audio/)")
     filenames = table.filename.tolist()
     names = [clip_name(filename) for filename in filenames]

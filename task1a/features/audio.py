@@ -1,4 +1,5 @@
-"""Reading of clips for the features: decoded (libsndfile), mixed to mono, resampled (soxr), all of one length.
+"""Reading of clips for the features: decoded (libsndfile), mixed to mono, resampled (soxr), all of
+one length.
 
 All bit depths, sample rates and numbers of channels are accepted, in every container that
 :mod:`task1a.data.recording` opens. Missing samples and samples that are not finite are errors.
@@ -17,8 +18,8 @@ from task1a.data.sound import SoundCheck, header_notes
 from task1a.errors import InputError
 
 MARGIN_SECONDS = 2.0
-"""Length that is decoded beyond the end of a clip. The resampler looks ahead by less than one second at any sample
-rate, so decoding more would not change a clip."""
+"""Length that is decoded beyond the end of a clip. The resampler looks ahead by less than one
+second at any sample rate, so decoding more would not change a clip."""
 
 _BLOCK = 1 << 16  # frames decoded at once, which bounds the memory for recordings of many channels
 
@@ -32,12 +33,13 @@ def read_clip(source: Path | bytes | BinaryIO, features: FeatureConfig, sound: S
         sound: receives notes about the recording.
 
     Returns:
-        float32 ``[features.clip_samples]`` at ``features.sample_rate``: the mean of the channels; a longer recording
-        is cut, a shorter one repeated. Integer formats are scaled to [-1, 1).
+        float32 ``[features.clip_samples]`` at ``features.sample_rate``: the mean of the channels; a
+        longer recording is cut, a shorter one repeated. Integer formats are scaled to [-1, 1).
 
     Raises:
-        InputError: the recording is refused by :func:`task1a.data.recording.open_recording`, is shorter than one
-            sample, or has samples that are not finite. The message is the reason without the name of the clip.
+        InputError: the recording is refused by :func:`task1a.data.recording.open_recording`, is
+            shorter than one sample, or has samples that are not finite. The message is the reason
+            without the name of the clip.
         OSError: the file cannot be read.
     """
     with open_recording(source) as recording:
@@ -55,13 +57,15 @@ def read_windows(source: Path | bytes, features: FeatureConfig, window: float | 
                  overlap: float = 0.0, sound: SoundCheck | None = None) -> Iterator[tuple[float, float, np.ndarray]]:
     """Read a recording of any length as windows of the length of a clip, with constant memory.
 
-    A recording that is shorter than one and a half windows is a single window, read by :func:`read_clip`. Of a longer
-    one, a last part that is shorter than half a window is left out, and a longer last part is repeated.
+    A recording that is shorter than one and a half windows is a single window, read by
+    :func:`read_clip`. Of a longer one, a last part that is shorter than half a window is left out,
+    and a longer last part is repeated.
 
     Args:
         source: path of a recording, or its content.
         features: configuration with the sample rate and the length.
-        window: length of a window in seconds; a window shorter than a clip is repeated. Default: that of a clip.
+        window: length of a window in seconds; a window shorter than a clip is repeated. Default:
+            that of a clip.
         overlap: fraction of a window that overlaps with the next one, in [0, 1).
         sound: receives notes about the recording.
 

@@ -1,4 +1,5 @@
-"""Compute the feature cache of a data set: new and changed clips only, on all cores, resumable after a kill.
+"""Compute the feature cache of a data set: new and changed clips only, on all cores, resumable
+after a kill.
 
 The index is written again every few seconds, after the rows that it lists have reached the disk. So
 whenever a build is killed, what the index lists is valid, and the next build ends with the same files
@@ -38,11 +39,13 @@ from task1a.features.cache import Clip, FeatureCache
 from task1a.files import exclusive, read_yaml, write_text
 from task1a.workers import parallel_map, progress
 
-_SAVE_SECONDS, _SAVE_TIMES = 5.0, 20  # a killed build loses about 5 s, or 20 times as much as saving takes
+# a killed build loses about 5 s, or 20 times as much as saving takes
+_SAVE_SECONDS, _SAVE_TIMES = 5.0, 20
 _MIN_CLIPS = 128  # computed in the time that worker processes need to start
 _CHUNK = 8  # clips sent to a worker at a time
 _LIBRARIES = ("torch", "torchaudio", "soxr", "soundfile", "numpy", "scipy")
-_PROBE_TOLERANCE = 2e-3  # of the natural logarithm; half precision, in which features are stored, has steps of 4e-3
+# of the natural logarithm; half precision, in which features are stored, has steps of 4e-3
+_PROBE_TOLERANCE = 2e-3
 
 
 def build(root: Path, filenames: Iterable[str], features: FeatureConfig, cache_dir: Path,
@@ -62,8 +65,8 @@ def build(root: Path, filenames: Iterable[str], features: FeatureConfig, cache_d
         skip_damaged: list unreadable clips in ``damaged`` instead of raising.
 
     Raises:
-        InputError: clips cannot be read (after all others have been stored), a mel filter is empty, the
-            disk is full, or ``cache_dir`` is not writable.
+        InputError: clips cannot be read (after all others have been stored), a mel filter is empty,
+            the disk is full, or ``cache_dir`` is not writable.
     """
     root, folder = Path(root), cache.cache_folder(root, features, cache_dir)
     names = sorted(set(filenames))
@@ -102,7 +105,8 @@ def is_complete(root: Path, features: FeatureConfig, cache_dir: Path) -> bool:
 
 @contextmanager
 def _writing(folder: Path) -> Iterator[None]:
-    """Lock a folder, remove what a killed build left there, and report errors of writing in one line."""
+    """Lock a folder, remove what a killed build left there, and report errors of writing in one
+    line."""
     with exclusive(folder / ".lock", f"features: waiting for another run that writes {folder}"):
         try:
             for part in folder.glob(".*.part"):
@@ -121,7 +125,8 @@ def _writing(folder: Path) -> Iterator[None]:
 
 def _check_versions(folder: Path, root: Path, features: FeatureConfig,
                     clips: dict[str, Clip]) -> dict[str, Clip]:
-    """Describe the cache; return its clips, or none of them if other libraries computed them otherwise."""
+    """Describe the cache; return its clips, or none of them if other libraries computed them
+    otherwise."""
     stored = _stored_description(folder)
     probe = stored.get("probe")
     if not probe or stored != _describe(root, features, probe):
@@ -142,7 +147,8 @@ def _check_versions(folder: Path, root: Path, features: FeatureConfig,
 
 
 def _probe(features: FeatureConfig) -> list[float]:
-    """Features of a second of noise, averaged over 16 bands of mel bins and over 16 parts of the clip."""
+    """Features of a second of noise, averaged over 16 bands of mel bins and over 16 parts of the
+    clip."""
     from task1a.features.log_mel import log_mel
 
     noise = np.frombuffer(random.Random(0).randbytes(2 * 44_100), "<i2")
@@ -233,7 +239,8 @@ def _file_digest(file: BinaryIO) -> tuple[FileIdentity, str]:
 
 def _compute(root: Path, names: Sequence[str], features: FeatureConfig, folder: Path,
              clips: dict[str, Clip], workers: int | None, damaged: dict[str, str]) -> None:
-    """Compute clips, in order, into the rows that no other clip has; those that fail go to ``damaged``."""
+    """Compute clips, in order, into the rows that no other clip has; those that fail go to
+    ``damaged``."""
     import torch
 
     from task1a.features.log_mel import LogMel
@@ -252,7 +259,8 @@ def _compute(root: Path, names: Sequence[str], features: FeatureConfig, folder: 
         with (parallel_map(len(names), _MIN_CLIPS, _CHUNK, workers) as mapped,
               progress(mapped(extract, tasks), "log-mel", len(names), " clips") as results):
             # Results come in the order of the names, also from several workers. So the clips of an
-            # interrupted build are the first ones, and the rest gets the rows that it would have had.
+            # interrupted build are the first ones, and the rest gets the rows that it would have
+            # had.
             for name, clip in zip(names, results, strict=True):
                 if isinstance(clip, str):
                     damaged[name] = clip
@@ -277,8 +285,8 @@ def _extract(root: Path, features: FeatureConfig, array: Path, task: tuple[str, 
     name, row = task
     sound = SoundCheck()
     try:
-        # The file is read twice, for its digest and by libsndfile. Decoding the bytes that were read
-        # for the digest takes 10 % longer, because libsndfile then reads through Python.
+        # The file is read twice, for its digest and by libsndfile. Decoding the bytes that were
+        # read for the digest takes 10 % longer, because libsndfile then reads through Python.
         with open_regular(root / name) as file:
             identity, file_digest = _file_digest(file)
             energies = log_mel(read_clip(file, features, sound), features)

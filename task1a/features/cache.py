@@ -1,14 +1,18 @@
-"""Log-mel energies of all clips of a data set, computed once (:mod:`task1a.features.build`) and read here.
+"""Log-mel energies of all clips of a data set, computed once (:mod:`task1a.features.build`) and
+read here.
 
 Each data set and feature configuration has a folder of its own:
 
 - ``log_mel.float16``: raw little-endian float16, ``[rows, n_mels, frames]``
-- ``index.csv``: row of each clip, with the identity (size, times, inode) and the content (BLAKE2b) of its file, a
-  CRC-32 checksum of the row, and notes about the sound; the last line is a checksum of the lines before
-- ``features.yaml``: configuration, shape, and the versions of the libraries, for a human reader and the next build
+- ``index.csv``: row of each clip, with the identity (size, times, inode) and the content (BLAKE2b)
+  of its file, a CRC-32 checksum of the row, and notes about the sound; the last line is a checksum
+  of the lines before
+- ``features.yaml``: configuration, shape, and the versions of the libraries, for a human reader and
+  the next build
 
-Clips are found by name, so the order of a split file does not matter. The index is written atomically; one that was
-changed by anything else is ignored, and reading a row with a wrong checksum is an error.
+Clips are found by name, so the order of a split file does not matter. The index is written
+atomically; one that was changed by anything else is ignored, and reading a row with a wrong
+checksum is an error.
 """
 import functools
 import os
@@ -57,7 +61,8 @@ class FeatureCache:
 
     @classmethod
     def open(cls, root: Path, features: FeatureConfig, cache_dir: Path) -> "FeatureCache":
-        """Open the stored features of the data set at ``root``, even if its recordings have changed since.
+        """Open the stored features of the data set at ``root``, even if its recordings have changed
+        since.
 
         Raises:
             InputError: nothing is stored for this data set and configuration.
@@ -73,7 +78,8 @@ class FeatureCache:
 
     @functools.cached_property
     def array(self) -> np.ndarray:
-        """All stored rows, float16 ``[rows, n_mels, frames]``, memory-mapped read-only; see :meth:`rows`."""
+        """All stored rows, float16 ``[rows, n_mels, frames]``, memory-mapped read-only; see
+        :meth:`rows`."""
         path = self.folder / ARRAY
         rows = path.stat().st_size // row_bytes(self.features)
         return np.memmap(path, "<f2", mode="r", shape=(rows, self.features.n_mels, self.features.frames))
@@ -119,7 +125,8 @@ class FeatureCache:
 
 
 def cache_folder(root: Path, features: FeatureConfig, cache_dir: Path) -> Path:
-    """Folder of the features of a data set, named by its folder and digests of its path and the configuration."""
+    """Folder of the features of a data set, named by its folder and digests of its path and the
+    configuration."""
     root = Path(root).resolve()
     return Path(cache_dir) / f"{root.name}-{fingerprint(os.path.normcase(root))[:8]}-{fingerprint(features)}"
 
@@ -142,7 +149,8 @@ def write_index(folder: Path, clips: Mapping[str, Clip]) -> None:
 
 
 def read_index(folder: Path, features: FeatureConfig) -> dict[str, Clip]:
-    """Read an index, without rows beyond the end of the array; empty if there is none, or it was changed."""
+    """Read an index, without rows beyond the end of the array; empty if there is none, or it was
+    changed."""
     if not (folder / INDEX).is_file() or not (folder / ARRAY).is_file():
         return {}
     content, rows = (folder / INDEX).read_bytes(), (folder / ARRAY).stat().st_size // row_bytes(features)

@@ -1,7 +1,7 @@
 """Import of torchaudio that also works with a CPU build of torch.
 
-torchaudio's wheels are linked against CUDA. With a CPU build of torch their native library does not load, and the
-import raises OSError, although transforms and functionals are pure Python. Importing
+torchaudio's wheels are linked against CUDA. With a CPU build of torch their native library does not
+load, and the import raises OSError, although transforms and functionals are pure Python. Importing
 ``torchaudio`` from this module then replaces the module that loads the library.
 """
 import importlib
@@ -11,7 +11,8 @@ from types import ModuleType
 
 
 def import_torchaudio() -> ModuleType:
-    """Import torchaudio, without its native functions (forced alignment, CUDA decoder) if they do not load."""
+    """Import torchaudio, without its native functions (forced alignment, CUDA decoder) if they do
+    not load."""
     try:
         return importlib.import_module("torchaudio")
     except OSError:

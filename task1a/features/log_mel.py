@@ -1,9 +1,11 @@
-"""Log-mel energies: natural logarithm of the power of a short-time Fourier transform in mel-spaced triangular bands.
+"""Log-mel energies: natural logarithm of the power of a short-time Fourier transform in mel-spaced
+triangular bands.
 
 The definition is that of ``torchaudio.transforms.MelSpectrogram`` with its defaults, or of
-``librosa.feature.melspectrogram`` with ``htk=True, norm=None, pad_mode="reflect"``: periodic Hann window centred in
-each FFT frame, signal reflected at both ends, HTK mel scale (Young et al., *The HTK Book*), filters not normalised by
-area. Less than one percent of the filter matrix is non-zero, so a sparse product is much faster than a dense one.
+``librosa.feature.melspectrogram`` with ``htk=True, norm=None, pad_mode="reflect"``: periodic Hann
+window centred in each FFT frame, signal reflected at both ends, HTK mel scale (Young et al., *The
+HTK Book*), filters not normalised by area. Less than one percent of the filter matrix is non-zero,
+so a sparse product is much faster than a dense one.
 """
 import functools
 import warnings
@@ -16,7 +18,9 @@ from task1a.config import FeatureConfig
 from task1a.errors import InputError
 from task1a.features.compat import torchaudio
 
-_BLOCK = 64  # frames transformed at once; larger blocks are slower, because their memory is allocated for every clip
+# frames transformed at once; larger blocks are slower, because their memory is allocated for
+# every clip
+_BLOCK = 64
 
 
 class LogMel:
@@ -48,7 +52,8 @@ class LogMel:
             spectrum = torch.stft(block, n_fft, hop, self.features.window, self.window, center=False,
                                   return_complex=True)
             squares = torch.view_as_real(spectrum).square_()
-            power = torch.empty(spectrum.shape)  # contiguous, unlike the spectrum: the product reads rows
+            # contiguous, unlike the spectrum: the product reads rows
+            power = torch.empty(spectrum.shape)
             torch.add(squares[..., 0], squares[..., 1], out=power)
             mel.append(self.filters @ power.numpy())
         energies = np.concatenate(mel, axis=1)
@@ -65,7 +70,8 @@ def log_mel(waveform: np.ndarray, features: FeatureConfig) -> np.ndarray:
 
 
 def stored_log_mel(waveform: np.ndarray, features: FeatureConfig) -> np.ndarray:
-    """:func:`log_mel` in float32, rounded to half precision like the stored features that models are trained on."""
+    """:func:`log_mel` in float32, rounded to half precision like the stored features that models
+    are trained on."""
     return log_mel(waveform, features).astype(np.float16).astype(np.float32)
 
 
