@@ -15,9 +15,10 @@ import pytest
 import soundfile
 
 from evaluation import calibration, metrics
-from evaluation.report import figures
+from evaluation.report import figures, sections
 from evaluation.report import page as report
 from evaluation.report.__main__ import main
+from evaluation.report.media import read_media
 from task1a.challenge import DEVICES, LABELS
 from task1a.errors import InputError, run_command
 from task1a.pipeline.run import Run
@@ -139,7 +140,7 @@ def test_runs_are_shown_side_by_side(tmp_path, write_evaluated, undrawn):
 ])
 def test_runs_that_differ_in_more_than_the_seed_are_not_averaged(write_evaluated, config, words):
     runs = [Run(write_evaluated("plain")), Run(write_evaluated("plain", 1, config=config))]
-    assert report._groups(runs, ["one", "other"]) == f" one and other {words}"
+    assert sections.compare_runs(runs, ["one", "other"]) == f" one and other {words}"
 
 
 @pytest.mark.parametrize(("data", "config", "expected"), [
@@ -158,9 +159,9 @@ def test_published_figures_are_next_to_the_data_that_they_are_of(write_evaluated
     run = Run(write_evaluated("plain", config=config))
     record = {**run.read("evaluation"), "labels": LABELS, "devices": DEVICES, **data}
     record["data"] = {"name": "any", "demo": False, "clips": 2968, **data}
-    cards = report._headline(run, "plain", record, None)["cards"]
+    cards = report.headline(run, "plain", record, None)["cards"]
     on_tau = " (TAU Urban Acoustic Scenes 2020 Mobile)"
-    assert [card["beside"] for card in cards[:2]] == ([words + on_tau for words in expected] if expected else ["", ""])
+    assert [card["others"] for card in cards[:2]] == ([words + on_tau for words in expected] if expected else ["", ""])
 
 
 HOSTILE = {
@@ -204,7 +205,7 @@ def test_hostile_names_are_shown_as_text(tmp_path, write_evaluated):
 
 def test_a_device_with_the_name_of_a_group_has_its_own_score(write_evaluated, undrawn):
     run = Run(write_evaluated("plain", names={"a": "all seen"}))  # 75 %; the group of a and b has 50 %
-    rows = report._scores({"plain": run.read("evaluation")}, {"all seen", "b"}).figures[0].rows
+    rows = sections.scores_by_device({"plain": run.read("evaluation")}, {"all seen", "b"}).figures[0].rows
     assert [(row[1], row[2]) for row in rows[1:4]] == [("all seen", "75.0"), ("b", "0.0"), ("all seen", "50.0")]
 
 
@@ -225,7 +226,7 @@ def test_one_recording_does_not_end_a_report(tmp_path, write_evaluated, content,
         path.write_bytes(content)
     elif content is not None:
         soundfile.write(path, content, 16000, format="WAV", subtype="FLOAT")
-    drawing, audio, note = report._media(run, RECORDING)
+    drawing, audio, note = read_media(run, RECORDING)
     assert words in note and bool(note) is bool(words)
     assert (not audio and not drawing) if words else audio.startswith("data:audio/") and len(audio) < 50_000
     if not words:
@@ -238,13 +239,13 @@ def test_a_pipe_is_not_waited_for(tmp_path, write_evaluated):
     run = Run(write_evaluated("plain"))
     (tmp_path / "data" / RECORDING).unlink()
     os.mkfifo(tmp_path / "data" / RECORDING)
-    assert "it is not there" in report._media(run, RECORDING)[2]
+    assert "it is not there" in read_media(run, RECORDING)[2]
 
 
 @pytest.mark.parametrize("filename", ["../secret.wav", "{}/secret.wav", "audio/../../secret.wav", r"C:\secret.wav"])
 def test_a_recording_outside_of_the_data_set_is_not_shown(tmp_path, write_evaluated, filename):
     soundfile.write(tmp_path / "secret.wav", np.zeros(1000), 16000)
-    drawing, audio, note = report._media(Run(write_evaluated("plain")), filename.format(tmp_path))
+    drawing, audio, note = read_media(Run(write_evaluated("plain")), filename.format(tmp_path))
     assert "its name leaves the folder of the data set" in note and not drawing and not audio
 
 
@@ -253,7 +254,7 @@ def test_a_recording_outside_of_the_data_set_is_not_shown(tmp_path, write_evalua
 def test_damaged_curves_are_left_out(write_evaluated, content):
     folder = write_evaluated("plain")
     (folder / "train" / "history.csv").write_bytes(content)
-    section = report._training(Run(folder))
+    section = sections.learning_curves(Run(folder))
     assert "history.csv: damaged (" in section.text and not section.figures
 
 
