@@ -27,6 +27,7 @@ COMMANDS = {
     "sweep": Command("task1a.pipeline.sweep", "every system of a table with several seeds",
                      "table3 --data-root DIR --seeds 0-2 --jobs 4"),
     "systems": Command("task1a.systems", "list the systems of this project", ""),
+    "prepare": Command("task1a.data.prepare", "a data set of any recordings", "recordings/ my-data --evaluation 0.2"),
     "download": Command("task1a.data.download", "fetch the data sets of the challenge", "--data-root DIR"),
     "predict": Command("task1a.predict.__main__", "scene probabilities of any recordings",
                        "runs/demo/seed0 recordings/ --csv scenes.csv"),

@@ -14,15 +14,13 @@ import soundfile
 import torch
 
 from task1a import model_file
+from task1a.data.recording import SUFFIXES
 from task1a.data.sound import SoundCheck
 from task1a.errors import InputError, ModelError
 from task1a.features.audio import read_windows
 from task1a.features.log_mel import stored_log_mel
 from task1a.machine import device_of
 from task1a.predict.clips import logits, probabilities
-
-SUFFIXES = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".aifc", ".au", ".caf", ".w64", ".rf64")
-"""Files that are taken from a folder."""
 
 _BATCH, _BATCH_BYTES = 16, 10 ** 9  # windows per forward pass, fewer if their activations take more memory
 MAX_CHANNELS = 8
