@@ -15,48 +15,52 @@ CGROUPS, OWN_CGROUPS = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 
 
 def cores() -> int:
-    """Number of cores that this process may use: its affinity, or less if a batch system or a
-    container allots less.
+    """Return the number of cores that this process may use.
 
-    The time on the processor that a container has (``docker --cpus``, Kubernetes' limits) is no
-    affinity: more processes than it has cores only wait for each other.
+    That is its affinity, or less if a batch system or a container allots less. The processor time of a
+    container (``docker --cpus``, Kubernetes' limits) is no affinity: more processes than it has cores
+    only wait for each other.
     """
     available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     allotted = os.environ.get("SLURM_CPUS_PER_TASK") or os.environ.get("SLURM_CPUS_ON_NODE", "")
     if allotted.isdecimal():
         available = min(available, int(allotted))
-    return max(1, math.ceil(min(available, _quota())))
+    return max(1, math.ceil(min(available, quota())))
 
 
-def _quota() -> float:
-    """Processor time that the control groups of this process allow, in cores; infinity without a
-    limit.
+def quota() -> float:
+    """Return the processor time that the control groups of Linux allow, in cores; infinity if any.
 
-    A group has at most what the groups around it have. Within a container the uppermost files may
-    be those of its own group, whatever path the list gives.
+    A group has at most what the groups around it have. Within a container the uppermost files may be
+    those of its own group, whatever path the list gives.
     """
     least = math.inf
     try:
         groups = OWN_CGROUPS.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:  # another system
         return least
+    folders = []
     for line in groups:
+        # hierarchy:controllers:path; version 1 has a tree for each set of controllers, version 2 one
+        # tree without a name
         _, controllers, group = line.split(":", 2)
         if controllers and "cpu" not in controllers.split(","):
             continue
         path = PurePosixPath(group.lstrip("/"))
-        for folder in (above / part for above in {CGROUPS / "cpu", CGROUPS / controllers}
-                       for part in (path, *path.parents)):
-            try:
-                if controllers:  # version 1; a quota of -1 is no limit
-                    quota = int((folder / "cpu.cfs_quota_us").read_text())
-                    period = int((folder / "cpu.cfs_period_us").read_text())
-                else:  # version 2; "max" is no limit
-                    quota, period = map(int, (folder / "cpu.max").read_text().split())
-            except (OSError, ValueError):
-                continue
-            if quota > 0 and period > 0:
-                least = min(least, quota / period)
+        for above in {CGROUPS / "cpu", CGROUPS / controllers}:
+            for part in (path, *path.parents):
+                folders.append((above / part, bool(controllers)))
+    for folder, first_version in folders:
+        try:
+            if first_version:  # a quota of -1 is no limit
+                limit = int((folder / "cpu.cfs_quota_us").read_text())
+                period = int((folder / "cpu.cfs_period_us").read_text())
+            else:  # "max" is no limit
+                limit, period = map(int, (folder / "cpu.max").read_text().split())
+        except (OSError, ValueError):
+            continue
+        if limit > 0 and period > 0:
+            least = min(least, limit / period)
     return least
 
 
@@ -109,30 +113,28 @@ def keep_freed_memory() -> None:
 
 
 def environment(device: str) -> dict[str, Any]:
-    """Versions of Python and packages, git commit, machine and compute device that a run is made
-    with."""
+    """Return versions, git commit, machine and compute device that a run is made with.
+
+    The commit ends with ``+changes`` if files of the checkout differ from it, and is None outside of a
+    checkout.
+    """
     import torch
 
-    packages = ("torch", "torchaudio", "lightning-fabric", "numpy", "pandas", "scikit-learn", "soundfile", "soxr")
+    packages = ("torch", "torchaudio", "lightning-fabric", "numpy", "pandas", "scikit-learn",
+                "soundfile", "soxr")
     used = device_of(device)
+    describe = ["git", "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty=+changes"]
+    try:
+        commit = subprocess.run(describe, text=True, cwd=Path(__file__).parent, capture_output=True,
+                                check=True, timeout=10).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        commit = None
     return {
         "python": platform.python_version(),
         "packages": {name: metadata.version(name) for name in packages},
-        "git_commit": _git_commit(),
+        "git_commit": commit,
         "platform": platform.platform(),
         "processor": platform.processor() or platform.machine(),
         "threads": torch.get_num_threads(),
         "device": torch.cuda.get_device_name() if used == "cuda" else used,
     }
-
-
-def _git_commit() -> str | None:
-    """The commit of this checkout, with ``+changes`` if files differ from it; None outside of a
-    checkout."""
-    try:
-        described = subprocess.run(
-            ["git", "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty=+changes"], text=True,
-            cwd=Path(__file__).parent, capture_output=True, check=True, timeout=10)
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return described.stdout.strip()

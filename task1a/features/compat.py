@@ -11,27 +11,25 @@ from types import ModuleType
 
 
 def import_torchaudio() -> ModuleType:
-    """Import torchaudio, without its native functions (forced alignment, CUDA decoder) if they do
-    not load."""
+    """Import torchaudio, without its native functions (alignment, CUDA decoder) if they do not load."""
     try:
         return importlib.import_module("torchaudio")
     except OSError:
-        sys.modules["torchaudio._extension"] = _without_extension()
+        sys.modules["torchaudio._extension"] = without_extension()
         return importlib.import_module("torchaudio")
 
 
-def _without_extension() -> ModuleType:
-    module = ModuleType("torchaudio._extension", "Replaces torchaudio's native library, which did not load.")
-    module._IS_TORCHAUDIO_EXT_AVAILABLE = False
-    module.fail_if_no_align = _fail
+def without_extension() -> ModuleType:
+    """Return a module in the place of the one that loads torchaudio's native library."""
+    def fail(function: Callable[..., object]) -> Callable[..., object]:
+        def unavailable(*args: object, **kwargs: object) -> None:
+            raise RuntimeError(f"torchaudio.functional.{function.__name__} needs torchaudio's native "
+                               "library, which does not load with this build of torch")
+        return unavailable
+
+    module = ModuleType("torchaudio._extension")
+    vars(module).update(_IS_TORCHAUDIO_EXT_AVAILABLE=False, fail_if_no_align=fail)
     return module
-
-
-def _fail(function: Callable) -> Callable:
-    def unavailable(*args: object, **kwargs: object) -> None:
-        raise RuntimeError(f"torchaudio.functional.{function.__name__} needs torchaudio's native library, "
-                           "which does not load with this build of torch")
-    return unavailable
 
 
 torchaudio = import_torchaudio()

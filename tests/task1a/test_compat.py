@@ -45,6 +45,6 @@ def test_other_failures_are_not_hidden(fake_torchaudio):
 
 
 def test_native_functions_say_why_they_fail():
-    align = compat._without_extension().fail_if_no_align(torchaudio.functional.forced_align)
+    align = compat.without_extension().fail_if_no_align(torchaudio.functional.forced_align)
     with pytest.raises(RuntimeError, match="native library"):
         align()
