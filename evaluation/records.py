@@ -77,6 +77,12 @@ Data = _record({"name": str, "demo": bool, "clips": _record({"train": Count}),
                 "by_device": _record({"train": dict[str, Count]})})
 """``data.json``, from the check of the data set"""
 
+Labels = _record({"labels": Names})
+"""of ``data.json``, the labels in the order of the classes"""
+
+Features = _record({"damaged": _record({"development": dict[str, str]})})
+"""``features.json``: the clips that cannot be read, with the reasons"""
+
 Environment = _record({"python": str, "packages": dict[str, str], "git_commit": str | None,
                        "platform": str, "processor": str, "device": str})
 """``environment.json``"""
@@ -84,6 +90,8 @@ Environment = _record({"python": str, "packages": dict[str, str], "git_commit": 
 # file, stage and schema of what is read
 _RECORDS = {
     "data": ("data", "data", Data),
+    "labels": ("data", "data", Labels),
+    "features": ("features", "features", Features),
     "environment": ("environment", "train", Environment),
     "complexity": ("complexity", "complexity", Complexity),
     "evaluation": ("evaluation", "evaluate", Evaluation),
@@ -96,7 +104,8 @@ def read(run: Run, name: str) -> Any:
 
     Args:
         run: the run.
-        name: ``data``, ``environment``, ``complexity``, ``evaluation``, or only its ``summary``.
+        name: ``data``, only its ``labels``, ``features``, ``environment``, ``complexity``, ``evaluation``, or only
+            its ``summary``.
 
     Raises:
         InputError: the record is missing or damaged; the message names the key and the stage that

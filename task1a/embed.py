@@ -2,7 +2,7 @@
 
 ``python -m task1a.embed RUN [--data-root DIR] [--stage N] [--out DIR]`` draws the t-SNE (van der Maaten & Hinton, JMLR
 2008) of both kinds of statistics, coloured by device, as PNG and SVG. A linear probe (Alain & Bengio, arXiv
-1610.01644), cross-validated by location, measures how well they tell the device.
+1610.01644), cross-validated by location, measures how well they predict the device.
 
 The features are the output [N, C, F, T] of a stage, before any normalization that follows it. Kim et al. (arXiv
 2111.06531) show stage 2 of ASC-1 without ResNorm: the frequency-wise statistics separate the devices, which is why
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from evaluation import records
 from evaluation.per_device import DEMO_NOTE
 from task1a.errors import CommandParser, InputError, run_command
 from task1a.files import replacing, write_json
@@ -30,8 +31,8 @@ AXES = {"frequency-wise": (1, 3), "channel-wise": (2, 3)}
 FOLDS = 5
 
 
-def statistics(x: "Tensor", over: tuple[int, int]) -> "Tensor":
-    """Mean and standard deviation of features over two axes.
+def compute_statistics(x: "Tensor", over: tuple[int, int]) -> "Tensor":
+    """Compute mean and standard deviation of features over two axes.
 
     Shape: [N, C, F, T] -> [N, 2 F] over (1, 3), [N, 2 C] over (2, 3): the means, then the standard deviations.
     """
@@ -43,7 +44,7 @@ def statistics(x: "Tensor", over: tuple[int, int]) -> "Tensor":
 
 def layer_statistics(model: "nn.Module", layer: "nn.Module", read: "ReadClips", clips: int,
                      batch_size: int = 64) -> dict[str, np.ndarray]:
-    """Frequency-wise and channel-wise statistics of a layer's output.
+    """Compute frequency-wise and channel-wise statistics of a layer's output.
 
     Args:
         model: model in evaluation mode.
@@ -57,22 +58,22 @@ def layer_statistics(model: "nn.Module", layer: "nn.Module", read: "ReadClips", 
     """
     import torch
 
+    from task1a.predict.clips import logits
+
     collected: dict[str, list[Tensor]] = {name: [] for name in AXES}
 
     def collect(_: "nn.Module", inputs: Any, output: "Tensor") -> None:
         for name, over in AXES.items():
-            collected[name].append(statistics(output, over))
+            collected[name].append(compute_statistics(output, over))
 
     hook = layer.register_forward_hook(collect)
-    with torch.no_grad():
-        for start in range(0, clips, batch_size):
-            model(torch.from_numpy(read(np.arange(start, min(start + batch_size, clips)))).unsqueeze(1))
+    logits(model, read, clips, batch_size, torch.device("cpu"))
     hook.remove()
     return {name: torch.cat(parts).numpy() for name, parts in collected.items()}
 
 
 def probe(features: np.ndarray, devices: Sequence[str], locations: Sequence[str]) -> dict[str, float]:
-    """How well a linear classifier tells the device of clips from unseen locations.
+    """Measure how well a linear probe predicts the recording device, cross-validated by location.
 
     Args:
         features: [clips, dimensions].
@@ -104,7 +105,7 @@ def probe(features: np.ndarray, devices: Sequence[str], locations: Sequence[str]
 
 
 def embed(features: np.ndarray, seed: int = 0) -> np.ndarray:
-    """t-SNE of standardised features: [clips, dimensions] -> [clips, 2]."""
+    """Embed standardised features by t-SNE: [clips, dimensions] -> [clips, 2]."""
     from sklearn.manifold import TSNE
     from sklearn.preprocessing import StandardScaler
 
@@ -163,7 +164,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     cache = FeatureCache.open(root, config.features, Path(config.data.cache_dir))
     clips = Dataset(root).split("test")
-    damaged = run.read("features")["damaged"]["development"]
+    damaged = records.read(run, "features")["damaged"]["development"]
     clips = clips[~clips.filename.isin(set(damaged))].reset_index(drop=True)
     rows = cache.rows(clips.filename)
     layer = stages[arguments.stage - 1]
@@ -174,7 +175,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     demo = is_demo(root)
     title = f"{config.system}, stage {arguments.stage}, {len(clips):,} test clips" + (f" ({DEMO_NOTE})" if demo else "")
     stem = (arguments.out or arguments.run / "embedding") / f"stage{arguments.stage}"
-    png, svg, numbers = (stem.with_suffix(suffix) for suffix in (".png", ".svg", ".json"))
+    png, svg, numbers = stem.with_suffix(".png"), stem.with_suffix(".svg"), stem.with_suffix(".json")
     draw(points, clips.device, title, [png, svg])
     write_json(numbers, {"system": config.system, "stage": arguments.stage, "clips": len(clips), "demo": demo,
                          "locations": clips.identifier.nunique(), "probe": probes})

@@ -8,7 +8,7 @@ import importlib.util
 import json
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,6 +24,7 @@ from task1a.pipeline.run import Run, model_of
 
 if TYPE_CHECKING:
     import pandas as pd
+    from torch import nn
 
     from task1a.model_file import ModelSpec
 
@@ -37,12 +38,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         InputError: the model, a recording or the run cannot be used, or a package is missing.
         FallsShort: the ONNX model does not predict what the model file predicts; it is not written.
     """
-    arguments = _arguments(argv)
+    arguments = _parse_arguments(argv)
 
     from task1a import model_file
-    from task1a.export import check, graph
-    from task1a.export.activations import quantize_activations
-    from task1a.features.log_mel import stored_log_mel
+    from task1a.export import check
     from task1a.predict.recordings import recordings
 
     network, spec = model_file.load(arguments.model)
@@ -55,48 +54,71 @@ def main(argv: Sequence[str] | None = None) -> int:
     elif arguments.check:
         paths, where = recordings(arguments.check), "recordings"
 
-    exported = {"ONNX": graph.network_graph(network, spec)}
-    calibration = []
-    if arguments.int8:
-        calibration = _some(_clips(run, spec, "train").filename, arguments.calibration_clips)
-        exported["ONNX, int8 activations"] = quantize_activations(
-            exported["ONNX"], [run.data_root / name for name in calibration],
-            lambda path: stored_log_mel(read(path), spec.features), arguments.reduce_range)
-
-    tensors, _ = model_file.read(arguments.model)
-    facts = {"model_sha256": digest(arguments.model), "calibration_clips": json.dumps(calibration)}
     with tempfile.TemporaryDirectory() as folder:
-        alone, files = Path(folder) / "alone.onnx", {}
-        for name, model in exported.items():
-            graph.store_as_packed(model, tensors)
-            if name == "ONNX":
-                graph.write(alone, model)
-            if arguments.features == "inside":
-                model = graph.with_features(graph.features_graph(spec.features), model)
-            graph.describe(model, spec, facts)
-            files[name] = Path(folder) / f"{len(files)}.onnx"
-            graph.write(files[name], model)
-
+        alone, files = _export(Path(folder), arguments, network, spec, read)
         waveforms = _read_all(paths, read) if paths else check.noise(spec.features)
-        truth, of_network, *found = check.compare(network, spec.features, [alone, *files.values()], waveforms)
-        where = printable(f"{len(truth):,} {where}")
-        difference, inside = np.abs(of_network - truth).max(), np.abs(found[0] - truth).max()
+        compared = check.compare(network, spec.features, [alone, *files.values()], waveforms)
+        stored, of_network, complete = compared[:3]
+        where = printable(f"{len(stored):,} {where}")
+        difference, inside = np.abs(of_network - stored).max(), np.abs(complete - stored).max()
         for value, limit in ((difference, check.TOLERANCE), (inside, check.TOLERANCE_INSIDE)):
-            if not value <= limit:
+            if not value <= limit:  # or if it is not a number
                 raise FallsShort(f"{arguments.out} is not written: its probabilities of {where} differ by up to "
                                  f"{value:.2g} from those of {arguments.model}; rounding explains up to {limit:g}")
         copy(list(files.values())[-1], arguments.out)
+
+        from_waveform = arguments.features == "inside"
         print(f"probabilities of {where} differ from those in torch by at most {difference:.1e}"
-              + (f", with features inside by {inside:.1e}" if arguments.features == "inside" else ""))
+              + (f", with features inside by {inside:.1e}" if from_waveform else ""))
         if test_clips is not None:
-            for name, probabilities in zip(["torch", *files], [truth, *found], strict=True):
+            for name, probabilities in zip(["torch", *files], [stored, *compared[2:]], strict=True):
                 print(f"  {name:<22} {_scores(test_clips, probabilities, spec)}")
-        print(f"\n{_sizes(arguments.model, files, arguments.features == 'inside')}")
+        print(f"\n{_sizes(arguments.model, files, from_waveform)}")
     print(printable(arguments.out))
     return 0
 
 
-def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+def _export(folder: Path, arguments: argparse.Namespace, network: "nn.Module", spec: "ModelSpec",
+            read: Callable[[Path], np.ndarray]) -> tuple[Path, dict[str, Path]]:
+    """Write the ONNX models.
+
+    Returns:
+        The file of the network alone in float32, without features, and the files of the models as they were asked for,
+        by their names in the table of sizes; the last one is the model to keep.
+    """
+    from task1a import model_file
+    from task1a.export import graph
+    from task1a.export.activations import quantize_activations
+    from task1a.features.log_mel import stored_log_mel
+
+    alone = graph.network_graph(network, spec)
+    models, calibration = {"ONNX": alone}, []
+    if arguments.int8:
+        run = Run(arguments.run)
+        names = _clips(run, spec, "train").filename
+        # drawn at random, but always the same
+        chosen = np.random.default_rng(0).permutation(len(names))[:arguments.calibration_clips]
+        calibration = [names[index] for index in sorted(chosen)]
+        models["ONNX, int8 activations"] = quantize_activations(
+            alone, [run.data_root / name for name in calibration],
+            lambda path: stored_log_mel(read(path), spec.features), arguments.reduce_range)
+
+    tensors, _ = model_file.read(arguments.model)
+    facts = {"model_sha256": digest(arguments.model), "calibration_clips": json.dumps(calibration)}
+    files = {}
+    for name, model in models.items():
+        graph.store_as_packed(model, tensors)
+        if model is alone:
+            graph.write(folder / "alone.onnx", alone)
+        if arguments.features == "inside":
+            model = graph.with_features(graph.features_graph(spec.features), model)
+        graph.describe(model, spec, facts)
+        files[name] = folder / f"{len(files)}.onnx"
+        graph.write(files[name], model)
+    return folder / "alone.onnx", files
+
+
+def _parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     """Parse the command line.
 
     Raises:
@@ -136,27 +158,22 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _clips(run: Run, spec: "ModelSpec", split: str) -> "pd.DataFrame":
-    """The readable clips of a split of a run.
+    """Return the readable clips of a split of a run.
 
     Raises:
         InputError: the run has other features or labels than the model, or its data set is missing.
     """
+    from evaluation import records
     from task1a.data.dataset import Dataset
 
-    if run.config.features != spec.features or tuple(run.read("data")["labels"]) != spec.labels:
+    if run.config.features != spec.features or tuple(records.read(run, "labels")["labels"]) != spec.labels:
         raise InputError(f"{run.folder}: has other features or labels than the model; give the run that made it")
     clips = Dataset(run.data_root).split(split)
-    damaged = run.read("features")["damaged"]["development"]
+    damaged = records.read(run, "features")["damaged"]["development"]
     return clips[~clips.filename.isin(set(damaged))].reset_index(drop=True)
 
 
-def _some(names: Sequence[str], number: int) -> list[str]:
-    """At most ``number`` of the names, drawn at random but always the same."""
-    chosen = np.random.default_rng(0).permutation(len(names))[:number]
-    return [names[index] for index in sorted(chosen)]
-
-
-def _read_all(paths: Sequence[Path], read: partial) -> Iterator[np.ndarray]:
+def _read_all(paths: Sequence[Path], read: Callable[[Path], np.ndarray]) -> Iterator[np.ndarray]:
     from tqdm import tqdm
 
     for path in tqdm(paths, unit=" clips", disable=len(paths) < 2 or not sys.stderr.isatty()):
@@ -166,22 +183,23 @@ def _read_all(paths: Sequence[Path], read: partial) -> Iterator[np.ndarray]:
 def _scores(clips: "pd.DataFrame", probabilities: np.ndarray, spec: "ModelSpec") -> str:
     from evaluation import metrics
 
-    decided = [spec.labels[index] for index in probabilities.argmax(axis=1)]
-    accuracy = metrics.accuracy(clips.scene_label, decided)
+    predicted = [spec.labels[index] for index in probabilities.argmax(axis=1)]
+    accuracy = metrics.accuracy(clips.scene_label, predicted)
     return f"accuracy {accuracy:.1f}%  log loss {metrics.log_loss(clips.scene_label, probabilities, spec.labels):.3f}"
 
 
 def _sizes(model: Path, files: dict[str, Path], from_waveform: bool) -> str:
-    """Size, operators, latency and memory of the model file and of its ONNX models, as a table."""
+    """Format size, operators, latency and memory of the model file and of its ONNX models as a table."""
     import onnx
 
     stored = measure_size([model])
-    in_float = 4 * stored["policies"][LIMIT_POLICY]["parameters"]
-    lines, of_features = [_ROW.format("", "on disk", "non-zero", "operators", "latency", "peak memory")], 0
+    float_bytes = 4 * stored["policies"][LIMIT_POLICY]["parameters"]
+    lines = [_ROW.format("", "on disk", "non-zero", "operators", "latency", "peak memory")]
+    feature_bytes = 0
     for name, path in {"torch": model, **files}.items():
         size = measure_size([path])
         counted = size["policies"][LIMIT_POLICY]["bytes"]
-        of_features = size["models"][0]["excluded"].get("features", {"bytes": 0})["bytes"]
+        feature_bytes = size["models"][0]["excluded"].get("features", {"bytes": 0})["bytes"]
         operators = f"{len(onnx.load(path).graph.node):,}" if path != model else ""
         measured = measure(path, from_waveform)
         lines.append(_ROW.format(
@@ -190,9 +208,9 @@ def _sizes(model: Path, files: dict[str, Path], from_waveform: bool) -> str:
 
     features = "with" if from_waveform else "without"
     lines.append(f"latency of one clip in one thread, {features} its features; memory of the whole process")
-    lines.append(f"torch unpacks the model and computes in float32, in which its values take {in_float:,} B")
+    lines.append(f"torch unpacks the model and computes in float32, in which its values take {float_bytes:,} B")
     if from_waveform:
-        lines.append(f"non-zero: without the features inside ONNX models, which take {of_features:,} B")
+        lines.append(f"non-zero: without the features inside ONNX models, which take {feature_bytes:,} B")
     return "\n".join(lines)
 
 

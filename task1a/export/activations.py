@@ -19,14 +19,14 @@ if TYPE_CHECKING:
     from onnx import ModelProto
 
 PERCENTILE = 99.999
-"""Percentage of the values of an activation that its range covers; a few outliers would make all others coarse."""
+"""Percentile at which the range of an activation is clipped: to cover outliers, its steps would be too large."""
 
 
 class _Clips:
     """The calibration clips one at a time, as onnxruntime asks for them."""
 
-    def __init__(self, clips: Sequence[Path], energies: Callable[[Path], np.ndarray]) -> None:
-        self.clips, self.energies = clips, energies
+    def __init__(self, clips: Sequence[Path], log_mel: Callable[[Path], np.ndarray]) -> None:
+        self.clips, self.log_mel = clips, log_mel
         self.set_range(0, len(clips))
 
     def __len__(self) -> int:
@@ -37,17 +37,17 @@ class _Clips:
 
     def get_next(self) -> dict[str, np.ndarray] | None:
         clip = next(self.remaining, None)
-        return None if clip is None else {LOG_MEL: self.energies(clip)[None, None]}
+        return None if clip is None else {LOG_MEL: self.log_mel(clip)[None, None]}
 
 
-def quantize_activations(model: "ModelProto", clips: Sequence[Path], energies: Callable[[Path], np.ndarray],
+def quantize_activations(model: "ModelProto", clips: Sequence[Path], log_mel: Callable[[Path], np.ndarray],
                          reduce_range: bool) -> "ModelProto":
     """Quantize the weights and activations of all convolutions; batch norms behind them are folded into them.
 
     Args:
         model: model of :func:`task1a.export.graph.network_graph`.
         clips: calibration clips, at least one.
-        energies: reads the log-mel energies of a clip, [mel bins, frames].
+        log_mel: reads the log-mel energies of a clip, [mel bins, frames].
         reduce_range: quantize weights to 7 bits, because x86 processors without VNNI would saturate.
 
     Returns:
@@ -58,13 +58,14 @@ def quantize_activations(model: "ModelProto", clips: Sequence[Path], energies: C
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
+        # onnxruntime quantizes from file to file, and reports on the standard output and in a log
         paths = [str(Path(folder) / name) for name in ("float.onnx", "prepared.onnx", "quantized.onnx")]
         onnx.save(model, paths[0])
         logging.disable(logging.WARNING)
         try:
             quant_pre_process(paths[0], paths[1], skip_symbolic_shape=True)
             quantize_static(
-                paths[1], paths[2], _Clips(clips, energies), quant_format=QuantFormat.QDQ, per_channel=True,
+                paths[1], paths[2], _Clips(clips, log_mel), quant_format=QuantFormat.QDQ, per_channel=True,
                 activation_type=QuantType.QInt8, weight_type=QuantType.QInt8, reduce_range=reduce_range,
                 op_types_to_quantize=["Conv"], calibrate_method=CalibrationMethod.Percentile,
                 # one clip at a time: the activations of all clips together would not fit into memory
@@ -73,6 +74,7 @@ def quantize_activations(model: "ModelProto", clips: Sequence[Path], energies: C
             logging.disable(logging.NOTSET)
         quantized = onnx.load(paths[2])
 
+    # the quantizer declares operators that the model does not use, and that another runtime may not have
     used = {node.domain for node in quantized.graph.node}
     versions = [version for version in quantized.opset_import if version.domain in used]
     del quantized.opset_import[:]

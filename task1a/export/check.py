@@ -1,4 +1,5 @@
 """Comparison of exported models with the model in torch, on the same clips."""
+import itertools
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from task1a.errors import InputError
 from task1a.export.graph import LOG_MEL
 from task1a.features.audio import read_clip
 from task1a.features.log_mel import stored_log_mel
+from task1a.predict.clips import logits
 
 TOLERANCE = 1e-4
 """Maximum difference in probability between a model and its export, given the same features."""
@@ -21,7 +23,7 @@ _BATCH = 8
 
 
 def read_waveform(path: Path, features: FeatureConfig) -> np.ndarray:
-    """The samples of a recording as the model takes them (:func:`task1a.features.audio.read_clip`).
+    """Read the samples of a recording as the model takes them (:func:`task1a.features.audio.read_clip`).
 
     Raises:
         InputError: the recording cannot be read; the message names it.
@@ -33,16 +35,15 @@ def read_waveform(path: Path, features: FeatureConfig) -> np.ndarray:
 
 
 def noise(features: FeatureConfig) -> list[np.ndarray]:
-    """Clips of white noise, from nearly full scale to silence."""
+    """Make clips of white noise, from nearly full scale to silence."""
     generator = np.random.default_rng(0)
     levels = (0.3, 0.1, 0.03, 0.01, 1e-3, 1e-4, 1e-5, 0.0)
     return [generator.normal(0, 1, features.clip_samples).astype(np.float32) * np.float32(level) for level in levels]
 
 
-@torch.inference_mode()
 def compare(network: nn.Module, features: FeatureConfig, exported: Sequence[Path],
             waveforms: Iterable[np.ndarray]) -> list[np.ndarray]:
-    """Probabilities of clips by a network in torch, and by ONNX models in onnxruntime, in batches of several clips.
+    """Predict clips with a network in torch, and with ONNX models in onnxruntime, in batches of several clips.
 
     Args:
         network: the model in evaluation mode.
@@ -51,7 +52,7 @@ def compare(network: nn.Module, features: FeatureConfig, exported: Sequence[Path
         waveforms: the clips, as from :func:`read_waveform`.
 
     Returns:
-        float64 [clips, classes], first of the network and then of each ONNX model.
+        Probabilities, float64 [clips, classes], first of the network and then of each ONNX model.
     """
     import onnxruntime
 
@@ -61,22 +62,13 @@ def compare(network: nn.Module, features: FeatureConfig, exported: Sequence[Path
     for path in exported:
         sessions.append(onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"]))
     rows: list[list[np.ndarray]] = [[] for _ in (network, *sessions)]
-
-    def predict(batch: Sequence[np.ndarray]) -> None:
-        energies = np.stack([stored_log_mel(waveform, features) for waveform in batch])[:, None]
-        logits = network(torch.from_numpy(energies))
-        rows[0].append(torch.softmax(logits.double(), dim=1).numpy())
+    clips = iter(waveforms)
+    while batch := list(itertools.islice(clips, _BATCH)):
+        log_mel = np.stack([stored_log_mel(waveform, features) for waveform in batch])
+        outputs = logits(network, lambda indices, x=log_mel: x[indices], len(batch), len(batch), torch.device("cpu"))
+        rows[0].append(torch.softmax(outputs.double(), dim=1).numpy())
         for session, probabilities in zip(sessions, rows[1:], strict=True):
             name = session.get_inputs()[0].name
-            given = energies if name == LOG_MEL else np.stack(batch)
+            given = log_mel[:, None] if name == LOG_MEL else np.stack(batch)
             probabilities.append(session.run(None, {name: given})[0].astype(np.float64))
-
-    batch: list[np.ndarray] = []
-    for waveform in waveforms:
-        batch.append(waveform)
-        if len(batch) == _BATCH:
-            predict(batch)
-            batch = []
-    if batch:
-        predict(batch)
     return [np.concatenate(parts) for parts in rows]

@@ -42,29 +42,29 @@ class Probabilities(nn.Module):
         self.network = network
 
     def forward(self, x: Tensor) -> Tensor:
-        """The probabilities of clips."""
+        """Compute the probabilities of clips."""
         return torch.softmax(self.network(x), dim=1)
 
 
 def network_graph(network: nn.Module, spec: ModelSpec) -> "ModelProto":
-    """ONNX model of a network in evaluation mode, with weights in float32 under their names in the model file.
+    """Export a network in evaluation mode, with weights in float32 under their names in the model file.
 
     Its input is ``log_mel`` [batch, 1, mel bins, frames], its output ``probabilities`` [batch, classes].
     """
-    return _exported(Probabilities(network), torch.zeros(2, *spec.input_shape), LOG_MEL, PROBABILITIES, "network.")
+    return _export(Probabilities(network), torch.zeros(2, *spec.input_shape), LOG_MEL, PROBABILITIES, "network.")
 
 
 def features_graph(features: FeatureConfig) -> "ModelProto":
-    """ONNX model from ``waveform`` [batch, samples] to ``log_mel`` [batch, 1, mel bins, frames].
+    """Export the features, from ``waveform`` [batch, samples] to ``log_mel`` [batch, 1, mel bins, frames].
 
     Raises:
         InputError: as :class:`task1a.export.log_mel.LogMel`.
     """
-    return _exported(LogMel(features), torch.zeros(2, features.clip_samples), WAVEFORM, LOG_MEL, "")
+    return _export(LogMel(features), torch.zeros(2, features.clip_samples), WAVEFORM, LOG_MEL, "")
 
 
 def with_features(features: "ModelProto", network: "ModelProto") -> "ModelProto":
-    """One ONNX model from ``waveform`` to ``probabilities``."""
+    """Join both models into one from ``waveform`` to ``probabilities``."""
     from onnx import compose
 
     named = compose.add_prefix(features, FEATURES, rename_inputs=False)
@@ -74,7 +74,7 @@ def with_features(features: "ModelProto", network: "ModelProto") -> "ModelProto"
 def store_as_packed(model: "ModelProto", tensors: Mapping[str, Tensor]) -> None:
     """Replace the weights of a model by the tensors of its model file, with operators that decode them to float32.
 
-    Weights that are no longer those of the file stay as they are.
+    Weights that the export has changed, e.g. by folding batch norms, stay in float32.
 
     Args:
         model: model of :func:`network_graph`, which is changed.
@@ -107,7 +107,7 @@ def store_as_packed(model: "ModelProto", tensors: Mapping[str, Tensor]) -> None:
 
 
 def describe(model: "ModelProto", spec: ModelSpec, facts: Mapping[str, str]) -> None:
-    """Write into the metadata what a program needs that uses the model: labels, features, and further facts."""
+    """Write labels, features and further facts into the metadata, for programs that use the model."""
     from onnx import helper
 
     features = spec.features
@@ -125,7 +125,7 @@ def write(path: Path, model: "ModelProto") -> None:
     path.write_bytes(model.SerializeToString(deterministic=True))
 
 
-def _exported(module: nn.Module, example: Tensor, input_name: str, output_name: str, prefix: str) -> "ModelProto":
+def _export(module: nn.Module, example: Tensor, input_name: str, output_name: str, prefix: str) -> "ModelProto":
     """Export a module with a free batch size; its tensors keep their names, without ``prefix``, and their values."""
     import onnx_ir
     import onnxscript.optimizer
@@ -141,15 +141,15 @@ def _exported(module: nn.Module, example: Tensor, input_name: str, output_name: 
             module.eval(), (example,), dynamo=True, opset_version=OPSET, optimize=False, verbose=False,
             input_names=[input_name], output_names=[output_name], dynamic_shapes=({0: torch.export.Dim("batch")},))
 
-    # while the graph is simplified, the tensors are inputs, so that nothing is computed from them in advance
+    # While the graph is simplified, the tensors are inputs. Otherwise the optimizer would compute new ones from them,
+    # e.g. transposed or folded weights, which are no longer those of the model file.
     model = program.model
     for name in list(model.graph.initializers):
         value = model.graph.initializers.pop(name)
         value.const_value = None
         model.graph.inputs.append(value)
 
-    # of the optimizations that torch would make, those that keep every value: another takes 1e-8, the floor of the
-    # logarithm, for 0
+    # Only those of torch's optimizations that keep every value: another takes 1e-8, the floor of the logarithm, for 0.
     keep_values = [rules.materialize_reshape_shape_rule, rules.no_op_expand_rule,
                    rules.remove_optional_bias_from_conv_rule]
     onnxscript.optimizer.inline(model)

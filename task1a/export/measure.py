@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from task1a.errors import CommandParser, run_command
+from task1a.errors import CommandParser, InputError, run_command
 
 ROUNDS = 20
 
@@ -22,9 +22,15 @@ def measure(model: Path, from_waveform: bool) -> dict[str, float]:
 
     Returns:
         ``milliseconds`` of processor time per clip, and ``peak_bytes``, the most memory that the process had.
+
+    Raises:
+        InputError: the model cannot be run, e.g. because the process ran out of memory.
     """
     command = [sys.executable, "-m", __name__, str(model), *(["--waveform"] if from_waveform else [])]
-    finished = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", check=True)
+    finished = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", errors="replace")
+    if finished.returncode:
+        lines = finished.stderr.strip().splitlines() or [f"its process ended with status {finished.returncode}"]
+        raise InputError(f"{model}: its latency cannot be measured: {lines[-1].removeprefix('error: ')}")
     return json.loads(finished.stdout)
 
 

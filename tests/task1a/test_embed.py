@@ -12,7 +12,7 @@ from task1a.errors import InputError
 def test_statistics_are_those_of_numpy():
     x = torch.randn(3, 4, 5, 6, dtype=torch.float64)
     for name, axes, length in (("frequency-wise", (1, 3), 5), ("channel-wise", (2, 3), 4)):
-        found = embed.statistics(x, embed.AXES[name]).numpy()
+        found = embed.compute_statistics(x, embed.AXES[name]).numpy()
         expected = np.concatenate([x.numpy().mean(axis=axes), x.numpy().std(axis=axes)], axis=1)
         assert found.shape == (3, 2 * length)
         np.testing.assert_allclose(found, expected, rtol=1e-12)
@@ -23,7 +23,7 @@ def test_statistics_of_a_layer_are_collected_over_all_batches():
     clips = np.random.default_rng(0).normal(size=(7, 3, 4)).astype(np.float32)
     found = embed.layer_statistics(model, model[0], lambda indices: clips[indices], 7, batch_size=3)
     with torch.no_grad():
-        expected = embed.statistics(model[0](torch.from_numpy(clips)[:, None]), (1, 3))
+        expected = embed.compute_statistics(model[0](torch.from_numpy(clips)[:, None]), (1, 3))
     np.testing.assert_allclose(found["frequency-wise"], expected, atol=1e-6)
     assert found["channel-wise"].shape == (7, 4) and not model[0]._forward_hooks
 

@@ -23,6 +23,7 @@ from task1a.config import BCResNetASCConfig, BCResNetConfig, CPResNetConfig, Fea
 from task1a.errors import FallsShort, InputError
 from task1a.export import __main__ as export
 from task1a.export import check, graph
+from task1a.export import measure as latency
 from task1a.export.activations import quantize_activations
 from task1a.export.log_mel import LogMel
 from task1a.features.log_mel import log_mel, stored_log_mel
@@ -289,3 +290,9 @@ def test_a_missing_package_is_told(tmp_path, monkeypatch):
     monkeypatch.setattr(export.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(InputError, match=r"the package onnx is needed to export: pip install -e '.\[export\]'"):
         export.main([str(tmp_path / "x.safetensors"), str(tmp_path / "x.onnx")])
+
+
+def test_a_failed_measurement_is_told(tmp_path):
+    """The model is measured in a process of its own."""
+    with pytest.raises(InputError, match=r"^\S*x.safetensors: its latency cannot be measured: \S*x.safetensors: no such"):
+        latency.measure(tmp_path / "x.safetensors", from_waveform=False)
