@@ -1,9 +1,9 @@
 """Figures of the report: matplotlib drawings as inline SVG that follow the page's text colour.
 
-Every figure is drawn for a width of 400 pixels, so that it is legible on a telephone. Colours are those of Okabe and
-Ito (*Color Universal Design*, 2008), which people with any colour vision can tell apart; several runs differ in their
-marker, too. Names of scenes, devices, files and the like may be any text: they are drawn as text
-(:func:`task1a.errors.printable`), never as mathematics or markup.
+Every figure is drawn for a width of 400 pixels, so that it is legible on a telephone. Colours are those
+of Okabe and Ito (*Color Universal Design*, 2008), which people with any colour vision can distinguish;
+several runs differ in their marker, too. Names of scenes, devices, files and the like may be any text:
+they are drawn as text (:func:`task1a.errors.printable`), never as mathematics or markup.
 """
 import html
 import io
@@ -24,28 +24,27 @@ if TYPE_CHECKING:
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 MARKERS = "osD^vP"
 
-_INK = "#010203"  # replaced by the text colour of the page
+# replaced by the text colour of the page
+_INK = "#010203"
 _STYLE = {
     "svg.fonttype": "none", "svg.hashsalt": "report", "font.size": 8, "font.family": "sans-serif",
-    "text.color": _INK, "axes.edgecolor": _INK, "axes.labelcolor": _INK, "xtick.color": _INK, "ytick.color": _INK,
-    "axes.spines.top": False, "axes.spines.right": False, "axes.linewidth": 0.6, "legend.frameon": False,
-    "text.parse_math": False,
+    "text.color": _INK, "axes.edgecolor": _INK, "axes.labelcolor": _INK, "xtick.color": _INK,
+    "ytick.color": _INK, "axes.spines.top": False, "axes.spines.right": False, "axes.linewidth": 0.6,
+    "legend.frameon": False, "text.parse_math": False,
 }
 
-_LONGEST = 24  # characters of a name in a drawing; the tables of numbers have the whole name
-_MOST = 40  # rows or columns of a heat map with a number in each cell; of more, some are named
+# characters of a name in a drawing; the tables of numbers have the whole name
+_LONGEST = 24
+# rows or columns of a heat map with a number in each cell; of more, only some are named
+_MOST = 40
 
 Interval = Sequence[float] | None
 
 
-def _names(texts: Iterable[str]) -> list[str]:
-    names = map(printable, texts)
-    return [f"{name[:_LONGEST - 1]}…" if len(name) > _LONGEST else name for name in names]
-
-
-def intervals(groups: Sequence[Sequence[str]], series: Mapping[str, Sequence[tuple[float, Interval] | None]],
-              label: str, reference: Mapping[str, float]) -> str:
-    """Bars with 95 % intervals, one row per device; several runs as markers in the same row.
+def intervals(groups: Sequence[Sequence[str]],
+              series: Mapping[str, Sequence[tuple[float, Interval] | None]], label: str,
+              reference: Mapping[str, float]) -> str:
+    """Draw bars with 95 % intervals, one row per device; several runs as markers in the same row.
 
     Args:
         groups: names of the rows of each group, from top to bottom.
@@ -53,13 +52,14 @@ def intervals(groups: Sequence[Sequence[str]], series: Mapping[str, Sequence[tup
         label: label of the axis, with its unit.
         reference: values drawn as vertical lines, by name.
     """
-    rows = [name for names in groups for name in names]
+    rows: list[str] = sum(map(list, groups), [])
     with _figure(0.9 + len(rows) * (0.2 + 0.1 * len(series))) as (figure, axes):
-        for row in np.cumsum([len(names) for names in groups])[:-1]:
+        for row in np.cumsum(list(map(len, groups)))[:-1]:
             axes.axhline(row - 0.5, color=_INK, linewidth=0.6, linestyle=":")
         legend: dict[str, Any] = {}
         for number, (run, values) in enumerate(series.items()):
             colour, marker = COLOURS[number % len(COLOURS)], MARKERS[number % len(MARKERS)]
+            # the runs share the height of a row
             offset = (number - (len(series) - 1) / 2) * 0.7 / len(series)
             for row, found in enumerate(values):
                 if found is None:
@@ -73,7 +73,8 @@ def intervals(groups: Sequence[Sequence[str]], series: Mapping[str, Sequence[tup
                 if len(series) > 1:
                     legend.setdefault(run, drawn)
         for number, (name, value) in enumerate(reference.items()):
-            legend[name] = axes.axvline(value, color=_INK, linewidth=0.8, linestyle=("--", ":", "-.")[number % 3])
+            style = ("--", ":", "-.")[number % 3]
+            legend[name] = axes.axvline(value, color=_INK, linewidth=0.8, linestyle=style)
         axes.set_yticks(range(len(rows)), _names(rows))
         axes.set_ylim(len(rows) - 0.5, -0.5)
         axes.set_xlim(left=0)
@@ -83,8 +84,9 @@ def intervals(groups: Sequence[Sequence[str]], series: Mapping[str, Sequence[tup
         return _svg(figure, f"{label} by device, with 95 % intervals")
 
 
-def heat_map(values: np.ndarray, rows: Sequence[str], columns: Sequence[str], label: str, decimals: int) -> str:
-    """A table of numbers as colours, with the number in every cell up to 40 by 40; NaN is left empty.
+def heat_map(values: np.ndarray, rows: Sequence[str], columns: Sequence[str], label: str,
+             decimals: int) -> str:
+    """Draw a table of numbers as colours, with the number in every cell up to 40 by 40; NaN is empty.
 
     Shape: values [rows, columns].
     """
@@ -95,11 +97,11 @@ def heat_map(values: np.ndarray, rows: Sequence[str], columns: Sequence[str], la
         axes.imshow(values, cmap="cividis_r", aspect="auto", vmin=0, vmax=largest)
         for row, column in np.argwhere(np.isfinite(values)) if max(values.shape) <= _MOST else ():
             dark = values[row, column] > 0.55 * largest
-            axes.text(column, row, f"{values[row, column]:.{decimals}f}", ha="center", va="center", fontsize=7,
-                      color="#ffffff" if dark else "#000000")
-        across, down = (1 + (count - 1) // _MOST for count in (len(columns), len(rows)))
-        axes.set_xticks(range(0, len(columns), across), columns[::across], rotation=45 if longest > 4 else 0,
-                        ha="right" if longest > 4 else "center", rotation_mode="anchor")
+            axes.text(column, row, f"{values[row, column]:.{decimals}f}", ha="center", va="center",
+                      fontsize=7, color="#ffffff" if dark else "#000000")
+        across, down = 1 + (len(columns) - 1) // _MOST, 1 + (len(rows) - 1) // _MOST
+        slanted = {"rotation": 45, "ha": "right"} if longest > 4 else {}
+        axes.set_xticks(range(0, len(columns), across), columns[::across], rotation_mode="anchor", **slanted)
         axes.set_yticks(range(0, len(rows), down), rows[::down])
         axes.spines[:].set_visible(False)
         axes.tick_params(length=0)
@@ -107,20 +109,21 @@ def heat_map(values: np.ndarray, rows: Sequence[str], columns: Sequence[str], la
 
 
 def reliability(bins: Mapping[str, Sequence[Mapping[str, float]]]) -> str:
-    """Accuracy against confidence, by bins of confidence; the area of a marker is the number of its clips.
+    """Draw accuracy against confidence; the area of a marker is the number of the clips of its bin.
 
     Args:
-        bins: ``confidence``, ``accuracy`` (in percent) and ``clips`` of every bin, by the name of the series.
+        bins: ``confidence``, ``accuracy`` (in percent) and ``clips`` of every bin, by the name of the
+            series.
     """
     with _figure(3.2) as (figure, axes):
-        axes.plot([0, 100], [0, 100], color=_INK, linewidth=0.6, linestyle="--", label="perfectly calibrated")
+        axes.plot([0, 100], [0, 100], color=_INK, linewidth=0.6, linestyle="--",
+                  label="perfectly calibrated")
         for number, (name, points) in enumerate(bins.items()):
-            used = [point for point in points if point["clips"]]
-            confidence, accuracy = ([point[key] for point in used] for key in ("confidence", "accuracy"))
-            total = sum(point["clips"] for point in used)
+            used = [(point["confidence"], point["accuracy"], point["clips"]) for point in points if point["clips"]]
+            confidence, accuracy, clips = np.array(used, float).reshape(-1, 3).T
             axes.plot(confidence, accuracy, color=COLOURS[number], linewidth=1)
-            axes.scatter(confidence, accuracy, [8 + 250 * point["clips"] / total for point in used],
-                         color=COLOURS[number], alpha=0.7, marker=MARKERS[number], label=name)
+            axes.scatter(confidence, accuracy, 8 + 250 * clips / clips.sum(), color=COLOURS[number],
+                         alpha=0.7, marker=MARKERS[number], label=name)
         axes.set_xlabel("confidence of the predicted scene (%)")
         axes.set_ylabel("accuracy (%)")
         axes.set_xlim(0, 100)
@@ -130,10 +133,10 @@ def reliability(bins: Mapping[str, Sequence[Mapping[str, float]]]) -> str:
 
 
 def curves(histories: Mapping[str, np.ndarray], label: str) -> str:
-    """Curves over the epochs.
+    """Draw curves over the epochs.
 
     Args:
-        histories: values of every epoch by the name of the curve; NaN is left out.
+        histories: values of every epoch by the name of the curve; NaN is not drawn.
         label: label of the axis.
     """
     from matplotlib.ticker import MaxNLocator
@@ -152,19 +155,21 @@ def curves(histories: Mapping[str, np.ndarray], label: str) -> str:
 
 
 def stacks(parts: Mapping[str, Mapping[str, float]], label: str) -> str:
-    """Horizontal bars of stacked parts.
+    """Draw horizontal bars of stacked parts.
 
     Args:
         parts: values by the name of the part, by the name of the bar, from top to bottom.
         label: label of the axis.
     """
-    names = list(dict.fromkeys(part for bar in parts.values() for part in bar))
+    names: dict[str, None] = {}
+    for bar in parts.values():
+        names |= dict.fromkeys(bar)
     with _figure(0.9 + 0.17 * len(parts)) as (figure, axes):
         left = np.zeros(len(parts))
         for number, name in enumerate(names):
             values = np.array([bar.get(name, 0.0) for bar in parts.values()])
-            axes.barh(range(len(parts)), values, left=left, height=0.75, label=name,
-                      color=COLOURS[number % len(COLOURS)])
+            colour = COLOURS[number % len(COLOURS)]
+            axes.barh(range(len(parts)), values, left=left, height=0.75, label=name, color=colour)
             left += values
         axes.set_yticks(range(len(parts)), _names(parts))
         axes.set_ylim(len(parts) - 0.5, -0.5)
@@ -175,15 +180,17 @@ def stacks(parts: Mapping[str, Mapping[str, float]], label: str) -> str:
 
 
 def spectrogram(samples: np.ndarray, rate: int, title: str) -> str:
-    """The spectrogram of a recording, up to its highest frequency.
+    """Draw the spectrogram of a recording, up to its highest frequency.
 
     Shape: samples [n].
     """
     with _figure(1.7) as (figure, axes):
         with np.errstate(divide="ignore"):  # of digital silence, which is left blank
-            axes.specgram(samples + 1e-12, NFFT=1024, noverlap=512, Fs=rate / 1000, cmap="cividis", rasterized=True)
-        seconds = len(samples) / rate
-        axes.set_xticks(np.linspace(0, seconds * 1000, 6), [f"{value:.3g}" for value in np.linspace(0, seconds, 6)])
+            axes.specgram(samples + 1e-12, NFFT=1024, noverlap=512, Fs=rate / 1000, cmap="cividis",
+                          rasterized=True)
+        # with the rate in kHz, for the frequencies, specgram counts milliseconds
+        seconds = np.linspace(0, len(samples) / rate, 6)
+        axes.set_xticks(seconds * 1000, [f"{value:.3g}" for value in seconds])
         axes.set_xlabel("s")
         axes.set_ylabel("kHz")
         return _svg(figure, f"Spectrogram of {title}")
@@ -191,7 +198,7 @@ def spectrogram(samples: np.ndarray, rate: int, title: str) -> str:
 
 @contextmanager
 def _figure(height: float) -> "Iterator[tuple[Figure, Axes]]":
-    """An empty figure of a height in inches, and the style of everything that is drawn within the block."""
+    """Yield an empty figure of a height in inches, and apply the style to what is drawn meanwhile."""
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
@@ -200,18 +207,27 @@ def _figure(height: float) -> "Iterator[tuple[Figure, Axes]]":
         yield figure, figure.add_subplot()
 
 
+def _names(texts: Iterable[str]) -> list[str]:
+    names = []
+    for name in map(printable, texts):
+        names.append(f"{name[:_LONGEST - 1]}…" if len(name) > _LONGEST else name)
+    return names
+
+
 def _svg(figure: "Figure", title: str) -> str:
-    """The figure as an SVG element with ``title`` as its alternative text, scaled to the width of the page."""
+    """Return the figure as an SVG element, scaled to the page, with ``title`` as alternative text."""
     text = io.StringIO()
-    with warnings.catch_warnings():  # of signs that matplotlib's font lacks: the browser draws them with its own
+    with warnings.catch_warnings():
+        # about signs that matplotlib's font lacks: the browser draws them with its own
         warnings.simplefilter("ignore", UserWarning)
         figure.savefig(text, format="svg", transparent=True, dpi=72, metadata={"Date": None, "Creator": None})
     drawing = text.getvalue()
     drawing = drawing[drawing.index("<svg"):].replace(_INK, "currentColor")
-    drawing = re.sub(r'<g id="[^"]*">', "<g>", drawing)  # ids that all figures of the page would share
+    # ids that all figures of the page would share
+    drawing = re.sub(r'<g id="[^"]*">', "<g>", drawing)
     drawing = re.sub(r"<metadata>.*?</metadata>", "", drawing, flags=re.DOTALL)
     box = re.search(r'viewBox="[^"]*"', drawing).group()
     _, body = drawing.split(">", 1)
     title = html.escape(printable(title))
-    return f'<svg role="img" aria-label="{title}" {box} xmlns="http://www.w3.org/2000/svg" ' \
-           f'xmlns:xlink="http://www.w3.org/1999/xlink"><title>{title}</title>{body}'
+    return (f'<svg role="img" aria-label="{title}" {box} xmlns="http://www.w3.org/2000/svg" '
+            f'xmlns:xlink="http://www.w3.org/1999/xlink"><title>{title}</title>{body}')
