@@ -18,7 +18,7 @@ from submission.metadata import Records
 from submission.package import package
 from submission.rules import EDITIONS, RESULTS, Rules, edition
 from submission.validate import validate
-from submission.validation.findings import tell, verdict
+from submission.validation.findings import format_findings, verdict
 from task1a.errors import CommandParser, run_command
 
 
@@ -94,7 +94,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 print(f"  {title:<{width}}  {line}")
                 title = ""
         print()
-    print(tell(findings, rules.name))
+    print(format_findings(findings, rules.name))
     missing = []
     if arguments.authors is None:
         missing.append(f"the authors: {INIT}, fill it in, and give it with --authors FILE")

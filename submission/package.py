@@ -36,7 +36,7 @@ from submission.rules import (
     edition,
 )
 from submission.validate import validate
-from submission.validation.findings import Finding, of_level, tell
+from submission.validation.findings import Finding, format_findings, with_level
 from task1a.errors import CommandParser, InputError, run_command
 from task1a.files import remove, replacing, write_text
 from task1a.pipeline.run import Run
@@ -134,7 +134,7 @@ def package(runs: Sequence[Path], authors: Path | None, out: Path, rules: Rules 
         with replacing(target) as unchecked:
             write_zip(unchecked, members)
             findings += validate(unchecked, rules)
-            if of_level(findings, "error"):
+            if with_level(findings, "error"):
                 raise _Malformed
     except _Malformed:
         clear(out)
@@ -252,7 +252,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.out is None:
         parser.error("--out DIR is missing")
     made = package(arguments.runs, arguments.authors, arguments.out, rules, arguments.report)
-    print(tell(made.findings, rules.name))
+    print(format_findings(made.findings, rules.name))
     print(made.zip or "no package was made")
     return 0 if made.zip else 1
 

@@ -24,7 +24,7 @@ from submission.rules import EDITIONS, FOLDER, INSTALLERS, META_SUFFIX, TASK1A_2
 from submission.validation import metadata as check_meta
 from submission.validation import output as check_output
 from submission.validation.archive import Member, opened
-from submission.validation.findings import Finding, as_json, of_level, tell, verdict
+from submission.validation.findings import Finding, as_json, format_findings, verdict, with_level
 from task1a.errors import CommandParser, InputError, counted, run_command, shown
 
 _REPORT = ".pdf"
@@ -91,7 +91,7 @@ def _check_systems(path: Path, rules: Rules, runs: Sequence[Path], code: Collect
                                            f"one of {rules.name}; --edition {' or '.join(others)} checks it by its own "
                                            "rules")]
         findings += misplaced
-        if len(systems) > rules.systems or not (systems or of_level(findings, "error")):
+        if len(systems) > rules.systems or not (systems or with_level(findings, "error")):
             findings.append(Finding("error", path.name, "", counted(len(systems), "system"),
                                     f"1 to {rules.systems}; no more are checked"))
         elif len(systems) > rules.template_systems:
@@ -233,7 +233,7 @@ def _check_system(label: str, members: Sequence[Member], rules: Rules, run: Path
         alike.setdefault(same, []).append(name)
         if same not in alike[same]:  # it is of another system
             yield Finding("warning", name, "", f"the same predictions as in {same}", "those of another system")
-        if split_run and not of_level(findings, "error"):
+        if split_run and not with_level(findings, "error"):
             from submission.validation import against_run  # imports torch, which takes seconds
             yield from against_run.compare_output(table.text, name, split_run)
     for names in alike.values():
@@ -280,7 +280,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.json:
         print(json.dumps(as_json(findings, str(arguments.package), arguments.edition), indent=1))
     else:
-        print(tell(findings, rules.name))
+        print(format_findings(findings, rules.name))
     return 0 if verdict(findings) == "valid" else 1
 
 

@@ -14,7 +14,7 @@ from evaluation import metrics
 from submission import metadata as meta_yaml
 from submission.metadata import Records
 from submission.rules import RESULTS, Rules
-from submission.validation.findings import Finding, named
+from submission.validation.findings import Finding, format_key
 from submission.validation.metadata import at
 from task1a.challenge import clip_key
 from task1a.complexity import measure
@@ -156,7 +156,7 @@ def _differences(stated: Any, right: Any, file: str, where: str, source: str) ->
         right = {key: value for key, value in right.items() if value is not None}
         stated = stated if isinstance(stated, Mapping) else {}
         for key in right.keys() | stated.keys():
-            yield from _differences(stated.get(key), right.get(key), file, f"{where}.{named(key)}", source)
+            yield from _differences(stated.get(key), right.get(key), file, f"{where}.{format_key(key)}", source)
         return
     is_number = isinstance(stated, int | float) and not isinstance(stated, bool)
     if right is None or not is_number or not math.isclose(stated, right, rel_tol=_TOLERANCE):

@@ -9,6 +9,7 @@ Level = Literal["error", "not_submittable", "warning"]
 Verdict = Literal["valid", "not_submittable", "invalid"]
 
 _TITLES: dict[Level, str] = {"error": "error", "not_submittable": "NOT SUBMITTABLE", "warning": "warning"}
+# lines of each level, and characters of a name
 _LINES_SHOWN = 50
 _NAME_SHOWN = 300
 
@@ -27,55 +28,59 @@ class Finding:
     expected: str
 
     def __str__(self) -> str:
-        """One line that is safe to print, whatever names the package contains."""
+        """Format the finding as one line that is safe to print, whatever names the package contains."""
         half = _NAME_SHOWN // 2
-        names = [name if len(name) <= _NAME_SHOWN else f"{name[:half]}...{name[-half:]}"
-                 for name in (self.file, self.where) if name]
+        names = []
+        for name in filter(None, (self.file, self.where)):
+            names.append(name if len(name) <= _NAME_SHOWN else f"{name[:half]}...{name[-half:]}")
         line = f"{_TITLES[self.level]}: {', '.join(names)}: found {self.found}, expected {self.expected}"
         # escape control characters, including line ends
         return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
 
 
-def named(key: Any) -> str:
-    """A key of a metadata file, which need not be text, as a part of a field's path."""
+def format_key(key: Any) -> str:
+    """Format a key of a metadata file, which need not be text, as a part of a field's path."""
     return key if isinstance(key, str) else shown(key)
 
 
-def of_level(findings: Iterable[Finding], level: Level) -> tuple[Finding, ...]:
-    """The findings of one level."""
+def with_level(findings: Iterable[Finding], level: Level) -> tuple[Finding, ...]:
+    """Return the findings of one level."""
     return tuple(finding for finding in findings if finding.level == level)
 
 
 def verdict(findings: Iterable[Finding]) -> Verdict:
-    """The verdict on a package with these findings."""
+    """Return the verdict on a package with these findings."""
     levels = {finding.level for finding in findings}
-    return "invalid" if "error" in levels else "not_submittable" if "not_submittable" in levels else "valid"
+    if "error" in levels:
+        return "invalid"
+    return "not_submittable" if "not_submittable" in levels else "valid"
 
 
-def tell(findings: Sequence[Finding], challenge: str) -> str:
-    """The findings line by line, the gravest first, and the verdict in the last line."""
+def format_findings(findings: Sequence[Finding], challenge: str) -> str:
+    """Format the findings line by line, the gravest first, with the verdict in the last line."""
     lines = []
     for level, title in _TITLES.items():
-        found = of_level(findings, level)
-        lines += [str(finding) for finding in found[:_LINES_SHOWN]]
+        found = with_level(findings, level)
+        lines += map(str, found[:_LINES_SHOWN])
         if len(found) > _LINES_SHOWN:
-            lines.append(f"{title}: ... and {len(found) - _LINES_SHOWN:,} more, which submission.validate --json lists")
-    errors, reasons = of_level(findings, "error"), of_level(findings, "not_submittable")
-    lines.append({
-        "invalid": f"invalid package: {counted(len(errors), 'error')}",
-        "not_submittable": f"well-formed, but NOT SUBMITTABLE to {challenge}: {counted(len(reasons), 'reason')} above",
-        "valid": f"valid, and submittable to {challenge}",
-    }[verdict(findings)])
+            lines.append(f"{title}: ... and {len(found) - _LINES_SHOWN:,} more, which submission.validate "
+                         "--json lists")
+    errors, reasons = with_level(findings, "error"), with_level(findings, "not_submittable")
+    if errors:
+        lines.append(f"invalid package: {counted(len(errors), 'error')}")
+    elif reasons:
+        lines.append(f"well-formed, but NOT SUBMITTABLE to {challenge}: {counted(len(reasons), 'reason')} above")
+    else:
+        lines.append(f"valid, and submittable to {challenge}")
     return "\n".join(lines)
 
 
 def as_json(findings: Sequence[Finding], package: str, edition: str) -> dict[str, Any]:
-    """The findings as plain data for other tools, which rely on the keys."""
+    """Return the findings as plain data for other tools, which rely on the keys."""
     return {
         "package": package,
         "edition": edition,
         "verdict": verdict(findings),
-        "counts": {level: len(of_level(findings, level)) for level in _TITLES},
+        "counts": {level: len(with_level(findings, level)) for level in _TITLES},
         "findings": [asdict(finding) for finding in findings],
     }
-

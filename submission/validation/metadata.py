@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from submission import schema
 from submission.rules import DEMO_SUFFIX, RESULTS, Rules
-from submission.validation.findings import Finding, named
+from submission.validation.findings import Finding, format_key
 from task1a.errors import shown
 from task1a.files import YAMLError, parse_yaml
 
@@ -146,7 +146,7 @@ def _check_names(results: Any, path: str, file: str, labels: Sequence[str], rule
             yield Finding("not_submittable", file, f"{path}.class_wise", f"no {', '.join(missing)}",
                           "a result for every label of the output's columns")
     if isinstance(devices, Mapping) and devices and set(devices) != set(rules.devices):
-        yield Finding("not_submittable", file, f"{path}.device_wise", f"the devices {' '.join(map(named, devices))}",
+        yield Finding("not_submittable", file, f"{path}.device_wise", f"the devices {' '.join(map(format_key, devices))}",
                       f"those of {rules.name}: {' '.join(rules.devices)}")
 
 
@@ -167,7 +167,7 @@ def _check_scores(results: Mapping[str, Any] | None, path: str, file: str, rules
         elif part == "overall":
             scores[part] = block
         else:
-            scores |= {f"{part}.{named(name)}": score for name, score in block.items()}
+            scores |= {f"{part}.{format_key(name)}": score for name, score in block.items()}
     for where, score in scores.items():
         log_loss = score["logloss"]
         if log_loss is not None and not 0 < log_loss <= _GREATEST_LOG_LOSS:

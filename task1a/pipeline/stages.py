@@ -267,7 +267,7 @@ def package(workspace: Workspace, run: Run, inputs: Inputs) -> list[Path]:
 
     authors = run.config.submission.authors
     made = make_package([run.folder], Path(authors) if authors else None, run.submission)
-    workspace.log(findings.tell(made.findings, TASK1A_2021.name))
+    workspace.log(findings.format_findings(made.findings, TASK1A_2021.name))
     if made.zip is None:
         raise FallsShort("the submission is invalid and no zip was written; its errors are listed above")
     return sorted(path for path in run.submission.rglob("*") if path.is_file())
