@@ -5,6 +5,7 @@
 
 torch is imported after the arguments have been checked, so that ``--help`` and wrong arguments are answered at once.
 """
+import argparse
 import sys
 import time
 from collections.abc import Sequence
@@ -38,28 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         InputError: the model or a path cannot be used, or no recording can be read.
         FallsShort: some recordings cannot be read; all others have been predicted.
     """
-    parser = CommandParser(prog="python -m task1a.predict", description="Scene probabilities of any recordings.")
-    parser.add_argument("model", metavar="MODEL", type=Path, help="run folder or model file, e.g. runs/demo/seed0")
-    parser.add_argument("paths", metavar="FILE|FOLDER", type=Path, nargs="*", help="recordings, or folders of them")
-    parser.add_argument("--microphone", action="store_true", help="predict what the sound card records, until Ctrl-C")
-    parser.add_argument("--window", metavar="SECONDS", type=float,
-                        help="length of the windows of long recordings (default: that of the model's clips)")
-    parser.add_argument("--overlap", metavar="FRACTION", type=float,
-                        help="part of a window that overlaps with the next one (default: 0; with --microphone: 0.9)")
-    parser.add_argument("--csv", metavar="FILE", type=Path, help="write all probabilities to a CSV file")
-    parser.add_argument("--json", metavar="FILE", type=Path, help="write all probabilities to a JSON file")
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto",
-                        help="auto (default) uses a GPU if there is one")
-    arguments = parser.parse_intermixed_args(argv)
-    overlap = arguments.overlap
-    if overlap is None:
-        overlap = 0.9 if arguments.microphone else 0.0
-    if not 0 <= overlap < 1:
-        raise InputError(f"--overlap {overlap:g}: must be at least 0 and less than 1")
-    if bool(arguments.paths) == arguments.microphone:
-        raise InputError("give recordings or folders, or --microphone")
-    if arguments.microphone and (arguments.csv or arguments.json):
-        raise InputError("--csv and --json are for recordings; --microphone prints to the terminal")
+    arguments = _parse_arguments(argv)
     from task1a.predict.recordings import Predictor, recordings
 
     keep_freed_memory()
@@ -69,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise InputError(f"--window {arguments.window:g}: must be between 0.01 and {longest:g} seconds, the length of "
                          "the model's clips")
     if arguments.microphone:
-        return _listen(predictor, arguments.window or longest, overlap)
+        return _listen(predictor, arguments.window or longest, arguments.overlap)
 
     for label in predictor.spec.labels:
         if arguments.csv and label in _COLUMNS:
@@ -85,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             for file in progress:
                 name, sound = printable(file), SoundCheck()
                 try:
-                    windows = list(predictor.windows(file, arguments.window, overlap, sound))
+                    windows = list(predictor.windows(file, arguments.window, arguments.overlap, sound))
                 except ModelError:
                     raise
                 except (InputError, OSError) as error:
@@ -111,6 +91,36 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
+def _parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Parse the command line.
+
+    Raises:
+        InputError: arguments are wrong or contradict each other.
+    """
+    parser = CommandParser(prog="python -m task1a.predict", description="Scene probabilities of any recordings.")
+    parser.add_argument("model", metavar="MODEL", type=Path, help="run folder or model file, e.g. runs/demo/seed0")
+    parser.add_argument("paths", metavar="FILE|FOLDER", type=Path, nargs="*", help="recordings, or folders of them")
+    parser.add_argument("--microphone", action="store_true", help="predict what the sound card records, until Ctrl-C")
+    parser.add_argument("--window", metavar="SECONDS", type=float,
+                        help="length of the windows of long recordings (default: that of the model's clips)")
+    parser.add_argument("--overlap", metavar="FRACTION", type=float,
+                        help="part of a window that overlaps with the next one (default: 0; with --microphone: 0.9)")
+    parser.add_argument("--csv", metavar="FILE", type=Path, help="write all probabilities to a CSV file")
+    parser.add_argument("--json", metavar="FILE", type=Path, help="write all probabilities to a JSON file")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto",
+                        help="auto (default) uses a GPU if there is one")
+    arguments = parser.parse_intermixed_args(argv)
+    if arguments.overlap is None:
+        arguments.overlap = 0.9 if arguments.microphone else 0.0
+    if not 0 <= arguments.overlap < 1:
+        raise InputError(f"--overlap {arguments.overlap:g}: must be at least 0 and less than 1")
+    if bool(arguments.paths) == arguments.microphone:
+        raise InputError("give recordings or folders, or --microphone")
+    if arguments.microphone and (arguments.csv or arguments.json):
+        raise InputError("--csv and --json are for recordings; --microphone prints to the terminal")
+    return arguments
+
+
 def _listen(predictor: "Predictor", window: float, overlap: float) -> int:
     """Print the prediction of what the microphone records, on one line of a terminal, until Ctrl-C."""
     ends = ("\r\033[K", "") if sys.stdout.isatty() else ("", "\n")
@@ -125,19 +135,21 @@ def _listen(predictor: "Predictor", window: float, overlap: float) -> int:
 
 
 def _write(results: Sequence[_Result], csv: Path | None, json: Path | None) -> None:
-    """Write the files, and then print the lines: their reader may have ended; and a full disk leaves them at least."""
+    """Write the files, and then print the lines, even if the disk is full; their reader may have ended before."""
     try:
         if csv:
             write_output(csv, _csv(results))
         if json:
-            write_output(json, to_json([{"file": name, **asdict(whole), "windows": [asdict(part) for part in windows]}
-                                        for name, whole, windows in results]))
+            entries = []
+            for name, recording, windows in results:
+                entries.append({"file": name, **asdict(recording), "windows": [asdict(window) for window in windows]})
+            write_output(json, to_json(entries))
     finally:
         print(*(_lines(*result) for result in results), sep="\n")
 
 
 def _lines(name: str, whole: "Prediction", windows: "Sequence[Prediction]") -> str:
-    """A line for a recording, and one for each of its windows if there are several."""
+    """Format a line for a recording, and one for each of its windows if there are several."""
     lines = [_line(name, whole)]
     if len(windows) > 1:
         lines += [_line(f"  {window.start:.1f} to {window.end:.1f} s", window) for window in windows]
@@ -150,7 +162,7 @@ def _line(name: str, prediction: "Prediction") -> str:
 
 
 def _csv(results: Sequence[_Result]) -> str:
-    """One row per recording, ``window`` is empty there, and one per window."""
+    """Format one row per recording, whose ``window`` is empty, and one per window."""
     import pandas as pd
 
     rows = []

@@ -18,8 +18,8 @@ ReadClips = Callable[[np.ndarray], np.ndarray]
 """Reads clips: indices [n] -> log-mel energies float32 [n, mel bins, frames]."""
 
 
-def logits(model: nn.Module, read: ReadClips, clips: int, batch_size: int, device: torch.device) -> Tensor:
-    """Logits of a model in evaluation mode for clips 0 ... ``clips`` - 1: float32 [clips, classes] on the CPU.
+def logits(model: nn.Module, read: ReadClips, clips: int, batch_size: int, torch_device: torch.device) -> Tensor:
+    """Compute the logits of clips 0 ... ``clips`` - 1, in evaluation mode: float32 [clips, classes] on the CPU.
 
     Afterwards the model is in the mode it was in before.
     """
@@ -29,12 +29,12 @@ def logits(model: nn.Module, read: ReadClips, clips: int, batch_size: int, devic
     with torch.no_grad():
         for start in range(0, clips, batch_size):
             x = torch.from_numpy(read(np.arange(start, min(start + batch_size, clips)))).unsqueeze(1)
-            batches.append(model(x.to(device)).float().cpu())
+            batches.append(model(x.to(torch_device)).float().cpu())
     model.train(training)
     return torch.cat(batches)
 
 
-def predict(path: Path, filenames: Sequence[str], read: ReadClips, batch_size: int, device: torch.device,
+def predict(path: Path, filenames: Sequence[str], read: ReadClips, batch_size: int, torch_device: torch.device,
             time_rolls: int = 1) -> "pd.DataFrame":
     """Predict clips with a model file.
 
@@ -43,7 +43,7 @@ def predict(path: Path, filenames: Sequence[str], read: ReadClips, batch_size: i
         filenames: names of the clips.
         read: reads their features by index.
         batch_size: clips per forward pass.
-        device: device to compute on.
+        torch_device: device to compute on.
         time_rolls: number of equidistant circular shifts along time whose probabilities are averaged.
 
     Returns:
@@ -55,18 +55,18 @@ def predict(path: Path, filenames: Sequence[str], read: ReadClips, batch_size: i
     from task1a.predict import predictions  # imports pandas
 
     keep_freed_memory()
-    model, spec = model_file.load_for_inference(path, device)
+    model, spec = model_file.load_for_inference(path, torch_device)
     shifted = []
     for number in range(time_rolls):
         frames = round(number * spec.features.frames / time_rolls)
         outputs = logits(model, lambda indices, shift=frames: np.roll(read(indices), shift, axis=-1), len(filenames),
-                         batch_size, device)
+                         batch_size, torch_device)
         shifted.append(probabilities(outputs, path))
     return predictions.table(filenames, np.mean(shifted, axis=0), spec.labels)
 
 
 def probabilities(outputs: Tensor, path: Path) -> np.ndarray:
-    """The softmax of the logits [clips, classes] of a model file, in float64."""
+    """Compute the softmax of the logits [clips, classes] of a model file, in float64."""
     if not outputs.isfinite().all():  # the features are finite
         name, largest = model_file.largest(path)
         raise ModelError(f"{path}: its outputs overflow; the largest of its values, {largest:g}, is in tensor {name}")

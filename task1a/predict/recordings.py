@@ -1,6 +1,6 @@
 """Prediction of recordings with a stored model, window by window.
 
-A model file is enough: it holds the settings of the features and the scene labels.
+A model file is enough: it describes the features and holds the scene labels.
 """
 import io
 from collections.abc import Iterable, Iterator, Sequence
@@ -58,8 +58,8 @@ class Predictor:
     """
 
     def __init__(self, path: Path, device: str = "auto") -> None:
-        self.path, self.device = path, torch.device(device_of(device))
-        self.model, self.spec = model_file.load_for_inference(path, self.device)
+        self.path, self.torch_device = path, torch.device(device_of(device))
+        self.model, self.spec = model_file.load_for_inference(path, self.torch_device)
         features = self.spec.features
         try:
             stored_log_mel(np.zeros(features.n_fft, np.float32), features)
@@ -116,11 +116,11 @@ class Predictor:
             float32 [channels].
         """
         # the form for inference merges layers, so the network is built again as it was trained
-        model, seen = model_file.load(self.path)[0].to(self.device), []
+        model, seen = model_file.load(self.path)[0].to(self.torch_device), []
         hook = model.head.register_forward_pre_hook(lambda head, inputs: seen.append(inputs[0].mean(dim=(2, 3))))
         for _, _, samples in read_windows(_source(recording, rate), self.spec.features):
             log_mel = stored_log_mel(samples, self.spec.features)[None]
-            logits(model, lambda indices, log_mel=log_mel: log_mel[indices], 1, 1, self.device)
+            logits(model, lambda indices, log_mel=log_mel: log_mel[indices], 1, 1, self.torch_device)
         hook.remove()
         return torch.cat(seen).mean(dim=0).cpu().numpy()
 
@@ -133,24 +133,24 @@ class Predictor:
         """
         waiting: list[tuple[float, float, np.ndarray]] = []
         for start, end, samples in read_windows(source, self.spec.features, window, overlap, sound):
-            energies = stored_log_mel(samples, self.spec.features)
-            if not np.isfinite(energies).all():
+            log_mel = stored_log_mel(samples, self.spec.features)
+            if not np.isfinite(log_mel).all():
                 raise InputError("holds samples too large to compute with")
             if waiting and len(waiting) == self.batch_size:
-                yield from self._predicted(waiting)
+                yield from self._predict_batch(waiting)
                 waiting = []
-            waiting.append((start, end, energies))
+            waiting.append((start, end, log_mel))
         if waiting:
-            yield from self._predicted(waiting)
+            yield from self._predict_batch(waiting)
 
-    def _predicted(self, windows: Sequence[tuple[float, float, np.ndarray]]) -> Iterator[Prediction]:
-        energies = np.stack([window[2] for window in windows])
-        outputs = logits(self.model, lambda indices: energies[indices], len(windows), len(windows), self.device)
+    def _predict_batch(self, windows: Sequence[tuple[float, float, np.ndarray]]) -> Iterator[Prediction]:
+        log_mel = np.stack([window[2] for window in windows])
+        outputs = logits(self.model, lambda indices: log_mel[indices], len(windows), len(windows), self.torch_device)
         for (start, end, _), values in zip(windows, probabilities(outputs, self.path), strict=True):
             yield Prediction(start, end, dict(zip(self.spec.labels, values.tolist(), strict=True)))
 
     def whole(self, windows: Sequence[Prediction]) -> Prediction:
-        """The prediction of a recording: the mean of the probabilities of its windows."""
+        """Average the predictions of the windows of a recording."""
         mean = {}
         for label in self.spec.labels:
             mean[label] = float(np.mean([window.probabilities[label] for window in windows]))
@@ -158,7 +158,7 @@ class Predictor:
 
 
 def recordings(paths: Iterable[Path]) -> list[Path]:
-    """The given files, and all audio files in the given folders, each once.
+    """Return the given files, and all audio files in the given folders, each once.
 
     Raises:
         InputError: a path does not exist, or a folder has no audio file.
