@@ -71,8 +71,7 @@ def run_command(main: Callable[[], int]) -> int:
     try:
         with _interrupted_by_signals():
             status = main()
-            # a full disk or a reader that has ended, such as head, shows here at the
-            # latest
+            # a full disk or a reader that has ended, such as head, shows here at the latest
             sys.stdout.flush()
         return status
     except BrokenPipeError:
@@ -94,7 +93,9 @@ def run_command(main: Callable[[], int]) -> int:
         return 128 + number
     except Exception as error:
         activity = getattr(error, "activity", "this command")
-        if _out_of_memory(error):
+        # torch raises a class of its own for a GPU, and a RuntimeError for the CPU
+        if (isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+                or "can't allocate memory" in str(error)):
             _report(f"error: {activity} ran out of memory; lower the batch size, or use a smaller model or a larger "
                     "machine")
             return 2
@@ -207,22 +208,16 @@ _short = _Short()
 _short.maxstring = _short.maxother = 200
 
 
-def _out_of_memory(error: Exception) -> bool:
-    # torch raises a class of its own for a GPU, and a RuntimeError for the CPU
-    return (isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
-            or "can't allocate memory" in str(error))
-
-
 def _summary(error: Exception) -> str:
     """One line about an unexpected exception, with the path of its traceback."""
-    said = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+    summary = " ".join(f"{type(error).__name__}: {error}".split())[:300]
     if "--debug" not in sys.argv:
         # without a temporary folder, or room in it, the traceback is printed
         with suppress(OSError):
-            with tempfile.NamedTemporaryFile("w", prefix="task1a-", suffix=".txt", delete=False, encoding="utf-8",
-                                             errors="backslashreplace") as report:
+            with tempfile.NamedTemporaryFile("w", prefix="task1a-", suffix=".txt", delete=False,
+                                             encoding="utf-8", errors="backslashreplace") as report:
                 report.write(f"{' '.join(sys.argv)}\n\n{traceback.format_exc()}")
-            return (f"{said}; this is a defect of task1a, please report it with the traceback in {report.name} "
-                    "(--debug prints it)")
+            return (f"{summary}; this is a defect of task1a, please report it with the traceback in "
+                    f"{report.name} (--debug prints it)")
     traceback.print_exc()
-    return f"{said}; this is a defect of task1a, please report it with the traceback above"
+    return f"{summary}; this is a defect of task1a, please report it with the traceback above"

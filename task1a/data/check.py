@@ -15,7 +15,7 @@ import hashlib
 import math
 import os
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,7 @@ NAMED = 10
 """Number of cases that a problem or a note names; all are counted."""
 
 # headers read in the time that worker processes need to start; sent to a worker at a time
-_FEW, _CHUNK = 50_000, 500
+_MIN_HEADERS, _CHUNK = 50_000, 500
 _OFFICIAL_SPLITS = ((13_962, 2_968), (139_620, 29_680))
 """clips for training and test in the TAU sets of 2020 and 2022, which leave out 6,105 and 61,050"""
 
@@ -66,48 +66,52 @@ def check(dataset: Dataset, skip_damaged: bool = False, sample_rate: int = 0,
         InputError: a table of the development set is missing or malformed.
     """
     root, clips = dataset.development, dataset.clips
-    locations = clips.identifier.unique().tolist()
     # a clip that is listed in both splits counts in both
     parts = {"train": clips[clips.split.isin(("train", "both"))],
              "test": clips[clips.split.isin(("test", "both"))],
              "unused": clips[clips.split == "unused"]}
     headers = _read_headers(root, clips.filename.tolist())
-    unused = {name: headers[name] for name in parts["unused"].filename.tolist()}
-    needed = {name: header for name, header in headers.items() if name not in unused}
+    locations = clips.identifier.unique().tolist()
     report = DataReport({
         "name": root.resolve().name,
         "demo": tau_layout.is_demo(root),
         "labels": sorted(clips.scene_label.unique()),
         "devices": sorted(clips.device.unique()),
-        "clips": {"meta": len(clips), **{split: len(part) for split, part in parts.items()}, "evaluation": 0},
-        "by_device": {split: part.device.value_counts().sort_index().to_dict() for split, part in parts.items()},
+        "clips": {"meta": len(clips), "train": 0, "test": 0, "unused": 0, "evaluation": 0},
+        "by_device": {},
         "locations": len(locations),
         "cities": len({location.rsplit("-", 1)[0] for location in locations}),
         "damaged": [],
         "formats": {"development": _count_formats(headers.values())},
     })
+    for split, part in parts.items():
+        report.facts["clips"][split] = len(part)
+        report.facts["by_device"][split] = part.device.value_counts().sort_index().to_dict()
 
-    damaged = [name for name, header in needed.items() if header.fault and not header.missing]
-    _check_splits(parts["train"], parts["test"], damaged if skip_damaged else [], report)
-    _note_identical_files(clips, needed, report)
-    _check_files("", root, needed, report, skip_damaged)
-    _note_sound("", needed, sample_rate, clip_seconds, report)
+    unused = {name: headers.pop(name) for name in parts["unused"].filename.tolist()}
+    damaged = [name for name, header in headers.items() if header.fault and not header.missing]
+    check_splits(parts, damaged if skip_damaged else [], report)
+    note_identical_files(clips, headers, report)
+    _check_files("", root, headers, report, skip_damaged)
+    _note_sound("", headers, sample_rate, clip_seconds, report)
     if unused:
-        official = (len(parts["train"]), len(parts["test"])) in _OFFICIAL_SPLITS
-        report.notes.append(f"unused clips, in neither split: {len(unused):,}; " + (
-            "this is intended, the official split leaves them out" if official else
-            "list them in fold1_train.csv, or in fold1_test.csv and fold1_evaluate.csv, if they should be used"))
+        advice = ("list them in fold1_train.csv, or in fold1_test.csv and fold1_evaluate.csv, if they "
+                  "should be used")
+        if (len(parts["train"]), len(parts["test"])) in _OFFICIAL_SPLITS:
+            advice = "this is intended, the official split leaves them out"
+        report.notes.append(f"unused clips, in neither split: {len(unused):,}; {advice}")
         _add(report.notes, "missing or damaged among the unused clips: {}; they are not needed",
              [f"{name} ({header.fault})" for name, header in unused.items() if header.fault])
 
     if dataset.evaluation is None:
-        report.notes.append("no evaluation set is given (--eval-root): the system can be trained and evaluated, but "
-                            "there is nothing to submit")
+        report.notes.append("no evaluation set is given (--eval-root): the system can be trained and "
+                            "evaluated, but there is nothing to submit")
     else:
-        _check_evaluation(dataset, report, skip_damaged, sample_rate, clip_seconds)
+        check_evaluation(dataset, report, skip_damaged, sample_rate, clip_seconds)
     for name, formats in report.facts["formats"].items():
         if len(formats) > 1:
-            report.notes.append(f"{name} set: {len(formats)} audio formats; all are read, resampled and mixed to mono")
+            report.notes.append(f"{name} set: {len(formats)} audio formats; all are read, resampled and "
+                                "mixed to mono")
     return report
 
 
@@ -145,39 +149,46 @@ def format_report(report: DataReport) -> str:
     lines = [f"{facts['name']}{demo_mark}: {counted(facts['clips']['meta'], 'clip')} of "
              f"{counted(len(facts['labels']), 'scene')}, {counted(facts['locations'], 'location')} in "
              f"{counted(facts['cities'], 'city', 'cities')}"]
-    lines.append(f"  {'split':<6}" + "".join(f"{name:>7}" for name in ("clips", *facts["devices"])))
+    lines.append(f"  {'split':<6}  clips")
+    for device in facts["devices"]:
+        lines[-1] += f"{device:>7}"
     for split, by_device in facts["by_device"].items():
-        counts = [facts["clips"][split], *(by_device.get(device, 0) for device in facts["devices"])]
-        lines.append(f"  {split:<6}" + "".join(f"{count:>7,}" for count in counts))
+        lines.append(f"  {split:<6}{facts['clips'][split]:>7,}")
+        for device in facts["devices"]:
+            lines[-1] += f"{by_device.get(device, 0):>7,}"
     if facts["clips"]["evaluation"]:
         lines.append(f"  evaluation set: {counted(facts['clips']['evaluation'], 'clip')}")
     for name, formats in facts["formats"].items():
-        lines += [f"  {name} audio: {count:,} x {audio_format}" for audio_format, count in formats.items()]
-    lines += [f"note: {note}" for note in report.notes]
-    lines += [f"problem: {problem}" for problem in report.problems]
+        for audio_format, count in formats.items():
+            lines.append(f"  {name} audio: {count:,} x {audio_format}")
+    for note in report.notes:
+        lines.append(f"note: {note}")
+    for problem in report.problems:
+        lines.append(f"problem: {problem}")
     return "\n".join(lines)
 
 
 def _read_headers(root: Path, filenames: Sequence[str]) -> dict[str, Header]:
     """Read the headers of all recordings of a set, by file name."""
     paths = [os.path.join(root, name) for name in filenames]
-    with parallel_map(len(paths), _FEW, _CHUNK) as mapped:
+    with parallel_map(len(paths), _MIN_HEADERS, _CHUNK) as mapped:
         return dict(zip(filenames, mapped(read_header, paths), strict=True))
 
 
-def _check_splits(train: pd.DataFrame, test: pd.DataFrame, left_out: Sequence[str], report: DataReport) -> None:
-    """Find what the splits share, and which scenes they lack once the clips in ``left_out`` are
-    gone."""
+def check_splits(parts: Mapping[str, pd.DataFrame], excluded: Sequence[str], report: DataReport) -> None:
+    """Find what the splits share, and which scenes they lack without the clips in ``excluded``."""
+    train, test = parts["train"], parts["test"]
     if older := tau_layout.older_copy(len(train), len(test)):
         report.problems.append(older)
     _add(report.problems, "clips in both the train and the test split: {}", train.filename[train.split == "both"])
     in_train, in_test = train.identifier.value_counts(), test.identifier.value_counts()
-    _add(report.problems,
-         "locations in both the train and the test split: {}; results would not hold for new locations",
-         [f"{name} ({counted(in_train[name], 'train clip')}, {counted(in_test[name], 'test clip')})"
-          for name in sorted(set(in_train.index) & set(in_test.index))])
+    shared = []
+    for name in sorted(set(in_train.index) & set(in_test.index)):
+        shared.append(f"{name} ({counted(in_train[name], 'train clip')}, {counted(in_test[name], 'test clip')})")
+    _add(report.problems, "locations in both the train and the test split: {}; results would not hold for new "
+         "locations", shared)
     for split, part, consequence in (("train", train, "cannot be learnt"), ("test", test, "cannot be tested")):
-        readable = part[~part.filename.isin(left_out)]
+        readable = part[~part.filename.isin(excluded)]
         absent = sorted(set(report.facts["labels"]) - set(readable.scene_label.unique()))
         if absent:
             report.problems.append(f"scenes without a readable clip in the {split} split, which {consequence}: "
@@ -187,34 +198,28 @@ def _check_splits(train: pd.DataFrame, test: pd.DataFrame, left_out: Sequence[st
         report.notes.append(f"unseen devices, in the test split only: {', '.join(unseen)}")
 
 
-def _note_identical_files(clips: pd.DataFrame, headers: dict[str, Header], report: DataReport) -> None:
+def note_identical_files(clips: pd.DataFrame, headers: dict[str, Header], report: DataReport) -> None:
     """Find files that are listed under several names.
 
-    The names do not show this: links give a file a second name, and some file systems ignore the
-    case of letters or treat the composed and the decomposed form of a character alike.
+    The names do not show this: links give a file a second name, and some file systems ignore the case
+    of letters or treat the composed and the decomposed form of a character alike.
     """
     split_of = dict(zip(clips.filename.tolist(), clips.split.tolist(), strict=True))
-    first: dict[tuple[int, int], str] = {}
     names_of: dict[tuple[int, int], list[str]] = {}
     for name, header in headers.items():
-        if header.inode is None:
-            continue
-        other = first.setdefault(header.inode, name)
-        if other != name:
-            names_of.setdefault(header.inode, [other]).append(name)
+        if header.inode is not None:
+            names_of.setdefault(header.inode, []).append(name)
 
     across, within = [], []
     for names in names_of.values():
-        case = " = ".join(f"{name} ({split_of[name]})" for name in names[:3])
-        if len(names) > 3:
-            case += f" = ... ({len(names):,} names)"
-        if len({split_of[name] for name in names}) > 1:
-            across.append(case)
-        else:
-            within.append(case)
-    _add(report.notes,
-         "recordings in both the train and the test split under different names: {}; the test says nothing about "
-         "unseen recordings", across)
+        if len(names) > 1:
+            case = " = ".join(f"{name} ({split_of[name]})" for name in names[:3])
+            if len(names) > 3:
+                case += f" = ... ({len(names):,} names)"
+            splits = {split_of[name] for name in names}
+            (across if len(splits) > 1 else within).append(case)
+    _add(report.notes, "recordings in both the train and the test split under different names: {}; the test "
+         "says nothing about unseen recordings", across)
     _add(report.notes, "recordings that one split lists under several names: {}", within)
 
 
@@ -224,9 +229,12 @@ def _check_files(which: str, root: Path, headers: dict[str, Header], report: Dat
         # the two may look the same, so it is shown in ASCII
         if similar := tau_layout.similar_file(root, name):
             missing[number] = f"{name} (there is {similar!a}; rename it, or correct the tables)"
-    damaged = {name: header.fault for name, header in headers.items() if header.fault and not header.missing}
+    damaged, cases = [], []
+    for name, header in headers.items():
+        if header.fault and not header.missing:
+            damaged.append(name)
+            cases.append(f"{name} ({header.fault})")
     _add(report.problems, f"missing {which}audio files: {{}}; unpack all audio archives of the data set", missing)
-    cases = [f"{name} ({fault})" for name, fault in damaged.items()]
     if skip_damaged:
         report.facts["damaged"].extend(damaged)
         _add(report.notes, f"damaged {which}audio files: {{}}, left out", cases)
@@ -256,8 +264,9 @@ def _note_sound(which: str, headers: dict[str, Header], sample_rate: int, clip_s
                            if abs(value - usual) > 0.01 * usual])
 
 
-def _check_evaluation(dataset: Dataset, report: DataReport, skip_damaged: bool, sample_rate: int,
-                      clip_seconds: float) -> None:
+def check_evaluation(dataset: Dataset, report: DataReport, skip_damaged: bool, sample_rate: int,
+                     clip_seconds: float) -> None:
+    """Check the evaluation set: its table, its recordings, and whether any can be read."""
     try:
         clips = dataset.evaluation_clips
     except InputError as error:

@@ -34,19 +34,19 @@ def read_development(root: Path, allow_overlap: bool = False) -> pd.DataFrame:
 
     Args:
         root: the data set's folder.
-        allow_overlap: mark clips that are in both splits ``both`` instead of raising, for the check
-            to list them all.
+        allow_overlap: mark clips that are in both splits ``both`` instead of raising, for the check to
+            list them all.
 
     Returns:
-        Columns ``filename`` (:func:`task1a.challenge.clip_name`), ``scene_label``, ``identifier``
-        (the recording location, e.g. ``lisbon-1000``), ``device``, ``split``: ``train``, ``test``
-        or ``unused``, and ``simulated``: whether the recording is one of a simulated device
+        Columns ``filename`` (:func:`task1a.challenge.clip_name`), ``scene_label``, ``identifier`` (the
+        recording location, e.g. ``lisbon-1000``), ``device``, ``split``: ``train``, ``test`` or
+        ``unused``, and ``simulated``: whether the recording is one of a simulated device
         (:func:`_simulated`).
 
     Raises:
-        InputError: a table is missing or malformed, lists a clip twice or one that ``meta.csv``
-            lacks; the tables disagree on a label; a label or a device has a reserved name; or a
-            clip is in both splits.
+        InputError: a table is missing or malformed, lists a clip twice or one that ``meta.csv`` lacks;
+            the tables disagree on a label; a label or a device has a reserved name; or a clip is in
+            both splits.
     """
     root = Path(root)
     meta = _read_table(root / META, ("filename", "scene_label", "identifier", "source_label"), (SIMULATED,))
@@ -60,7 +60,8 @@ def read_development(root: Path, allow_overlap: bool = False) -> pd.DataFrame:
                                  "predictions and results; rename it in all tables")
     n_labels, max_labels = meta.scene_label.nunique(), MAX_COLUMNS - len(KEY_COLUMNS)
     if n_labels > max_labels:  # a table of predictions has a column for each
-        raise InputError(f"{root / META}: {n_labels:,} different scene labels; at most {max_labels:,} are supported")
+        raise InputError(f"{root / META}: {n_labels:,} different scene labels; at most {max_labels:,} are "
+                         "supported")
 
     train = _read_table(root / SETUP / "fold1_train.csv", ("filename", "scene_label"))
     test = _read_table(root / SETUP / "fold1_test.csv", ("filename",))
@@ -68,22 +69,11 @@ def read_development(root: Path, allow_overlap: bool = False) -> pd.DataFrame:
     other = sorted(set(test.filename) ^ set(evaluate.filename))
     if other:
         raise InputError(f"{root / SETUP}: fold1_test.csv and fold1_evaluate.csv list different clips "
-                         f"({len(other)} in one only, first {other[0]}); restore both from the data set's archive")
-    label_of = dict(zip(meta.filename.tolist(), meta.scene_label.tolist(), strict=True))
-    for name, table in (("fold1_train.csv", train), ("fold1_evaluate.csv", evaluate)):
-        missing, wrong = [], []
-        for filename, label in zip(table.filename.tolist(), table.scene_label.tolist(), strict=True):
-            if filename not in label_of:
-                missing.append(filename)
-            elif label != label_of[filename]:
-                wrong.append(filename)
-        if missing:
-            older = older_copy(len(train), len(test))
-            raise InputError(f"{root / SETUP / name}: clips that {META} lacks: {len(missing)}, first {missing[0]}"
-                             + (f"; {older}" if older else ""))
-        if wrong:
-            raise InputError(f"{root / SETUP / name}: clips with another scene_label than in {META}: "
-                             f"{len(wrong)}, first {wrong[0]}")
+                         f"({len(other)} in one only, first {other[0]}); restore both from the data set's "
+                         "archive")
+    older = older_copy(len(train), len(test))
+    _check_labels(root / SETUP / "fold1_train.csv", train, meta, older)
+    _check_labels(root / SETUP / "fold1_evaluate.csv", evaluate, meta, older)
 
     in_train, in_test = meta.filename.isin(train.filename), meta.filename.isin(test.filename)
     split = pd.Series("unused", index=meta.index)
@@ -94,6 +84,26 @@ def read_development(root: Path, allow_overlap: bool = False) -> pd.DataFrame:
     if not allow_overlap:
         check_overlap(root, clips)
     return clips
+
+
+def _check_labels(path: Path, table: pd.DataFrame, meta: pd.DataFrame, older: str) -> None:
+    """Raise InputError if a table has clips that ``meta.csv`` lacks, or gives them other labels.
+
+    ``older`` is what :func:`older_copy` says, which explains missing clips.
+    """
+    label_of = dict(zip(meta.filename.tolist(), meta.scene_label.tolist(), strict=True))
+    missing, wrong = [], []
+    for filename, label in zip(table.filename.tolist(), table.scene_label.tolist(), strict=True):
+        if filename not in label_of:
+            missing.append(filename)
+        elif label != label_of[filename]:
+            wrong.append(filename)
+    if missing:
+        raise InputError(f"{path}: clips that {META} lacks: {len(missing)}, first {missing[0]}"
+                         + (f"; {older}" if older else ""))
+    if wrong:
+        raise InputError(f"{path}: clips with another scene_label than in {META}: {len(wrong)}, "
+                         f"first {wrong[0]}")
 
 
 def read_evaluation(root: Path) -> pd.DataFrame:
@@ -116,31 +126,34 @@ def read_reference(root: Path) -> pd.DataFrame:
 def similar_file(root: Path, name: str) -> str:
     """Find the file that a clip without a recording may mean.
 
-    Systems write accented letters as one character or as two (Unicode's normal forms C and D), some
-    of them do not distinguish upper from lower case, and tables give the folder ``audio/`` or leave
-    it out.
+    Systems write accented letters as one character or as two (Unicode's normal forms C and D), some of
+    them do not distinguish upper from lower case, and tables give the folder ``audio/`` or omit it.
 
     Returns:
         The name of a file below ``root``; empty if there is none.
     """
-    def key(text: str) -> str:
-        return unicodedata.normalize("NFC", text).casefold()
-
     bare = name.removeprefix(CLIP_FOLDER)
     for candidate in (name, CLIP_FOLDER + bare, bare):
         found = Path(root)
         for part in candidate.split("/"):
-            entries = found.iterdir() if found.is_dir() else ()
-            found = min((entry for entry in entries if key(entry.name) == key(part)), default=None)
-            if found is None:
+            alike = []
+            for entry in found.iterdir() if found.is_dir() else ():
+                if _without_form(entry.name) == _without_form(part):
+                    alike.append(entry)
+            if not alike:
                 break
+            found = min(alike)
         else:
             return found.relative_to(root).as_posix()
     return ""
 
 
+def _without_form(text: str) -> str:
+    return unicodedata.normalize("NFC", text).casefold()
+
+
 def is_demo(root: Path) -> bool:
-    """Whether the data set in ``root`` is a synthesised demo set."""
+    """Return whether the data set in ``root`` is a synthesised demo set."""
     return (Path(root) / DEMO_MARK).is_file()
 
 
@@ -153,7 +166,7 @@ def check_overlap(root: Path, clips: pd.DataFrame) -> None:
 
 
 def older_copy(train: int, test: int) -> str:
-    """A message if the split has the size of a withdrawn release of TAU 2020 Mobile, otherwise
+    """Return a message if the split has the size of a withdrawn release of TAU 2020 Mobile, otherwise
     empty."""
     if (train, test) == (13965, 2970):
         return ("this is the older copy of the TAU 2020 Mobile split (13,965 train, 2,970 test), which lists five "
@@ -162,7 +175,7 @@ def older_copy(train: int, test: int) -> str:
 
 
 def _simulated(path: Path, meta: pd.DataFrame) -> Sequence[bool]:
-    """Whether each clip is one of a simulated device.
+    """Return whether each clip is one of a simulated device.
 
     A column ``simulated`` of ``meta.csv`` tells. Without it, :data:`SIMULATED_DEVICES` are
     simulated in sets that have the scenes of the challenge and name their clips as the TAU sets do;
