@@ -103,11 +103,7 @@ def check(dataset: Dataset, skip_damaged: bool = False, sample_rate: int = 0,
         _add(report.notes, "missing or damaged among the unused clips: {}; they are not needed",
              [f"{name} ({header.fault})" for name, header in unused.items() if header.fault])
 
-    if dataset.evaluation is None:
-        report.notes.append("no evaluation set is given (--eval-root): the system can be trained and "
-                            "evaluated, but there is nothing to submit")
-    else:
-        check_evaluation(dataset, report, skip_damaged, sample_rate, clip_seconds)
+    check_evaluation(dataset, report, skip_damaged, sample_rate, clip_seconds)
     for name, formats in report.facts["formats"].items():
         if len(formats) > 1:
             report.notes.append(f"{name} set: {len(formats)} audio formats; all are read, resampled and "
@@ -266,7 +262,11 @@ def _note_sound(which: str, headers: dict[str, Header], sample_rate: int, clip_s
 
 def check_evaluation(dataset: Dataset, report: DataReport, skip_damaged: bool, sample_rate: int,
                      clip_seconds: float) -> None:
-    """Check the evaluation set: its table, its recordings, and whether any can be read."""
+    """Check the evaluation set, if there is one: its table, and whether its recordings can be read."""
+    if dataset.evaluation is None:
+        report.notes.append("no evaluation set is given (--eval-root): the system can be trained and "
+                            "evaluated, but there is nothing to submit")
+        return
     try:
         clips = dataset.evaluation_clips
     except InputError as error:

@@ -265,6 +265,6 @@ def test_worker_processes_find_the_same(development, evaluation, monkeypatch):
     dataset = Dataset(development, evaluation)
     (development / A_CLIP).write_bytes(b"RIFF")
     alone = check.check(dataset)
-    monkeypatch.setattr(check, "_FEW", 1)
+    monkeypatch.setattr(check, "_MIN_HEADERS", 1)
     monkeypatch.setattr(check, "_CHUNK", 3)
     assert check.check(dataset) == alone
