@@ -1,6 +1,8 @@
-"""The schema of a system configuration: frozen dataclasses, with every key, its default and its range.
+"""The schema of a system configuration: frozen dataclasses, with every key, its default and its
+range.
 
-Defaults follow the paper where it gives them. :mod:`task1a.config_file` reads configurations from YAML.
+Defaults follow the paper where it gives them. :mod:`task1a.config_file` reads configurations from
+YAML.
 """
 import hashlib
 import json
@@ -28,7 +30,8 @@ def _distinct(names: tuple[str, ...]) -> tuple[str, ...]:
     return names
 
 
-# every number is finite and bounded, so that a typing error is reported here and does not exhaust the memory
+# every number is finite and bounded, so that a typing error is reported here and does not exhaust
+# the memory
 Real = Annotated[float, BeforeValidator(_number), Field(allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1, le=100_000)]
 Natural = Annotated[int, Field(ge=0, le=100_000)]
@@ -52,7 +55,8 @@ class DataConfig:
     """Recordings and how they are read."""
 
     source: Literal["tau_layout", "demo"] = "tau_layout"
-    """a folder in the layout of the TAU data sets, or the demo set, which is synthesised on first use"""
+    """a folder in the layout of the TAU data sets, or the demo set, which is synthesised on first
+    use"""
     root: Folder | None = None
     """folder of the development set (``--data-root``)"""
     evaluation_root: Folder | None = None
@@ -132,8 +136,8 @@ class NetworkConfig:
     name: str
     """architecture"""
     front_end: Literal["log_mel", "freqnorm", "pcen"] = "log_mel"
-    """input of the network: log-mel energies; the same, normalised per mel bin over the training clips; mel energies
-    under per-channel energy normalization instead of the logarithm"""
+    """input of the network: log-mel energies; the same, normalised per mel bin over the training
+    clips; mel energies under per-channel energy normalization instead of the logarithm"""
 
     title: ClassVar[str] = ""
     """name of the architecture in reports and metadata"""
@@ -188,9 +192,11 @@ class BCResNetASCConfig(NetworkConfig):
     residual_norm_form: Literal["residual", "relaxed"] = "residual"
     """ResNorm, lambda x + FreqIN(x); or its relaxed form, lambda LN(x) + (1 - lambda) FreqIN(x)"""
     residual_norm_learned: bool = False
-    """whether lambda is learned, for each position of ResNorm, beginning with ``residual_norm_shortcut``"""
+    """whether lambda is learned, for each position of ResNorm, beginning with
+    ``residual_norm_shortcut``"""
     mixstyle_probability: Probability = 0.0
-    """probability that Freq-MixStyle mixes the frequency-wise statistics of a batch behind the stem, in training"""
+    """probability that Freq-MixStyle mixes the frequency-wise statistics of a batch behind the
+    stem, in training"""
     mixstyle_alpha: Annotated[Real, Field(gt=0, le=1000)] = 0.3
     """both parameters of Freq-MixStyle's Beta distribution"""
 
@@ -244,7 +250,8 @@ Network = Annotated[BCResNetASCConfig | BCResNetConfig | CPResNetConfig, Field(d
 
 @dataclass(frozen=True, config=_strict)
 class TrainingConfig:
-    """Stochastic gradient descent with warm-up and cosine decay, mixup, SpecAugment and time roll."""
+    """Stochastic gradient descent with warm-up and cosine decay, mixup, SpecAugment and time
+    roll."""
 
     epochs: Count = 100
     """number of passes over the training clips"""
@@ -271,32 +278,39 @@ class TrainingConfig:
     mask_value: Literal["mean", "zero"] = "mean"
     """value of masked bins: the mean of the clip, or 0"""
     device_probability: Probability = 0.0
-    """probability that a clip goes through a simulated recording device (:mod:`task1a.training.devices`)"""
+    """probability that a clip goes through a simulated recording device
+    (:mod:`task1a.training.devices`)"""
     device_response_db: Annotated[Real, Field(ge=0, le=60)] = 6.0
     """standard deviation of the frequency response of a simulated device in dB"""
     device_compression: Probability = 0.8
     """maximum compression of a simulated device above its threshold: 0 is none, 1 a limiter"""
     device_noise_db: Annotated[Real, Field(ge=-100, le=100)] = 30.0
-    """least signal-to-noise ratio of a simulated device in dB; it is drawn uniformly from the 40 dB above"""
+    """least signal-to-noise ratio of a simulated device in dB; it is drawn uniformly from the 40 dB
+    above"""
     translation_probability: Probability = 0.0
-    """probability that a clip of the most frequent device is translated to another device of the training clips, by
-    level curves learned from parallel recordings (:mod:`task1a.training.translation`)"""
+    """probability that a clip of the most frequent device is translated to another device of the
+    training clips, by level curves learned from parallel recordings
+    (:mod:`task1a.training.translation`)"""
     roll_seconds: Annotated[Real, Field(ge=0, le=300)] = 1.5
     """maximum shift of the time roll in either direction"""
     validation_fraction: Annotated[Real, Field(ge=0, le=0.5)] = 0.1
-    """fraction of the training split, by location, that is held out for validation; 0 trains on all clips"""
+    """fraction of the training split, by location, that is held out for validation; 0 trains on all
+    clips"""
     validation_seed: Seed = 0
     """random seed of the validation split, which runs of different seeds share"""
     averaging_epochs: Annotated[Real, Field(ge=0, le=100_000)] = 0
-    """time constant, in epochs, of the moving average of the weights that is stored; 0: the last weights are stored"""
+    """time constant, in epochs, of the moving average of the weights that is stored; 0: the last
+    weights are stored"""
     reestimate_norms: bool = False
-    """re-estimate the statistics of batch norms after the training, on the training clips without augmentation"""
+    """re-estimate the statistics of batch norms after the training, on the training clips without
+    augmentation"""
     calibrate: bool = False
-    """divide the logits of the final model by a temperature fitted on the validation clips; accuracy and size do not
-    change"""
+    """divide the logits of the final model by a temperature fitted on the validation clips;
+    accuracy and size do not change"""
     pilot_fraction: Annotated[Real, Field(ge=0, le=0.5)] = 0.0
-    """fraction of the training split, by location, that is held out to fit the temperature: with ``calibrate``, a
-    hold-out model is first trained without these clips; 0 fits it on the validation clips"""
+    """fraction of the training split, by location, that is held out to fit the temperature: with
+    ``calibrate``, a hold-out model is first trained without these clips; 0 fits it on the
+    validation clips"""
     init_from: Name | None = None
     """system whose vanilla model of the same seed is fine-tuned; default: random initial weights"""
     devices: Annotated[tuple[Device, ...], Field(max_length=100), AfterValidator(_distinct)] = ()
@@ -321,15 +335,16 @@ class TrainingConfig:
 
 @dataclass(frozen=True, config=_strict)
 class CompressionConfig:
-    """Pruning, 8-bit quantization and knowledge distillation; augmentation and batches are those of the training."""
+    """Pruning, 8-bit quantization and knowledge distillation; augmentation and batches are those of
+    the training."""
 
     enabled: bool = False
     """whether the system is the compressed model instead of the vanilla model"""
     epochs: Count = 100
     """number of passes over the training clips, after the vanilla training"""
     learning_rate: LearningRate = 0.06
-    """peak learning rate; then cosine decay to 0. By default that of the training: Renda et al., *Comparing rewinding
-    and fine-tuning in neural network pruning* (ICLR 2020, arXiv 2003.02389)"""
+    """peak learning rate; then cosine decay to 0. By default that of the training: Renda et al.,
+    *Comparing rewinding and fine-tuning in neural network pruning* (ICLR 2020, arXiv 2003.02389)"""
     warmup_epochs: Epochs = 1
     """length of the linear warm-up from 0"""
     ratio: Fraction = 0.89
@@ -337,8 +352,8 @@ class CompressionConfig:
     target_bytes: Annotated[int, Field(ge=1, le=2 ** 31)] | None = None
     """size limit to prune to (policy dcase2021), instead of a fixed ratio"""
     scope: Literal["global", "layer", "lamp"] = "global"
-    """how weights are ranked for pruning: by magnitude over all layers, by magnitude within each layer, or by the
-    layer-adaptive score of LAMP over all layers"""
+    """how weights are ranked for pruning: by magnitude over all layers, by magnitude within each
+    layer, or by the layer-adaptive score of LAMP over all layers"""
     schedule: Literal["one_shot", "iterative", "gradual"] = "one_shot"
     """prune once at the start, in a few equal steps, or before every epoch"""
     pruning_epochs: Count | None = None
@@ -348,8 +363,8 @@ class CompressionConfig:
     weight_scales: Literal["tensor", "channel"] = "tensor"
     """one scale of the 8-bit weights per layer, or one per output channel"""
     teachers: Annotated[tuple[Teacher, ...], Field(max_length=100), AfterValidator(_distinct)] = ("vanilla",)
-    """models whose averaged probabilities are distilled: ``vanilla``, the model before compression, and other runs of
-    the same folder, as <system>/seed<N>; empty: train on the labels alone"""
+    """models whose averaged probabilities are distilled: ``vanilla``, the model before compression,
+    and other runs of the same folder, as <system>/seed<N>; empty: train on the labels alone"""
     temperature: Annotated[Real, Field(ge=0.01, le=1000)] = 2.0
     """softmax temperature of the distillation"""
     cross_entropy_weight: Weight = 0.5
@@ -377,7 +392,8 @@ class EvaluationConfig:
     batch_size: Count = 64
     """clips per forward pass"""
     time_rolls: Annotated[int, Field(ge=1, le=64)] = 1
-    """number of circular shifts along time whose probabilities are averaged; multiplies the operations"""
+    """number of circular shifts along time whose probabilities are averaged; multiplies the
+    operations"""
 
 
 @dataclass(frozen=True, config=_strict)
@@ -387,7 +403,8 @@ class SubmissionConfig:
     name: str = ""
     """full name of the system; default: derived from the configuration"""
     abbreviation: Annotated[str, Field(max_length=10)] = ""
-    """abbreviation for the result tables, at most ten characters; default: derived from the configuration"""
+    """abbreviation for the result tables, at most ten characters; default: derived from the
+    configuration"""
     authors: Folder | None = None
     """YAML file with the authors; default: the example of the project"""
     source_code: str | None = None
@@ -407,8 +424,8 @@ class Config:
     ensemble: Annotated[tuple[Name, ...], Field(max_length=100), AfterValidator(_distinct)] = ()
     """systems whose probabilities are averaged; an ensemble trains nothing itself"""
     device_models: Annotated[tuple[Device, ...], Field(max_length=100), AfterValidator(_distinct)] = ()
-    """recording devices that get their own fine-tuned copy of the model ``training.init_from``, which predicts the
-    clips of all other devices"""
+    """recording devices that get their own fine-tuned copy of the model ``training.init_from``,
+    which predicts the clips of all other devices"""
     data: DataConfig = field(default_factory=DataConfig)
     features: FeatureConfig = field(default_factory=FeatureConfig)
     model: Network = field(default_factory=BCResNetASCConfig)
@@ -419,16 +436,19 @@ class Config:
 
     @property
     def vanilla_training(self) -> TrainingConfig:
-        """The training of the vanilla model, which is only calibrated if it is not compressed afterwards."""
+        """The training of the vanilla model, which is only calibrated if it is not compressed
+        afterwards."""
         if not self.compression.enabled:
             return self.training
         return replace(self.training, calibrate=False, pilot_fraction=0.0)
 
     def hold_out(self, calibrated: TrainingConfig) -> "Config":
-        """Return the configuration of the hold-out model: this system, without the clips that fit the temperature.
+        """Return the configuration of the hold-out model: this system, without the clips that fit
+        the temperature.
 
         Args:
-            calibrated: says which clips these are: the training of this system, or of the ensemble that it belongs to.
+            calibrated: says which clips these are: the training of this system, or of the ensemble
+                that it belongs to.
         """
         training = replace(self.training, validation_fraction=calibrated.pilot_fraction,
                            validation_seed=calibrated.validation_seed, calibrate=False, pilot_fraction=0.0)
@@ -456,7 +476,8 @@ class Config:
 
 
 def fingerprint(value: Any) -> str:
-    """A short digest of plain data or a configuration section, equal if and only if the values are equal."""
+    """A short digest of plain data or a configuration section, equal if and only if the values are
+    equal."""
     plain = asdict(value) if is_dataclass(value) else value
     text = json.dumps(plain, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -1,7 +1,7 @@
 """Reading of system configurations from YAML, with overrides written ``section.key=value``.
 
-A file may name a ``base``, a system of this project or a file relative to it, and then lists only the keys that differ.
-A ``null`` among the settings of the model takes back what the base says.
+A file may name a ``base``, a system of this project or a file relative to it, and then lists only
+the keys that differ. A ``null`` among the settings of the model takes back what the base says.
 """
 import difflib
 import json
@@ -40,8 +40,8 @@ def load(path: Path, overrides: Sequence[str] = (), options: Mapping[str, Any] |
         options: values by ``section.key``, with precedence over the overrides.
 
     Raises:
-        InputError: the file or an override is malformed, has an unknown key (the message suggests the most similar
-            one), or a value of the wrong type or out of range.
+        InputError: the file or an override is malformed, has an unknown key (the message suggests
+            the most similar one), or a value of the wrong type or out of range.
     """
     path = Path(path)
     tree = {"system": path.stem, **_read_tree(path)}
@@ -72,7 +72,8 @@ def from_tree(tree: Mapping[str, Any], source: str, overridden: Sequence[str] = 
     Args:
         tree: values by section and key.
         source: name of the file in error messages.
-        overridden: keys that were given on the command line, which error messages name as their source.
+        overridden: keys that were given on the command line, which error messages name as their
+            source.
 
     Raises:
         InputError: a key is unknown, or a value is of the wrong type or out of range.
@@ -161,7 +162,8 @@ def _read_tree(path: Path) -> dict[str, Any]:
 
 
 def _layer(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
-    """Lay settings over those of a base, and let the base's settings follow a new architecture or length."""
+    """Lay settings over those of a base, and let the base's settings follow a new architecture or
+    length."""
     merged = _merge(below, above)
     network = _value(above, "model", "name")
     if isinstance(network, str) and network in NETWORKS and network != _value(below, "model", "name"):
@@ -235,7 +237,8 @@ def _parse_override(override: str) -> tuple[str, Any]:
 
 
 def _suggest(name: str) -> str:
-    """Return the most similar key: one of the same name in another section, else one of similar spelling."""
+    """Return the most similar key: one of the same name in another section, else one of similar
+    spelling."""
     name = name[:200]
     names = []
     for section, keys in KEYS.items():

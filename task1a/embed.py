@@ -1,12 +1,14 @@
-"""Figure 1 of the paper: do frequency-wise or channel-wise statistics of a network's features reveal the device?
+"""Figure 1 of the paper: do frequency-wise or channel-wise statistics of a network's features
+reveal the device?
 
-``python -m task1a.embed RUN [--data-root DIR] [--stage N] [--out DIR]`` draws the t-SNE (van der Maaten & Hinton, JMLR
-2008) of both kinds of statistics, coloured by device, as PNG and SVG. A linear probe (Alain & Bengio, arXiv
-1610.01644), cross-validated by location, measures how well they predict the device.
+``python -m task1a.embed RUN [--data-root DIR] [--stage N] [--out DIR]`` draws the t-SNE (van der
+Maaten & Hinton, JMLR 2008) of both kinds of statistics, coloured by device, as PNG and SVG. A
+linear probe (Alain & Bengio, arXiv 1610.01644), cross-validated by location, measures how well they
+predict the device.
 
-The features are the output [N, C, F, T] of a stage, before any normalization that follows it. Kim et al. (arXiv
-2111.06531) show stage 2 of ASC-1 without ResNorm: the frequency-wise statistics separate the devices, which is why
-ResNorm is frequency-wise.
+The features are the output [N, C, F, T] of a stage, before any normalization that follows it. Kim
+et al. (arXiv 2111.06531) show stage 2 of ASC-1 without ResNorm: the frequency-wise statistics
+separate the devices, which is why ResNorm is frequency-wise.
 """
 import sys
 from collections.abc import Mapping, Sequence
@@ -34,7 +36,8 @@ FOLDS = 5
 def compute_statistics(x: "Tensor", over: tuple[int, int]) -> "Tensor":
     """Compute mean and standard deviation of features over two axes.
 
-    Shape: [N, C, F, T] -> [N, 2 F] over (1, 3), [N, 2 C] over (2, 3): the means, then the standard deviations.
+    Shape: [N, C, F, T] -> [N, 2 F] over (1, 3), [N, 2 C] over (2, 3): the means, then the standard
+    deviations.
     """
     import torch
 
@@ -78,11 +81,12 @@ def probe(features: np.ndarray, devices: Sequence[str], locations: Sequence[str]
     Args:
         features: [clips, dimensions].
         devices: device of each clip.
-        locations: location of each clip; training and test clips of a fold have different locations.
+        locations: location of each clip; training and test clips of a fold have different
+            locations.
 
     Returns:
-        ``accuracy``: class-averaged, in percent, mean over :data:`FOLDS` folds; ``deviation``: standard deviation over
-        the folds; ``chance``: accuracy of guessing.
+        ``accuracy``: class-averaged, in percent, mean over :data:`FOLDS` folds; ``deviation``:
+        standard deviation over the folds; ``chance``: accuracy of guessing.
 
     Raises:
         InputError: there are fewer than :data:`FOLDS` locations, or only one device.
@@ -114,7 +118,8 @@ def embed(features: np.ndarray, seed: int = 0) -> np.ndarray:
 
 
 def draw(points: Mapping[str, np.ndarray], devices: Sequence[str], title: str, paths: Sequence[Path]) -> None:
-    """Draw scatter plots side by side, coloured by device; the suffix of each path determines its format."""
+    """Draw scatter plots side by side, coloured by device; the suffix of each path determines its
+    format."""
     import matplotlib
     from matplotlib.figure import Figure
 

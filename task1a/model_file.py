@@ -1,8 +1,10 @@
-"""Model files: safetensors that describe themselves, so that one file without pickle is enough to predict.
+"""Model files: safetensors that describe themselves, so that one file without pickle is enough to
+predict.
 
-The metadata holds the architecture and its settings, the scene labels in the order of the outputs, the features the
-model was trained on, how a compressed model is packed, and a digest of these and of the tensors. The same file
-compressed with xz (``.safetensors.xz``), for storage and transport, is read as well.
+The metadata holds the architecture and its settings, the scene labels in the order of the outputs,
+the features the model was trained on, how a compressed model is packed, and a digest of these and
+of the tensors. The same file compressed with xz (``.safetensors.xz``), for storage and transport,
+is read as well.
 """
 import hashlib
 import json
@@ -31,8 +33,9 @@ from task1a.safetensors_file import SafetensorsFile, opened, printable
 FORMAT = "task1a-model-2"
 """The only key of the metadata; safetensors writes several keys in a random order."""
 MAX_CLIP_BYTES, MAX_CLIP_OPERATIONS = 10 ** 10, 2 ** 38
-"""Maximum memory of the activations and maximum number of multiply-accumulates for one clip: 80 and 500 times those of
-the paper's largest network, so that the file of a stranger cannot exhaust the machine."""
+"""Maximum memory of the activations and maximum number of multiply-accumulates for one clip: 80 and
+500 times those of the paper's largest network, so that the file of a stranger cannot exhaust the
+machine."""
 # neither its position nor its neighbours help to predict a byte of a sparse int8 tensor
 _XZ = [{"id": lzma.FILTER_LZMA2, "preset": 9 | lzma.PRESET_EXTREME, "lc": 0, "lp": 0, "pb": 0}]
 
@@ -63,7 +66,8 @@ class ModelSpec:
     """how a compressed model is packed; None for a vanilla model, which is float32 throughout"""
 
     def build(self) -> nn.Module:
-        """Build the front end and the network with random weights; batch norms of a compressed model are merged."""
+        """Build the front end and the network with random weights; batch norms of a compressed
+        model are merged."""
         network = networks.build(len(self.labels), self.model.name, **self.model.settings)
         features = self.features
         model = networks.with_front_end(network, self.model.front_end, features.n_mels,
@@ -76,11 +80,13 @@ class ModelSpec:
         return stored_state(model) if self.packing is None else packed_form(model, self.packing)
 
     def cost(self) -> cost.Cost:
-        """Return parameters, multiply-accumulates for a clip, and memory of a training step of two clips."""
+        """Return parameters, multiply-accumulates for a clip, and memory of a training step of two
+        clips."""
         return _cost(replace(self, packing=None))
 
     def activation_bytes(self) -> int:
-        """Estimate the memory for one clip: all activations together, although not all are needed at the same time."""
+        """Estimate the memory for one clip: all activations together, although not all are needed
+        at the same time."""
         return self.cost().training_bytes // 2
 
     @property
@@ -89,7 +95,8 @@ class ModelSpec:
         return 1, self.features.n_mels, self.features.frames
 
 
-# One command loads several files of one architecture, or one file several times, so its outline is built only once.
+# One command loads several files of one architecture, or one file several times, so its outline is
+# built only once.
 @lru_cache(maxsize=8)
 def _outline(spec: ModelSpec) -> nn.Module:
     with torch.device("meta"):  # names, shapes and types, without memory for the values
@@ -125,8 +132,8 @@ def load(path: Path) -> tuple[nn.Module, ModelSpec]:
     """Load a model in evaluation mode, on the CPU and in float32.
 
     Raises:
-        InputError: the file is missing, damaged, not a model file of this project, or its tensors do not fit the
-            architecture in its metadata.
+        InputError: the file is missing, damaged, not a model file of this project, or its tensors
+            do not fit the architecture in its metadata.
     """
     tensors, spec = read(path)
     model = spec.build()
@@ -135,9 +142,11 @@ def load(path: Path) -> tuple[nn.Module, ModelSpec]:
 
 
 def load_for_inference(path: Path, device: torch.device) -> tuple[nn.Module, ModelSpec]:
-    """Load a model like :func:`load`, onto a device; on a CPU in the form that is fastest for inference.
+    """Load a model like :func:`load`, onto a device; on a CPU in the form that is fastest for
+    inference.
 
-    The form has the same outputs up to rounding, and no gradients (:mod:`task1a.models.cpu.inference_form`).
+    The form has the same outputs up to rounding, and no gradients
+    (:mod:`task1a.models.cpu.inference_form`).
     """
     model, spec = load(path)
     if device.type == "cpu":
@@ -176,7 +185,8 @@ def largest(path: Path) -> tuple[str, float]:
 
 
 def stated_spec(path: Path) -> ModelSpec | None:
-    """The specification in a file's metadata, not checked against the tensors; None for files of other origin."""
+    """The specification in a file's metadata, not checked against the tensors; None for files of
+    other origin."""
     with opened(path) as stored:
         return _stated(stored)[0] if FORMAT in stored.metadata else None
 
@@ -185,14 +195,16 @@ def verified(stored: SafetensorsFile) -> ModelSpec:
     """Check an open model file completely and return its specification.
 
     Raises:
-        InputError: the file is damaged or not a model file of this project, or its tensors do not fit the architecture.
+        InputError: the file is damaged or not a model file of this project, or its tensors do not
+            fit the architecture.
     """
     path = stored.path
     if FORMAT not in stored.metadata:
         raise InputError(f"{path}: not a model file of this project (its metadata lacks {FORMAT!r})")
     spec, plain = _stated(stored)
     contents = ((name, _kind(entry), stored.blocks(name)) for name, entry in stored.tensors.items())
-    # the whole text is compared, because the same settings can be written in several ways, e.g. 1e-5
+    # the whole text is compared, because the same settings can be written in several ways, e.g.
+    # 1e-5
     if stored.metadata[FORMAT] != _metadata(plain, contents):
         raise InputError(f"{path}: damaged: the digest in its metadata is not that of its content")
 
@@ -221,9 +233,10 @@ def verified(stored: SafetensorsFile) -> ModelSpec:
 def _excess(spec: ModelSpec, tensors: Mapping[str, Tensor]) -> str:
     """Return what is too much about the time and the memory for a clip; empty if nothing is.
 
-    A bound of both is enough for most models; finding the cost itself takes a second. No layer has more positions than
-    a clip has values. So a weight is used at most once for each of these, and a layer keeps at most that many
-    activations in each of its channels, which both a convolution and the norm behind it count.
+    A bound of both is enough for most models; finding the cost itself takes a second. No layer has
+    more positions than a clip has values. So a weight is used at most once for each of these, and a
+    layer keeps at most that many activations in each of its channels, which both a convolution and
+    the norm behind it count.
     """
     positions = spec.features.n_mels * spec.features.frames
     weights = sum(value.numel() for value in tensors.values())
@@ -254,9 +267,11 @@ def _stated(stored: SafetensorsFile) -> tuple[ModelSpec, Mapping[str, Any]]:
 
 
 def _metadata(spec: Mapping[str, Any], contents: Iterable[tuple[str, str, Iterable[bytes]]]) -> str:
-    """The text of the metadata: the specification as plain data, and the digest of it and of the tensors.
+    """The text of the metadata: the specification as plain data, and the digest of it and of the
+    tensors.
 
-    ``contents`` are name, type and shape, and blocks of bytes of every tensor, in alphabetical order.
+    ``contents`` are name, type and shape, and blocks of bytes of every tensor, in alphabetical
+    order.
     """
     sha256 = hashlib.sha256(json.dumps(spec, sort_keys=True).encode())
     for name, kind, blocks in contents:

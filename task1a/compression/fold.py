@@ -1,9 +1,10 @@
-"""Batch norms in evaluation mode: a scale and a shift per channel, which can be folded into the convolution before.
+"""Batch norms in evaluation mode: a scale and a shift per channel, which can be folded into the
+convolution before.
 
-A batch norm with weight g, bias s, running mean m and running variance v stores four values per channel, but computes
-w x + b with w = g / sqrt(v + eps) and b = s - m w. Where x is the output of a convolution, the convolution can compute
-that itself (Jacob et al., CVPR 2018, section 3.2). Sub-spectral norms have several scales and shifts per channel of a
-convolution, and are not folded.
+A batch norm with weight g, bias s, running mean m and running variance v stores four values per
+channel, but computes w x + b with w = g / sqrt(v + eps) and b = s - m w. Where x is the output of a
+convolution, the convolution can compute that itself (Jacob et al., CVPR 2018, section 3.2).
+Sub-spectral norms have several scales and shifts per channel of a convolution, and are not folded.
 """
 import copy
 
@@ -31,8 +32,9 @@ class ScaleShift(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Compute w x + b in the type of x."""
         weight, bias = self.weight.to(x.dtype), self.bias.to(x.dtype)
-        # A batch norm with mean 0 and variance 1 is one pass over x, also in an exported model. The zeros are computed
-        # from the weights, because vectors of constants would be stored in the exported file, and counted.
+        # A batch norm with mean 0 and variance 1 is one pass over x, also in an exported model. The
+        # zeros are computed from the weights, because vectors of constants would be stored in the
+        # exported file, and counted.
         zeros = 0 * weight.detach()
         return F.batch_norm(x, zeros, zeros + 1, weight, bias, eps=0.0)
 
@@ -56,10 +58,11 @@ def merge_batch_norms(model: nn.Module) -> nn.Module:
 
 
 def fold_batch_norms(model: nn.Module, input_shape: tuple[int, ...]) -> nn.Module:
-    """Replace every batch norm by its scale and shift, and fold those behind a convolution into it, in place.
+    """Replace every batch norm by its scale and shift, and fold those behind a convolution into it,
+    in place.
 
-    The model is put in evaluation mode, in which it computes the same up to rounding, and returned. ``input_shape`` has
-    no batch axis.
+    The model is put in evaluation mode, in which it computes the same up to rounding, and returned.
+    ``input_shape`` has no batch axis.
     """
     merge_batch_norms(model)
     for conv_name, norm_name in _followed_by_scale(model, input_shape).items():
@@ -73,9 +76,11 @@ def fold_batch_norms(model: nn.Module, input_shape: tuple[int, ...]) -> nn.Modul
 
 
 def _followed_by_scale(model: nn.Module, input_shape: tuple[int, ...]) -> dict[str, str]:
-    """Map the name of each convolution to the name of the :class:`ScaleShift` that takes its output.
+    """Map the name of each convolution to the name of the :class:`ScaleShift` that takes its
+    output.
 
-    Found by running a copy on silence. A few frames are enough, because their number does not change the order.
+    Found by running a copy on silence. A few frames are enough, because their number does not
+    change the order.
     """
     shadow = copy.deepcopy(model).float().cpu()
     outputs: list[tuple[Tensor, str]] = []

@@ -1,8 +1,9 @@
 """The packed form of a compressed model: int8 weights with scales, and float16 for everything else.
 
-Every convolution is stored as ``<layer>.weight`` (int8) and ``<layer>.weight_scale`` (float32), every batch norm as the
-scale and shift that it computes with (:mod:`task1a.compression.fold`), ``<layer>.weight`` and ``<layer>.bias``, and
-these and every other value as float16. Unpacking gives float32 tensors with exactly the stored values.
+Every convolution is stored as ``<layer>.weight`` (int8) and ``<layer>.weight_scale`` (float32),
+every batch norm as the scale and shift that it computes with (:mod:`task1a.compression.fold`),
+``<layer>.weight`` and ``<layer>.bias``, and these and every other value as float16. Unpacking gives
+float32 tensors with exactly the stored values.
 """
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -35,13 +36,15 @@ def convolutions(model: nn.Module) -> dict[str, nn.Conv2d]:
 
 
 def prepare(model: nn.Module, packing: Packing) -> None:
-    """Make the convolutions compute with the weights that will be stored (:class:`PrunedQuantized`)."""
+    """Make the convolutions compute with the weights that will be stored
+    (:class:`PrunedQuantized`)."""
     for layer in convolutions(model).values():
         parametrize.register_parametrization(layer, "weight", PrunedQuantized(layer.weight, packing.weight_scales))
 
 
 def pruning(model: nn.Module) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Return the float32 weights of the convolutions of a prepared model, and their masks (True is kept), by layer."""
+    """Return the float32 weights of the convolutions of a prepared model, and their masks (True is
+    kept), by layer."""
     weights, masks = {}, {}
     for name, layer in convolutions(model).items():
         rounding = layer.parametrizations["weight"]
@@ -83,7 +86,8 @@ def pack(model: nn.Module, packing: Packing) -> dict[str, Tensor]:
 
 
 def packed_form(model: nn.Module, packing: Packing) -> dict[str, Tensor]:
-    """Return tensors without values, with the names, shapes and types of the file of a vanilla model once packed."""
+    """Return tensors without values, with the names, shapes and types of the file of a vanilla
+    model once packed."""
     form = {}
     for name, value in stored_state(model).items():
         form[name] = value.new_empty(value.shape, dtype=torch.float16)

@@ -1,8 +1,9 @@
-"""Unstructured magnitude pruning: masks of the kept weights, schedules, and the ratio for a size in bytes.
+"""Unstructured magnitude pruning: masks of the kept weights, schedules, and the ratio for a size in
+bytes.
 
-Zhu & Gupta: *To prune, or not to prune* (ICLR 2018 workshop) for the gradual schedule; Han et al.: *Learning both
-weights and connections for efficient neural networks* (NeurIPS 2015) for the iterative one. BC-ResNet-ASC is pruned in
-one shot, ratio 0.89 (arXiv 2206.13909).
+Zhu & Gupta: *To prune, or not to prune* (ICLR 2018 workshop) for the gradual schedule; Han et al.:
+*Learning both weights and connections for efficient neural networks* (NeurIPS 2015) for the
+iterative one. BC-ResNet-ASC is pruned in one shot, ratio 0.89 (arXiv 2206.13909).
 """
 import math
 from collections.abc import Mapping
@@ -11,7 +12,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-# subtracted before a number of weights is rounded up: 0.07 x 100 is 7.000000000000001, but stands for 7 weights
+# subtracted before a number of weights is rounded up: 0.07 x 100 is 7.000000000000001, but stands
+# for 7 weights
 _SLACK = 1e-6
 
 
@@ -19,9 +21,10 @@ def magnitude_masks(weights: Mapping[str, Tensor], masks: Mapping[str, Tensor], 
                     scope: Literal["global", "layer", "lamp"]) -> dict[str, Tensor]:
     """Return masks of the kept weights: all but those of the smallest magnitude.
 
-    Exactly ``ratio`` of the weights, rounded up, is pruned. They are ranked over all layers (``global``), within each
-    layer (``layer``), or over all layers by their layer-adaptive score (``lamp``), which empties no layer. Among equal
-    magnitudes the earlier is pruned first. Pruned weights stay pruned.
+    Exactly ``ratio`` of the weights, rounded up, is pruned. They are ranked over all layers
+    (``global``), within each layer (``layer``), or over all layers by their layer-adaptive score
+    (``lamp``), which empties no layer. Among equal magnitudes the earlier is pruned first. Pruned
+    weights stay pruned.
 
     Args:
         weights: weights by layer.
@@ -43,10 +46,12 @@ def magnitude_masks(weights: Mapping[str, Tensor], masks: Mapping[str, Tensor], 
 
 def ratio_at(epoch: int, ratio: float, schedule: Literal["one_shot", "iterative", "gradual"], epochs: int,
              steps: int) -> float:
-    """Return the pruned fraction in an epoch (counted from 0); it reaches ``ratio`` within ``epochs``.
+    """Return the pruned fraction in an epoch (counted from 0); it reaches ``ratio`` within
+    ``epochs``.
 
-    ``one_shot`` prunes everything at once, ``iterative`` in ``steps`` that each take the same fraction of the remaining
-    weights, ``gradual`` before every epoch, along the cubic of Zhu & Gupta.
+    ``one_shot`` prunes everything at once, ``iterative`` in ``steps`` that each take the same
+    fraction of the remaining weights, ``gradual`` before every epoch, along the cubic of Zhu &
+    Gupta.
     """
     if schedule == "one_shot" or epoch >= epochs:
         return ratio
@@ -58,7 +63,8 @@ def ratio_at(epoch: int, ratio: float, schedule: Literal["one_shot", "iterative"
 
 
 def ratio_for_bytes(target: int, weights: int, other_bytes: int) -> float:
-    """Return the fraction of 8-bit ``weights`` to prune so that they and ``other_bytes`` take at most ``target`` bytes.
+    """Return the fraction of 8-bit ``weights`` to prune so that they and ``other_bytes`` take at
+    most ``target`` bytes.
 
     Raises:
         ValueError: ``other_bytes`` alone reach the target.
@@ -69,12 +75,15 @@ def ratio_for_bytes(target: int, weights: int, other_bytes: int) -> float:
 
 
 def _layer_adaptive(magnitudes: Tensor) -> Tensor:
-    """Return the scores of layer-adaptive magnitude pruning (Lee et al., ICLR 2021, eq. 2) for one layer, [weights].
+    """Return the scores of layer-adaptive magnitude pruning (Lee et al., ICLR 2021, eq. 2) for one
+    layer, [weights].
 
-    The score of a weight w is w^2 over the sum of v^2 of the weights v of the layer that are not smaller. It ranks
-    weights within the layer like their magnitudes, and the largest weight of every layer has the maximum, 1.
+    The score of a weight w is w^2 over the sum of v^2 of the weights v of the layer that are not
+    smaller. It ranks weights within the layer like their magnitudes, and the largest weight of
+    every layer has the maximum, 1.
     """
-    # sums from the largest square down to each; in float64 they still grow with the smallest squares of a wide layer
+    # sums from the largest square down to each; in float64 they still grow with the smallest
+    # squares of a wide layer
     order = magnitudes.argsort(stable=True)
     squares = magnitudes[order].double().square()
     not_smaller = squares.flip(0).cumsum(0).flip(0)

@@ -1,13 +1,14 @@
 """Symmetric 8-bit weights, trained with a straight-through estimator.
 
-A weight w is stored as the integer q = round(w / s) from -127 to 127, with zero point 0 and scale s = max|w| / 127 per
-layer or per output channel. Without -128 the range is symmetric: w and -w have codes q and -q. In training the network
-computes with s q, and the gradient ignores the rounding (Bengio et al. 2013; Jacob et al.: *Quantization and training
-of neural networks for efficient integer-arithmetic-only inference*, CVPR 2018; symmetric range as in Krishnamoorthi,
-arXiv 1806.08342).
+A weight w is stored as the integer q = round(w / s) from -127 to 127, with zero point 0 and scale s
+= max|w| / 127 per layer or per output channel. Without -128 the range is symmetric: w and -w have
+codes q and -q. In training the network computes with s q, and the gradient ignores the rounding
+(Bengio et al. 2013; Jacob et al.: *Quantization and training of neural networks for efficient
+integer-arithmetic-only inference*, CVPR 2018; symmetric range as in Krishnamoorthi, arXiv
+1806.08342).
 
-Exactly the pruned weights are 0: a kept weight that would round to 0 is stored as 1 or -1, so the size of a model
-depends on its pruning alone.
+Exactly the pruned weights are 0: a kept weight that would round to 0 is stored as 1 or -1, so the
+size of a model depends on its pruning alone.
 """
 from typing import Any, Literal
 
@@ -28,9 +29,11 @@ def weight_scale(weight: Tensor, mask: Tensor, per: Literal["tensor", "channel"]
 
 
 def quantize(weight: Tensor, mask: Tensor, scale: Tensor) -> Tensor:
-    """Return int8 codes round(weight / scale) in the shape of ``weight``, 0 exactly where ``mask`` is False."""
+    """Return int8 codes round(weight / scale) in the shape of ``weight``, 0 exactly where ``mask``
+    is False."""
     q = (weight / torch.where(scale > 0, scale, 1.0)).round()
-    # a kept weight below s / 2 takes the smallest code of its sign, so that zeros are exactly the pruned weights
+    # a kept weight below s / 2 takes the smallest code of its sign, so that zeros are exactly the
+    # pruned weights
     q = torch.where(q == 0, torch.ones_like(q).copysign(weight), q)
     return (q.clamp(-LEVELS, LEVELS) * mask).to(torch.int8)
 
@@ -41,10 +44,11 @@ def dequantize(q: Tensor, scale: Tensor) -> Tensor:
 
 
 class PrunedQuantized(nn.Module):
-    """A parametrization (``torch.nn.utils.parametrize``): a layer computes with the weights that will be stored, while
-    the float32 weights behind them are trained.
+    """A parametrization (``torch.nn.utils.parametrize``): a layer computes with the weights that
+    will be stored, while the float32 weights behind them are trained.
 
-    The buffer ``kept`` is the mask of the weights that are not pruned; checkpoints contain it under this name.
+    The buffer ``kept`` is the mask of the weights that are not pruned; checkpoints contain it under
+    this name.
 
     Shape: [C, ...] -> the same.
     """
@@ -73,6 +77,6 @@ class _Rounded(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
-        # The straight-through estimator: rounding has gradient 0 almost everywhere, so it is taken for the identity.
-        # Pruned weights get no gradient, because they stay pruned.
+        # The straight-through estimator: rounding has gradient 0 almost everywhere, so it is taken
+        # for the identity. Pruned weights get no gradient, because they stay pruned.
         return gradient * ctx.saved_tensors[0], None, None

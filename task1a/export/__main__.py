@@ -1,7 +1,8 @@
-"""``python -m task1a.export MODEL OUT.onnx``: write a model file as an ONNX model that is checked against it.
+"""``python -m task1a.export MODEL OUT.onnx``: write a model file as an ONNX model that is checked
+against it.
 
-``--features outside`` leaves the features out, ``--check`` or ``--run`` name the recordings to compare on, and
-``--int8`` quantizes the activations, calibrated on training clips of the run.
+``--features outside`` leaves the features out, ``--check`` or ``--run`` name the recordings to
+compare on, and ``--int8`` quantizes the activations, calibrated on training clips of the run.
 """
 import argparse
 import importlib.util
@@ -83,8 +84,9 @@ def _export(folder: Path, arguments: argparse.Namespace, network: "nn.Module", s
     """Write the ONNX models.
 
     Returns:
-        The file of the network alone in float32, without features, and the files of the models as they were asked for,
-        by their names in the table of sizes; the last one is the model to keep.
+        The file of the network alone in float32, without features, and the files of the models as
+        they were asked for, by their names in the table of sizes; the last one is the model to
+        keep.
     """
     from task1a import model_file
     from task1a.export import graph
@@ -122,7 +124,8 @@ def _parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     """Parse the command line.
 
     Raises:
-        InputError: arguments are wrong or contradict each other, or the model or a package is missing.
+        InputError: arguments are wrong or contradict each other, or the model or a package is
+            missing.
     """
     parser = CommandParser(prog="python -m task1a.export", description="Write a model file as an ONNX model.")
     parser.add_argument("model", metavar="MODEL", type=Path, help="run folder or model file, e.g. runs/demo/seed0")
@@ -189,7 +192,8 @@ def _scores(clips: "pd.DataFrame", probabilities: np.ndarray, spec: "ModelSpec")
 
 
 def _sizes(model: Path, files: dict[str, Path], from_waveform: bool) -> str:
-    """Format size, operators, latency and memory of the model file and of its ONNX models as a table."""
+    """Format size, operators, latency and memory of the model file and of its ONNX models as a
+    table."""
     import onnx
 
     stored = measure_size([model])

@@ -1,7 +1,8 @@
-"""Activations in 8 bits: the inputs and outputs of all convolutions, by static quantization with onnxruntime.
+"""Activations in 8 bits: the inputs and outputs of all convolutions, by static quantization with
+onnxruntime.
 
-Only convolutions are quantized. Residual Normalization, the sums of a block and the features stay in float32: with
-them in 8 bits, the accuracy of BC-ResNet-ASC-1 on real recordings falls by half.
+Only convolutions are quantized. Residual Normalization, the sums of a block and the features stay
+in float32: with them in 8 bits, the accuracy of BC-ResNet-ASC-1 on real recordings falls by half.
 """
 import contextlib
 import io
@@ -19,7 +20,8 @@ if TYPE_CHECKING:
     from onnx import ModelProto
 
 PERCENTILE = 99.999
-"""Percentile at which the range of an activation is clipped: to cover outliers, its steps would be too large."""
+"""Percentile at which the range of an activation is clipped: to cover outliers, its steps would be
+too large."""
 
 
 class _Clips:
@@ -42,16 +44,19 @@ class _Clips:
 
 def quantize_activations(model: "ModelProto", clips: Sequence[Path], log_mel: Callable[[Path], np.ndarray],
                          reduce_range: bool) -> "ModelProto":
-    """Quantize the weights and activations of all convolutions; batch norms behind them are folded into them.
+    """Quantize the weights and activations of all convolutions; batch norms behind them are folded
+    into them.
 
     Args:
         model: model of :func:`task1a.export.graph.network_graph`.
         clips: calibration clips, at least one.
         log_mel: reads the log-mel energies of a clip, [mel bins, frames].
-        reduce_range: quantize weights to 7 bits, because x86 processors without VNNI would saturate.
+        reduce_range: quantize weights to 7 bits, because x86 processors without VNNI would
+            saturate.
 
     Returns:
-        The model with int8 weights, a scale per output channel, between ``QuantizeLinear`` and ``DequantizeLinear``.
+        The model with int8 weights, a scale per output channel, between ``QuantizeLinear`` and
+        ``DequantizeLinear``.
     """
     import onnx
     from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
@@ -68,13 +73,15 @@ def quantize_activations(model: "ModelProto", clips: Sequence[Path], log_mel: Ca
                 paths[1], paths[2], _Clips(clips, log_mel), quant_format=QuantFormat.QDQ, per_channel=True,
                 activation_type=QuantType.QInt8, weight_type=QuantType.QInt8, reduce_range=reduce_range,
                 op_types_to_quantize=["Conv"], calibrate_method=CalibrationMethod.Percentile,
-                # one clip at a time: the activations of all clips together would not fit into memory
+                # one clip at a time: the activations of all clips together would not fit into
+                # memory
                 extra_options={"CalibPercentile": PERCENTILE, "CalibStridedMinMax": 1})
         finally:
             logging.disable(logging.NOTSET)
         quantized = onnx.load(paths[2])
 
-    # the quantizer declares operators that the model does not use, and that another runtime may not have
+    # the quantizer declares operators that the model does not use, and that another runtime may not
+    # have
     used = {node.domain for node in quantized.graph.node}
     versions = [version for version in quantized.opset_import if version.domain in used]
     del quantized.opset_import[:]

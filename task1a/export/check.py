@@ -17,13 +17,15 @@ from task1a.predict.clips import logits
 TOLERANCE = 1e-4
 """Maximum difference in probability between a model and its export, given the same features."""
 TOLERANCE_INSIDE = 1e-3
-"""The same with features inside. Where a recording has hardly any energy, Residual Normalization enlarges the rounding
-errors of the features: on real recordings, features computed in float64 change probabilities by 1.1e-4, too."""
+"""The same with features inside. Where a recording has hardly any energy, Residual Normalization
+enlarges the rounding errors of the features: on real recordings, features computed in float64
+change probabilities by 1.1e-4, too."""
 _BATCH = 8
 
 
 def read_waveform(path: Path, features: FeatureConfig) -> np.ndarray:
-    """Read the samples of a recording as the model takes them (:func:`task1a.features.audio.read_clip`).
+    """Read the samples of a recording as the model takes them
+    (:func:`task1a.features.audio.read_clip`).
 
     Raises:
         InputError: the recording cannot be read; the message names it.
@@ -43,7 +45,8 @@ def noise(features: FeatureConfig) -> list[np.ndarray]:
 
 def compare(network: nn.Module, features: FeatureConfig, exported: Sequence[Path],
             waveforms: Iterable[np.ndarray]) -> list[np.ndarray]:
-    """Predict clips with a network in torch, and with ONNX models in onnxruntime, in batches of several clips.
+    """Predict clips with a network in torch, and with ONNX models in onnxruntime, in batches of
+    several clips.
 
     Args:
         network: the model in evaluation mode.

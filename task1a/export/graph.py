@@ -1,8 +1,9 @@
 """ONNX models: a stored network, with its weights as they are stored, and the features before it.
 
-torch exports the network in float32. Its weights are then replaced by the tensors of the model file, in their stored
-types: int8 codes behind ``DequantizeLinear`` with their scale, float16 values behind ``Cast``. So the size of an
-exported model is counted over the same values as that of its model file.
+torch exports the network in float32. Its weights are then replaced by the tensors of the model
+file, in their stored types: int8 codes behind ``DequantizeLinear`` with their scale, float16 values
+behind ``Cast``. So the size of an exported model is counted over the same values as that of its
+model file.
 """
 import json
 import logging
@@ -47,15 +48,18 @@ class Probabilities(nn.Module):
 
 
 def network_graph(network: nn.Module, spec: ModelSpec) -> "ModelProto":
-    """Export a network in evaluation mode, with weights in float32 under their names in the model file.
+    """Export a network in evaluation mode, with weights in float32 under their names in the model
+    file.
 
-    Its input is ``log_mel`` [batch, 1, mel bins, frames], its output ``probabilities`` [batch, classes].
+    Its input is ``log_mel`` [batch, 1, mel bins, frames], its output ``probabilities`` [batch,
+    classes].
     """
     return _export(Probabilities(network), torch.zeros(2, *spec.input_shape), LOG_MEL, PROBABILITIES, "network.")
 
 
 def features_graph(features: FeatureConfig) -> "ModelProto":
-    """Export the features, from ``waveform`` [batch, samples] to ``log_mel`` [batch, 1, mel bins, frames].
+    """Export the features, from ``waveform`` [batch, samples] to ``log_mel`` [batch, 1, mel bins,
+    frames].
 
     Raises:
         InputError: as :class:`task1a.export.log_mel.LogMel`.
@@ -72,7 +76,8 @@ def with_features(features: "ModelProto", network: "ModelProto") -> "ModelProto"
 
 
 def store_as_packed(model: "ModelProto", tensors: Mapping[str, Tensor]) -> None:
-    """Replace the weights of a model by the tensors of its model file, with operators that decode them to float32.
+    """Replace the weights of a model by the tensors of its model file, with operators that decode
+    them to float32.
 
     Weights that the export has changed, e.g. by folding batch norms, stay in float32.
 
@@ -107,7 +112,8 @@ def store_as_packed(model: "ModelProto", tensors: Mapping[str, Tensor]) -> None:
 
 
 def describe(model: "ModelProto", spec: ModelSpec, facts: Mapping[str, str]) -> None:
-    """Write labels, features and further facts into the metadata, for programs that use the model."""
+    """Write labels, features and further facts into the metadata, for programs that use the
+    model."""
     from onnx import helper
 
     features = spec.features
@@ -126,7 +132,8 @@ def write(path: Path, model: "ModelProto") -> None:
 
 
 def _export(module: nn.Module, example: Tensor, input_name: str, output_name: str, prefix: str) -> "ModelProto":
-    """Export a module with a free batch size; its tensors keep their names, without ``prefix``, and their values."""
+    """Export a module with a free batch size; its tensors keep their names, without ``prefix``, and
+    their values."""
     import onnx_ir
     import onnxscript.optimizer
     from onnx import numpy_helper
@@ -141,15 +148,17 @@ def _export(module: nn.Module, example: Tensor, input_name: str, output_name: st
             module.eval(), (example,), dynamo=True, opset_version=OPSET, optimize=False, verbose=False,
             input_names=[input_name], output_names=[output_name], dynamic_shapes=({0: torch.export.Dim("batch")},))
 
-    # While the graph is simplified, the tensors are inputs. Otherwise the optimizer would compute new ones from them,
-    # e.g. transposed or folded weights, which are no longer those of the model file.
+    # While the graph is simplified, the tensors are inputs. Otherwise the optimizer would compute
+    # new ones from them, e.g. transposed or folded weights, which are no longer those of the model
+    # file.
     model = program.model
     for name in list(model.graph.initializers):
         value = model.graph.initializers.pop(name)
         value.const_value = None
         model.graph.inputs.append(value)
 
-    # Only those of torch's optimizations that keep every value: another takes 1e-8, the floor of the logarithm, for 0.
+    # Only those of torch's optimizations that keep every value: another takes 1e-8, the floor of
+    # the logarithm, for 0.
     keep_values = [rules.materialize_reshape_shape_rule, rules.no_op_expand_rule,
                    rules.remove_optional_bias_from_conv_rule]
     onnxscript.optimizer.inline(model)

@@ -15,18 +15,22 @@ LARGEST_TRANSFORM = 1024
 
 
 class LogMel(nn.Module):
-    """Log-mel energies by matrix products, rounded to half precision like the features of a data set.
+    """Log-mel energies by matrix products, rounded to half precision like the features of a data
+    set.
 
-    The Fourier transform of n_fft = A B samples is split into transforms of A and of B samples (Cooley, Tukey: *An
-    algorithm for the machine calculation of complex Fourier series*, Mathematics of Computation 1965). For sample
-    B m + n and frequency j + A k:
+    The Fourier transform of n_fft = A B samples is split into transforms of A and of B samples
+    (Cooley, Tukey: *An algorithm for the machine calculation of complex Fourier series*,
+    Mathematics of Computation 1965). For sample B m + n and frequency j + A k:
 
-        X[j + A k] = sum_n e^(-2 pi i n k / B) e^(-2 pi i n j / (A B)) sum_m e^(-2 pi i m j / A) x[B m + n]
+        X[j + A k] = sum_n e^(-2 pi i n k / B) e^(-2 pi i n j / (A B)) sum_m e^(-2 pi i m j / A) x[B
+        m + n]
 
-    As the samples are real, frequencies with j <= A / 2 are enough: the others have the power of their mirror images.
-    In onnxruntime this takes half the time of the operator STFT, and is more accurate.
+    As the samples are real, frequencies with j <= A / 2 are enough: the others have the power of
+    their mirror images. In onnxruntime this takes half the time of the operator STFT, and is more
+    accurate.
 
-    Shape: waveform [N, samples] at ``features.sample_rate`` -> log-mel energies [N, 1, mel bins, frames].
+    Shape: waveform [N, samples] at ``features.sample_rate`` -> log-mel energies [N, 1, mel bins,
+    frames].
 
     Raises:
         InputError: a mel filter is empty, or n_fft cannot be split into two short transforms.
@@ -72,7 +76,8 @@ class LogMel(nn.Module):
     def _frames(self, waveform: Tensor) -> Tensor:
         """Windowed frames: [N, samples] -> [N, frames, window]."""
         window, hop, frames = self.features.window, self.features.hop, self.features.frames
-        # the window lies in the middle of an FFT frame, whose middle is on the first sample of the clip
+        # the window lies in the middle of an FFT frame, whose middle is on the first sample of the
+        # clip
         before = self.features.n_fft // 2 - (self.features.n_fft - window) // 2
         padded = F.pad(waveform.unsqueeze(1), (before, before), mode="reflect").squeeze(1)
 
@@ -84,7 +89,8 @@ class LogMel(nn.Module):
         return framed[..., :window] * self.window
 
     def _power(self, frames: Tensor) -> Tensor:
-        """Power of the frequencies j + A k at place B j + k: [N, frames, window] -> [N, frames, (A // 2 + 1) B]."""
+        """Power of the frequencies j + A k at place B j + k: [N, frames, window] -> [N, frames, (A
+        // 2 + 1) B]."""
         filled = F.pad(frames, (0, self.rows * self.b - self.features.window))
         filled = filled.reshape(-1, self.features.frames, self.rows, self.b).double()
         real, imag = (self.first @ filled).chunk(2, dim=2)

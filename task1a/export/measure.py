@@ -1,7 +1,8 @@
-"""Latency and memory of a model in a process of its own: ``python -m task1a.export.measure MODEL [--waveform]``.
+"""Latency and memory of a model in a process of its own: ``python -m task1a.export.measure MODEL
+[--waveform]``.
 
-A model file runs in torch, from log-mel energies or from a waveform; an ONNX model runs in onnxruntime, and torch is
-not loaded. Prints JSON.
+A model file runs in torch, from log-mel energies or from a waveform; an ONNX model runs in
+onnxruntime, and torch is not loaded. Prints JSON.
 """
 import json
 import subprocess
@@ -21,7 +22,8 @@ def measure(model: Path, from_waveform: bool) -> dict[str, float]:
     """Measure one clip at a time in one thread.
 
     Returns:
-        ``milliseconds`` of processor time per clip, and ``peak_bytes``, the most memory that the process had.
+        ``milliseconds`` of processor time per clip, and ``peak_bytes``, the most memory that the
+        process had.
 
     Raises:
         InputError: the model cannot be run, e.g. because the process ran out of memory.

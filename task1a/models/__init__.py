@@ -1,1 +1,2 @@
-"""Networks, front ends and normalizations, which know tensors but no data, configuration or files."""
+"""Networks, front ends and normalizations, which know tensors but no data, configuration or
+files."""

@@ -1,7 +1,8 @@
 """BC-ResNet, a network for keyword spotting with broadcasted residual learning.
 
-Kim, Chang, Lee, Sung: *Broadcasted residual learning for efficient keyword spotting*, Interspeech 2021; the authors'
-code is https://github.com/Qualcomm-AI-research/bcresnet. BC-ResNet-ASC is built from its blocks.
+Kim, Chang, Lee, Sung: *Broadcasted residual learning for efficient keyword spotting*, Interspeech
+2021; the authors' code is https://github.com/Qualcomm-AI-research/bcresnet. BC-ResNet-ASC is built
+from its blocks.
 """
 import torch
 from torch import Tensor, nn
@@ -14,11 +15,13 @@ from task1a.models.normalization import SubSpectralNorm
 class BCResBlock(nn.Module):
     """One block of broadcasted residual learning.
 
-    f2: [1x1 convolution, batch norm, ReLU where channels change,] 3x1 depthwise convolution, sub-spectral norm;
-    f1: mean over frequency, 1x3 depthwise convolution, batch norm, SiLU, 1x1 convolution, channel dropout;
-    y = ReLU(f2(x) + f1(f2(x)) [+ x where channels do not change]), f1 broadcast over frequency.
+    f2: [1x1 convolution, batch norm, ReLU where channels change,] 3x1 depthwise convolution,
+    sub-spectral norm; f1: mean over frequency, 1x3 depthwise convolution, batch norm, SiLU, 1x1
+    convolution, channel dropout; y = ReLU(f2(x) + f1(f2(x)) [+ x where channels do not change]), f1
+    broadcast over frequency.
 
-    The stride is that over frequency, and above 1 only where channels change; the dilation is that over time.
+    The stride is that over frequency, and above 1 only where channels change; the dilation is that
+    over time.
 
     Shape: [N, in_channels, F, T] -> [N, channels, F / stride, T].
     """
@@ -53,13 +56,15 @@ class BCResBlock(nn.Module):
 class BCResNet(nn.Module):
     """BC-ResNet of any width.
 
-    A 5x5 stem of stride 2 over frequency, four stages of (2, 2, 4, 4) blocks with c, 1.5c, 2c and 2.5c channels for
-    c = 8 tau, the second and the third with stride 2 over frequency, dilation 1, 2, 4 and 8 over time; then a 5x5
-    depthwise and a 1x1 convolution to 4c channels, ReLU, the mean over frequency and time, and a 1x1 convolution to
-    the classes. The batch norm before the last ReLU in the authors' code is left out: with ten classes and 4 sub-bands,
-    BC-ResNet-8 has 317,610 parameters with it and 317,098, the published 317k, without it.
+    A 5x5 stem of stride 2 over frequency, four stages of (2, 2, 4, 4) blocks with c, 1.5c, 2c and
+    2.5c channels for c = 8 tau, the second and the third with stride 2 over frequency, dilation 1,
+    2, 4 and 8 over time; then a 5x5 depthwise and a 1x1 convolution to 4c channels, ReLU, the mean
+    over frequency and time, and a 1x1 convolution to the classes. The batch norm before the last
+    ReLU in the authors' code is left out: with ten classes and 4 sub-bands, BC-ResNet-8 has 317,610
+    parameters with it and 317,098, the published 317k, without it.
 
-    Shape: log-mel energies [N, 1, F, T] -> logits [N, classes]. F is a multiple of 8 ``sub_bands`` and at least 40.
+    Shape: log-mel energies [N, 1, F, T] -> logits [N, classes]. F is a multiple of 8 ``sub_bands``
+    and at least 40.
     """
 
     blocks = (2, 2, 4, 4)

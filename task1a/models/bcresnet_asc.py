@@ -1,7 +1,8 @@
 """BC-ResNet-ASC, the low-complexity network of the winning entry of DCASE 2021 Task 1A.
 
-Kim, Yang, Kim, Chang: *QTI submission to DCASE 2021: residual normalization for device-imbalanced acoustic scene
-classification with efficient design* (arXiv 2206.13909), built from the blocks of BC-ResNet.
+Kim, Yang, Kim, Chang: *QTI submission to DCASE 2021: residual normalization for device-imbalanced
+acoustic scene classification with efficient design* (arXiv 2206.13909), built from the blocks of
+BC-ResNet.
 """
 from typing import Literal
 
@@ -17,13 +18,15 @@ from task1a.models.normalization import ResidualNorm
 class BCResNetASC(nn.Module):
     """BC-ResNet-ASC of any width.
 
-    A 5x5 stem of stride 2, four stages of (2, 2, 2, 3) blocks with c, 1.5c, 2c and 2.5c channels for c = 10 tau, a
-    2x2 max-pool after the first and the second, a 1x1 convolution to the classes and the mean over frequency and time.
-    With ten classes tau = 1 has 8,055 parameters and tau = 8 has 314,970.
+    A 5x5 stem of stride 2, four stages of (2, 2, 2, 3) blocks with c, 1.5c, 2c and 2.5c channels
+    for c = 10 tau, a 2x2 max-pool after the first and the second, a 1x1 convolution to the classes
+    and the mean over frequency and time. With ten classes tau = 1 has 8,055 parameters and tau = 8
+    has 314,970.
 
     Args:
         tau: width factor.
-        residual_norm: ResNorm at the input and after every stage (before its max-pool), at the input only, or nowhere.
+        residual_norm: ResNorm at the input and after every stage (before its max-pool), at the
+            input only, or nowhere.
         residual_norm_shortcut: lambda of ResNorm.
         residual_norm_form: ResNorm, or its relaxed form.
         residual_norm_learned: whether lambda is learned, for each position.

@@ -16,10 +16,12 @@ class Cost:
     parameters: int
     """number of trainable values"""
     multiply_accumulates: int
-    """of all convolutions and linear layers for one input; padding is counted; biases, norms and activations are not"""
+    """of all convolutions and linear layers for one input; padding is counted; biases, norms and
+    activations are not"""
     training_bytes: int
-    """memory of a training step in float32: the tensors saved for the backward pass, and the gradient and the momentum
-    of every parameter; temporary memory of the backward pass is not counted"""
+    """memory of a training step in float32: the tensors saved for the backward pass, and the
+    gradient and the momentum of every parameter; temporary memory of the backward pass is not
+    counted"""
 
 
 def parameter_count(model: nn.Module) -> int:
@@ -28,14 +30,17 @@ def parameter_count(model: nn.Module) -> int:
 
 
 def estimate(model: nn.Module, input_shape: tuple[int, ...], batch_size: int = 2) -> Cost:
-    """Estimate what a network costs, from a forward pass on the meta device, whose tensors have no values.
+    """Estimate what a network costs, from a forward pass on the meta device, whose tensors have no
+    values.
 
-    The first pass of a process takes a second, because torch imports its compiler for the shapes of results.
+    The first pass of a process takes a second, because torch imports its compiler for the shapes of
+    results.
 
     Args:
         model: the network, on any device; it is not changed.
         input_shape: shape of one input, without the batch axis.
-        batch_size: inputs of a training step; at least 2, because batch norms refuse to train on a single value.
+        batch_size: inputs of a training step; at least 2, because batch norms refuse to train on a
+            single value.
     """
     shadow = copy.deepcopy(model).to("meta").train()
     for layer in shadow.modules():

@@ -1,7 +1,8 @@
 """CP-ResNet, a residual network whose receptive field is kept small.
 
-Koutini, Eghbal-zadeh, Dorfer, Widmer: *The receptive field as a regularizer in deep convolutional neural networks for
-acoustic scene classification*, EUSIPCO 2019; the authors' code is https://github.com/kkoutini/cpjku_dcase20.
+Koutini, Eghbal-zadeh, Dorfer, Widmer: *The receptive field as a regularizer in deep convolutional
+neural networks for acoustic scene classification*, EUSIPCO 2019; the authors' code is
+https://github.com/kkoutini/cpjku_dcase20.
 """
 import math
 
@@ -11,7 +12,8 @@ from torch.nn import functional as F
 
 
 class ResidualBlock(nn.Module):
-    """Two convolutions with batch norms and a shortcut, which is a 1x1 convolution where channels change.
+    """Two convolutions with batch norms and a shortcut, which is a 1x1 convolution where channels
+    change.
 
     Shape: [N, in_channels, F, T] -> [N, channels, F, T].
     """
@@ -35,12 +37,13 @@ class ResidualBlock(nn.Module):
 class CPResNet(nn.Module):
     """CP-ResNet of any width and receptive field.
 
-    A 5x5 stem of stride 2, three stages of four blocks with c, 2c and 4c channels, a 2x2 max-pool after the first, the
-    second and the fourth block, a 1x1 convolution to the classes, batch norm and the mean over frequency and time. Of
-    the 24 convolutions of the blocks, the first and ``rho`` others from the third on are 3x3, the rest 1x1.
+    A 5x5 stem of stride 2, three stages of four blocks with c, 2c and 4c channels, a 2x2 max-pool
+    after the first, the second and the fourth block, a 1x1 convolution to the classes, batch norm
+    and the mean over frequency and time. Of the 24 convolutions of the blocks, the first and
+    ``rho`` others from the third on are 3x3, the rest 1x1.
 
-    With ten classes, c = 64 and rho = 5 it has 898,580 parameters for the two channels of the authors' stereo input,
-    and 896,980 for one.
+    With ten classes, c = 64 and rho = 5 it has 898,580 parameters for the two channels of the
+    authors' stereo input, and 896,980 for one.
 
     Args:
         width: number of channels c.
@@ -78,8 +81,8 @@ class CPResNet(nn.Module):
         return torch.flatten(self.classifier(self.stages(self.stem(x))).mean(dim=(2, 3)), 1)
 
     def _initialize(self) -> None:
-        """Initialize the weights as the authors do, with Fixup (Zhang et al., ICLR 2019): every block starts as its
-        shortcut, and all logits as 0."""
+        """Initialize the weights as the authors do, with Fixup (Zhang et al., ICLR 2019): every
+        block starts as its shortcut, and all logits as 0."""
         nn.init.kaiming_normal_(self.stem[0].weight, nonlinearity="relu")
         blocks = [layer for layer in self.stages if isinstance(layer, ResidualBlock)]
         for block in blocks:

@@ -9,14 +9,17 @@ import torch
 from torch import Tensor, nn
 
 SCALE = 2.0 ** 31
-"""Factor that librosa's documentation prescribes for its default parameters and recordings within +-1."""
+"""Factor that librosa's documentation prescribes for its default parameters and recordings within
++-1."""
 
 
 class FreqNorm(nn.Module):
-    """Global FreqNorm: (x - mean_f) / sqrt(variance_f + eps), with the statistics of mel bin f over the training clips.
+    """Global FreqNorm: (x - mean_f) / sqrt(variance_f + eps), with the statistics of mel bin f over
+    the training clips.
 
-    One of the comparisons in Kim et al., arXiv 2206.13909. The statistics are not parameters; they are stored, named
-    and counted like the running statistics of a batch norm. Until :meth:`fit` they are 0 and 1.
+    One of the comparisons in Kim et al., arXiv 2206.13909. The statistics are not parameters; they
+    are stored, named and counted like the running statistics of a batch norm. Until :meth:`fit`
+    they are 0 and 1.
 
     Shape: [N, 1, F, T] -> the same.
     """
@@ -31,8 +34,9 @@ class FreqNorm(nn.Module):
     def fit(self, batches: Iterable[Tensor]) -> None:
         """Set the statistics to those of all batches [n, 1, F, T] together.
 
-        The variance is a difference of means, E[x^2] - E[x]^2, so that one pass over the clips is enough. In float64 it
-        keeps its digits, because log-mel energies are not much further from 0 than they vary.
+        The variance is a difference of means, E[x^2] - E[x]^2, so that one pass over the clips is
+        enough. In float64 it keeps its digits, because log-mel energies are not much further from 0
+        than they vary.
         """
         count, total, squares = 0, 0.0, 0.0
         for batch in batches:
@@ -51,9 +55,10 @@ class FreqNorm(nn.Module):
 def smooth(x: Tensor, weight: float, initial: float = 1.0) -> Tensor:
     """Low-pass the last axis: y_t = (1 - weight) y_(t-1) + weight x_t, with ``initial`` for y_(-1).
 
-    With d = 1 - weight, y_t is the sum of d^k weight x_(t-k). The sum over a span of 2 n frames is that over the last n
-    plus d^n times that over the n before (Hillis, Steele: *Data parallel algorithms*, Communications of the ACM 1986).
-    So log2 T steps over whole tensors replace T steps over single frames.
+    With d = 1 - weight, y_t is the sum of d^k weight x_(t-k). The sum over a span of 2 n frames is
+    that over the last n plus d^n times that over the n before (Hillis, Steele: *Data parallel
+    algorithms*, Communications of the ACM 1986). So log2 T steps over whole tensors replace T steps
+    over single frames.
 
     Shape: [..., T] -> the same.
     """
@@ -69,18 +74,20 @@ def smooth(x: Tensor, weight: float, initial: float = 1.0) -> Tensor:
 def smoothing_weight(frames: float) -> float:
     """Return the weight of :func:`smooth` for a time constant of ``frames``.
 
-    It is librosa's, the solution of weight^2 = (1 - weight) / frames^2. At low angular frequencies w the power response
-    of the low-pass is weight^2 / (weight^2 + (1 - weight) w^2), which is 1 / 2 at w = 1 / frames.
+    It is librosa's, the solution of weight^2 = (1 - weight) / frames^2. At low angular frequencies
+    w the power response of the low-pass is weight^2 / (weight^2 + (1 - weight) w^2), which is 1 / 2
+    at w = 1 / frames.
     """
     return (math.sqrt(1 + 4 * frames ** 2) - 1) / (2 * frames ** 2)
 
 
 def pcen(energies: Tensor, weight: float, gain: float = 0.98, bias: float = 2.0, power: float = 0.5,
          eps: float = 1e-6) -> Tensor:
-    """Normalize the energy per channel: (E / (eps + M)^gain + bias)^power - bias^power, where M is the smoothed E.
+    """Normalize the energy per channel: (E / (eps + M)^gain + bias)^power - bias^power, where M is
+    the smoothed E.
 
-    Wang et al.: *Trainable frontend for robust and far-field keyword spotting*, ICASSP 2017. Defaults and the initial
-    state, M_(-1) = 1, are those of ``librosa.pcen``.
+    Wang et al.: *Trainable frontend for robust and far-field keyword spotting*, ICASSP 2017.
+    Defaults and the initial state, M_(-1) = 1, are those of ``librosa.pcen``.
 
     Args:
         energies: E, not negative.
@@ -93,14 +100,17 @@ def pcen(energies: Tensor, weight: float, gain: float = 0.98, bias: float = 2.0,
     Shape: [..., T] -> the same.
     """
     level = energies * (smooth(energies, weight) + eps).pow(-gain)
-    # (level + bias)^power - bias^power without the difference, which would cancel where the level is small
+    # (level + bias)^power - bias^power without the difference, which would cancel where the level
+    # is small
     return bias ** power * torch.expm1(power * torch.log1p(level / bias))
 
 
 class PCEN(nn.Module):
-    """Fixed PCEN in place of the logarithm: :func:`pcen` of the energies behind the log-mel energies.
+    """Fixed PCEN in place of the logarithm: :func:`pcen` of the energies behind the log-mel
+    energies.
 
-    One of the comparisons in Kim et al., arXiv 2206.13909, which does not state its parameters; these are librosa's.
+    One of the comparisons in Kim et al., arXiv 2206.13909, which does not state its parameters;
+    these are librosa's.
 
     Args:
         frame_rate: frames per second.

@@ -1,19 +1,22 @@
-"""Freq-MixStyle: the frequency-wise statistics of a clip are mixed with those of another clip of the batch.
+"""Freq-MixStyle: the frequency-wise statistics of a clip are mixed with those of another clip of
+the batch.
 
-This is MixStyle (Zhou et al., *Domain generalization with MixStyle*, ICLR 2021, eq. 3-6) with statistics over channels
-and time instead of frequency and time (Schmid et al., *Knowledge distillation from transformers for low-complexity
-acoustic scene classification*, DCASE 2022), because these describe the recording device more than the scene.
+This is MixStyle (Zhou et al., *Domain generalization with MixStyle*, ICLR 2021, eq. 3-6) with
+statistics over channels and time instead of frequency and time (Schmid et al., *Knowledge
+distillation from transformers for low-complexity acoustic scene classification*, DCASE 2022),
+because these describe the recording device more than the scene.
 """
 import torch
 from torch import Tensor, nn
 
 
 def mix_statistics(x: Tensor, weights: Tensor, partners: Tensor, eps: float = 1e-6) -> Tensor:
-    """Give every clip a mixture of its own frequency-wise mean and deviation and those of its partner.
+    """Give every clip a mixture of its own frequency-wise mean and deviation and those of its
+    partner.
 
-    z = (x - mean) / deviation, y = (w d + (1 - w) d') z + w m + (1 - w) m', where m and d are the mean and the
-    deviation of a clip and frequency over channels and time, m' and d' those of the partner. No gradient flows into
-    the statistics.
+    z = (x - mean) / deviation, y = (w d + (1 - w) d') z + w m + (1 - w) m', where m and d are the
+    mean and the deviation of a clip and frequency over channels and time, m' and d' those of the
+    partner. No gradient flows into the statistics.
 
     Args:
         x: activations [N, C, F, T].

@@ -20,8 +20,8 @@ def build(classes: int, name: str, **settings: Any) -> nn.Module:
 def with_front_end(network: nn.Module, name: str, bins: int, frame_rate: float, log_floor: float) -> nn.Module:
     """Put a network behind the front end ``log_mel`` (none), ``freqnorm`` or ``pcen``.
 
-    The features have ``bins`` mel bins and ``frame_rate`` frames per second; ``log_floor`` was added to the energies
-    before the logarithm.
+    The features have ``bins`` mel bins and ``frame_rate`` frames per second; ``log_floor`` was
+    added to the energies before the logarithm.
     """
     match name:
         case "log_mel":
@@ -34,7 +34,8 @@ def with_front_end(network: nn.Module, name: str, bins: int, frame_rate: float, 
 
 
 def fit_front_end(model: nn.Module, batches: Iterable[Tensor]) -> None:
-    """Set the statistics of a FreqNorm front end to those of the training clips, [n, 1, mel bins, frames] a batch.
+    """Set the statistics of a FreqNorm front end to those of the training clips, [n, 1, mel bins,
+    frames] a batch.
 
     Without such a front end, no batch is read.
     """

@@ -1,4 +1,5 @@
-"""Residual Normalization and sub-spectral normalization; tensors are [clips, channels, frequency, time]."""
+"""Residual Normalization and sub-spectral normalization; tensors are [clips, channels, frequency,
+time]."""
 from typing import Literal
 
 import torch
@@ -8,10 +9,12 @@ from task1a.models.cpu import kernels
 
 
 def residual_norm(x: Tensor, shortcut: float | Tensor, eps: float) -> Tensor:
-    """Residual Normalization: lambda x + (x - mean_nf) / sqrt(variance_nf + eps), where lambda is ``shortcut``.
+    """Residual Normalization: lambda x + (x - mean_nf) / sqrt(variance_nf + eps), where lambda is
+    ``shortcut``.
 
-    Mean and (biased) variance of each example n and frequency f over channels and time (Kim et al., DCASE 2021 Task 1A,
-    arXiv 2206.13909, eq. 1-3). With lambda = 0 it is FreqIN, frequency-wise instance normalization.
+    Mean and (biased) variance of each example n and frequency f over channels and time (Kim et al.,
+    DCASE 2021 Task 1A, arXiv 2206.13909, eq. 1-3). With lambda = 0 it is FreqIN, frequency-wise
+    instance normalization.
 
     Shape: [N, C, F, T] -> the same.
     """
@@ -24,11 +27,12 @@ def residual_norm(x: Tensor, shortcut: float | Tensor, eps: float) -> Tensor:
 
 
 def relaxed_norm(x: Tensor, share: float | Tensor, eps: float) -> Tensor:
-    """Relaxed instance frequency-wise normalization: lambda LN(x) + (1 - lambda) FreqIN(x), where lambda is ``share``.
+    """Relaxed instance frequency-wise normalization: lambda LN(x) + (1 - lambda) FreqIN(x), where
+    lambda is ``share``.
 
-    LN normalizes each example over channels, frequency and time, without parameters; FreqIN is :func:`residual_norm`
-    with lambda = 0 (Kim et al., *Domain generalization with relaxed instance frequency-wise normalization*, Interspeech
-    2022, eq. 4).
+    LN normalizes each example over channels, frequency and time, without parameters; FreqIN is
+    :func:`residual_norm` with lambda = 0 (Kim et al., *Domain generalization with relaxed instance
+    frequency-wise normalization*, Interspeech 2022, eq. 4).
 
     Shape: [N, C, F, T] -> the same.
     """
@@ -49,7 +53,8 @@ class ResidualNorm(nn.Module):
         shortcut: lambda.
         eps: added to the variance.
         form: ``residual`` or ``relaxed``.
-        learned: whether lambda is a parameter that begins with ``shortcut``; otherwise the layer has none.
+        learned: whether lambda is a parameter that begins with ``shortcut``; otherwise the layer
+            has none.
 
     Shape: [N, C, F, T] -> the same.
     """
@@ -70,7 +75,8 @@ class ResidualNorm(nn.Module):
 
 
 class SubSpectralNorm(nn.Module):
-    """Sub-spectral normalization (Chang et al., ICASSP 2021): an affine batch norm for every channel and sub-band.
+    """Sub-spectral normalization (Chang et al., ICASSP 2021): an affine batch norm for every
+    channel and sub-band.
 
     Shape: [N, channels, F, T] -> the same; F is a multiple of ``sub_bands``.
     """

@@ -1,9 +1,11 @@
-"""The command ``python -m task1a.predict``: scene probabilities of any recordings, or of what a microphone records.
+"""The command ``python -m task1a.predict``: scene probabilities of any recordings, or of what a
+microphone records.
 
-``python -m task1a.predict MODEL FILE|FOLDER... [--window SECONDS] [--overlap FRACTION] [--csv FILE] [--json FILE]``
-``python -m task1a.predict MODEL --microphone``
+``python -m task1a.predict MODEL FILE|FOLDER... [--window SECONDS] [--overlap FRACTION] [--csv FILE]
+[--json FILE]`` ``python -m task1a.predict MODEL --microphone``
 
-torch is imported after the arguments have been checked, so that ``--help`` and wrong arguments are answered at once.
+torch is imported after the arguments have been checked, so that ``--help`` and wrong arguments are
+answered at once.
 """
 import argparse
 import sys
@@ -122,7 +124,8 @@ def _parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _listen(predictor: "Predictor", window: float, overlap: float) -> int:
-    """Print the prediction of what the microphone records, on one line of a terminal, until Ctrl-C."""
+    """Print the prediction of what the microphone records, on one line of a terminal, until
+    Ctrl-C."""
     ends = ("\r\033[K", "") if sys.stdout.isatty() else ("", "\n")
     started = time.monotonic()
     try:
@@ -135,7 +138,8 @@ def _listen(predictor: "Predictor", window: float, overlap: float) -> int:
 
 
 def _write(results: Sequence[_Result], csv: Path | None, json: Path | None) -> None:
-    """Write the files, and then print the lines, even if the disk is full; their reader may have ended before."""
+    """Write the files, and then print the lines, even if the disk is full; their reader may have
+    ended before."""
     try:
         if csv:
             write_output(csv, _csv(results))

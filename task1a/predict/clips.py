@@ -1,4 +1,5 @@
-"""Prediction of clips with a stored model, from their features: the one batched inference loop of the project."""
+"""Prediction of clips with a stored model, from their features: the one batched inference loop of
+the project."""
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,7 +20,8 @@ ReadClips = Callable[[np.ndarray], np.ndarray]
 
 
 def logits(model: nn.Module, read: ReadClips, clips: int, batch_size: int, torch_device: torch.device) -> Tensor:
-    """Compute the logits of clips 0 ... ``clips`` - 1, in evaluation mode: float32 [clips, classes] on the CPU.
+    """Compute the logits of clips 0 ... ``clips`` - 1, in evaluation mode: float32 [clips, classes]
+    on the CPU.
 
     Afterwards the model is in the mode it was in before.
     """
@@ -44,10 +46,12 @@ def predict(path: Path, filenames: Sequence[str], read: ReadClips, batch_size: i
         read: reads their features by index.
         batch_size: clips per forward pass.
         torch_device: device to compute on.
-        time_rolls: number of equidistant circular shifts along time whose probabilities are averaged.
+        time_rolls: number of equidistant circular shifts along time whose probabilities are
+            averaged.
 
     Returns:
-        A table of :mod:`task1a.predict.predictions`; probabilities are the softmax of the logits in float64.
+        A table of :mod:`task1a.predict.predictions`; probabilities are the softmax of the logits in
+        float64.
 
     Raises:
         InputError: the file is not a usable model, or its outputs overflow.

@@ -13,7 +13,8 @@ _LONGEST_WAIT = 5.0  # seconds without samples after which the device is taken t
 def windows(seconds: float, step: float) -> Iterator[tuple[np.ndarray, int]]:
     """Record the default input device, and yield the last samples again and again.
 
-    What arrives while a window is being processed is not lost, but only the newest window is yielded.
+    What arrives while a window is being processed is not lost, but only the newest window is
+    yielded.
 
     Args:
         seconds: length of a window. The first ones are shorter, from ``step`` seconds on.

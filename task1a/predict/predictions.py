@@ -1,8 +1,10 @@
-"""Tables of predictions: tab-separated, one row per clip, with its decided label and the probability of each label.
+"""Tables of predictions: tab-separated, one row per clip, with its decided label and the
+probability of each label.
 
-The columns are those of DCASE 2021 Task 1A: ``filename``, ``scene_label``, then one per scene label. Probabilities are
-written with nine significant digits, enough to restore a float32. :mod:`submission.validation.output` checks the output
-files of submissions more strictly, byte by byte.
+The columns are those of DCASE 2021 Task 1A: ``filename``, ``scene_label``, then one per scene
+label. Probabilities are written with nine significant digits, enough to restore a float32.
+:mod:`submission.validation.output` checks the output files of submissions more strictly, byte by
+byte.
 """
 import re
 from collections.abc import Sequence
@@ -58,11 +60,12 @@ def read(path: Path) -> pd.DataFrame:
     """Read a table of predictions.
 
     Returns:
-        ``filename`` and ``scene_label`` as text, probabilities as float64; rows and columns in the order of the file.
+        ``filename`` and ``scene_label`` as text, probabilities as float64; rows and columns in the
+        order of the file.
 
     Raises:
-        InputError: the file is missing or malformed (:func:`task1a.data.tables.read_table`), or a probability is not a
-            decimal number.
+        InputError: the file is missing or malformed (:func:`task1a.data.tables.read_table`), or a
+            probability is not a decimal number.
     """
     predictions = read_table(path, KEY_COLUMNS, "a prediction file (filename, scene_label, one column a label)")
     for label in label_columns(predictions):
@@ -89,8 +92,8 @@ def check_probabilities(predictions: pd.DataFrame) -> None:
     """Check the decided labels and the probabilities of a table.
 
     Raises:
-        InputError: a decided label has no column; a probability is not finite or not in [0, 1]; or the probabilities of
-            a clip do not sum to 1 within ``SUM_TOLERANCE``.
+        InputError: a decided label has no column; a probability is not finite or not in [0, 1]; or
+            the probabilities of a clip do not sum to 1 within ``SUM_TOLERANCE``.
     """
     labels = label_columns(predictions)
     unknown = predictions[~predictions.scene_label.isin(labels)]

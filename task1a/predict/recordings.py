@@ -54,7 +54,8 @@ class Predictor:
         device: ``auto``, ``cpu`` or ``cuda``.
 
     Raises:
-        InputError: the file is not a usable model, a mel filter of its features is empty, or there is no such device.
+        InputError: the file is not a usable model, a mel filter of its features is empty, or there
+            is no such device.
     """
 
     def __init__(self, path: Path, device: str = "auto") -> None:
@@ -68,7 +69,8 @@ class Predictor:
 
     @cached_property
     def batch_size(self) -> int:
-        """Windows per forward pass. The first use takes a second, which recordings of one window need not wait for."""
+        """Windows per forward pass. The first use takes a second, which recordings of one window
+        need not wait for."""
         return max(1, min(_BATCH, _BATCH_BYTES // self.spec.activation_bytes()))
 
     @property
@@ -94,7 +96,8 @@ class Predictor:
             The prediction; for a list, a list of predictions.
 
         Shape:
-            samples: [samples], [samples, channels] or [channels, samples] with at most 8 channels; floating-point
+            samples: [samples], [samples, channels] or [channels, samples] with at most 8 channels;
+                floating-point
             values in [-1, 1], or integers, which are scaled by the range of their type.
 
         Raises:
@@ -108,7 +111,8 @@ class Predictor:
         return self.whole(list(self.windows(_source(recording, rate))))
 
     def embed(self, recording: Recording, rate: int | None = None) -> np.ndarray:
-        """Return the embedding of a recording: what the classifier sees, averaged over its area and the windows.
+        """Return the embedding of a recording: what the classifier sees, averaged over its area and
+        the windows.
 
         The arguments are those of :meth:`predict`.
 
@@ -129,7 +133,8 @@ class Predictor:
         """Predict the windows of a recording, see :func:`task1a.features.audio.read_windows`.
 
         Raises:
-            InputError, OSError: the recording cannot be read, or the outputs of the model overflow (ModelError).
+            InputError, OSError: the recording cannot be read, or the outputs of the model overflow
+                (ModelError).
         """
         waiting: list[tuple[float, float, np.ndarray]] = []
         for start, end, samples in read_windows(source, self.spec.features, window, overlap, sound):

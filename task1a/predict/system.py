@@ -16,7 +16,8 @@ def predict_system(system: System, clips: Sequence[pd.DataFrame], readers: Seque
 
     Args:
         system: the models, and how they are combined.
-        clips: the clips for each model, with the columns ``filename`` and, if the device chooses the model, ``device``.
+        clips: the clips for each model, with the columns ``filename`` and, if the device chooses
+            the model, ``device``.
         readers: for each model, a function that reads the features of its clips by index.
         batch_size: clips per forward pass.
         torch_device: device to compute on.

@@ -1,8 +1,9 @@
 """Augmentation of a batch of log-mel energies, on the device of the batch.
 
-An augmentation is a function of a batch and its random parameters, the draws. NumPy draws them apart from their
-application, so that a seed gives the same augmentation on every device, and those of a whole epoch are drawn before its
-first step, because copying them to a GPU in every step would make it wait.
+An augmentation is a function of a batch and its random parameters, the draws. NumPy draws them
+apart from their application, so that a seed gives the same augmentation on every device, and those
+of a whole epoch are drawn before its first step, because copying them to a GPU in every step would
+make it wait.
 
 Shape of a batch: [clips, 1, mel bins, frames].
 """
@@ -20,7 +21,8 @@ from task1a.training.translation import Translation, draw_translation, fit_trans
 
 @dataclass(frozen=True)
 class Draws:
-    """Random parameters for a batch of N clips of F mel bins and T frames; None for an augmentation that is off."""
+    """Random parameters for a batch of N clips of F mel bins and T frames; None for an augmentation
+    that is off."""
 
     shifts: Tensor | None
     """time roll in frames, int64 [N]"""
@@ -44,14 +46,17 @@ class Draws:
 
 
 class Augmentation:
-    """Time roll, device translation, simulated recording devices, mixup and SpecAugment, one after the other.
+    """Time roll, device translation, simulated recording devices, mixup and SpecAugment, one after
+    the other.
 
     Args:
-        config: parameters of the augmentation. What has a width, count, probability or alpha of 0 is off.
+        config: parameters of the augmentation. What has a width, count, probability or alpha of 0
+            is off.
         bins: number of mel bins of a clip.
         frames: number of frames of a clip.
         roll_frames: maximum shift of the time roll in frames.
-        examples: the training clips, from which device translation learns; otherwise they are not needed.
+        examples: the training clips, from which device translation learns; otherwise they are not
+            needed.
     """
 
     def __init__(self, config: TrainingConfig, bins: int, frames: int, roll_frames: int,
@@ -62,9 +67,11 @@ class Augmentation:
             self.translation, self.from_reference = fit_translation(examples), examples.from_reference
 
     def draw(self, indices: np.ndarray, rng: np.random.Generator) -> Draws:
-        """Draw the random parameters for the clips of a batch, by their indices [N]; they are on the CPU.
+        """Draw the random parameters for the clips of a batch, by their indices [N]; they are on
+        the CPU.
 
-        The order of the draws is part of what a seed means, so it stays as it is. A method that is off draws nothing.
+        The order of the draws is part of what a seed means, so it stays as it is. A method that is
+        off draws nothing.
         """
         config, clips = self.config, len(indices)
         shifts = weights = partners = devices = translation = None
@@ -84,7 +91,8 @@ class Augmentation:
                      translation)
 
     def __call__(self, x: Tensor, targets: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
-        """Augment clips [N, 1, F, T] and their class probabilities [N, classes], with draws on their device."""
+        """Augment clips [N, 1, F, T] and their class probabilities [N, classes], with draws on
+        their device."""
         if draws.shifts is not None:
             x = time_roll(x, draws.shifts)
         # a device hears single clips; mixing and masking is what no device does
@@ -125,9 +133,11 @@ def mixup(x: Tensor, targets: Tensor, weights: Tensor, partners: Tensor) -> tupl
 
 
 def draw_masks(clips: int, count: int, width: int, length: int, rng: np.random.Generator) -> np.ndarray:
-    """Draw the masked positions of one axis for every clip (Park et al., *SpecAugment*, Interspeech 2019).
+    """Draw the masked positions of one axis for every clip (Park et al., *SpecAugment*, Interspeech
+    2019).
 
-    The width of each of ``count`` masks is uniform in 0 ... ``width``, its start uniform where the mask fits.
+    The width of each of ``count`` masks is uniform in 0 ... ``width``, its start uniform where the
+    mask fits.
 
     Returns:
         bool [clips, length].

@@ -1,8 +1,10 @@
-"""Batch-norm statistics, re-estimated after the training on the training clips without augmentation.
+"""Batch-norm statistics, re-estimated after the training on the training clips without
+augmentation.
 
-The running statistics of batch norms come from clips that were mixed and masked, while the network was still changing.
-Clips to be predicted are not augmented, so statistics of such clips with the final weights fit them better (Wu &
-Johnson, *Rethinking "Batch" in BatchNorm*, arXiv 2105.07576, sections 3 and 5).
+The running statistics of batch norms come from clips that were mixed and masked, while the network
+was still changing. Clips to be predicted are not augmented, so statistics of such clips with the
+final weights fit them better (Wu & Johnson, *Rethinking "Batch" in BatchNorm*, arXiv 2105.07576,
+sections 3 and 5).
 """
 import math
 

@@ -1,13 +1,15 @@
-"""Temperature scaling on the validation clips (Guo et al., *On Calibration of Modern Neural Networks*, ICML 2017).
+"""Temperature scaling on the validation clips (Guo et al., *On Calibration of Modern Neural
+Networks*, ICML 2017).
 
-The challenge's test set has equally many clips of every device, whereas most training clips come from one, so every
-device has the same weight here. The clips of one location are not independent, so a location counts as one observation.
-The temperature T maximises
+The challenge's test set has equally many clips of every device, whereas most training clips come
+from one, so every device has the same weight here. The clips of one location are not independent,
+so a location counts as one observation. The temperature T maximises
 
     L mean(log p(true label)) - (log T)^2 / (2 s^2),
 
-where L is the number of validation locations: the posterior of T with the prior log T ~ N(0, s^2), s = 0.5. With the
-hundreds of locations of the challenge's data the prior has no influence; with a few, it keeps T near 1.
+where L is the number of validation locations: the posterior of T with the prior log T ~ N(0, s^2),
+s = 0.5. With the hundreds of locations of the challenge's data the prior has no influence; with a
+few, it keeps T near 1.
 """
 import math
 from typing import Any
@@ -51,11 +53,13 @@ def best_temperature(outputs: np.ndarray, targets: np.ndarray, devices: np.ndarr
 
 
 def calibrate(model: nn.Module, job: Job, fabric: lightning_fabric.Fabric) -> float:
-    """Divide the logits of a model by a temperature, and write ``calibration.json`` into the job's folder.
+    """Divide the logits of a model by a temperature, and write ``calibration.json`` into the job's
+    folder.
 
-    The temperature was fitted with a hold-out model, or else it is fitted on the validation clips. The head is linear
-    and only a mean follows it, so its parameters are divided instead: predicted labels and number of parameters do not
-    change. Without ``training.calibrate``, or without validation clips, nothing happens.
+    The temperature was fitted with a hold-out model, or else it is fitted on the validation clips.
+    The head is linear and only a mean follows it, so its parameters are divided instead: predicted
+    labels and number of parameters do not change. Without ``training.calibrate``, or without
+    validation clips, nothing happens.
 
     Returns:
         The temperature; 1 if nothing happens.
@@ -78,13 +82,14 @@ def calibrate(model: nn.Module, job: Job, fabric: lightning_fabric.Fabric) -> fl
 
 
 def fit_temperature(outputs: np.ndarray, examples: Examples) -> dict[str, Any]:
-    """Fit the temperature for logits [clips, classes] of examples; returns it and what it was fitted on."""
+    """Fit the temperature for logits [clips, classes] of examples; returns it and what it was
+    fitted on."""
     return {"temperature": best_temperature(outputs, examples.targets, examples.devices, examples.locations),
             "clips": len(examples), "locations": len(set(examples.locations)),
             "devices": sorted(set(examples.devices))}
 
 
 def fit_probabilities(probabilities: np.ndarray, examples: Examples) -> dict[str, Any]:
-    """Fit the temperature for probabilities [clips, classes], e.g. the mean over several models; see
-    :func:`fit_temperature`."""
+    """Fit the temperature for probabilities [clips, classes], e.g. the mean over several models;
+    see :func:`fit_temperature`."""
     return fit_temperature(np.log(np.maximum(probabilities, np.finfo(np.float64).tiny)), examples)

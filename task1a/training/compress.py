@@ -1,9 +1,11 @@
-"""Compression: a vanilla model is pruned, quantized to 8 bits and fine-tuned with knowledge distillation.
+"""Compression: a vanilla model is pruned, quantized to 8 bits and fine-tuned with knowledge
+distillation.
 
-Table 4 of BC-ResNet-ASC (arXiv 2206.13909), as far as it is published: one-shot magnitude pruning of all
-convolution weights with ratio 0.89, 8-bit convolutions, half precision for everything else, and knowledge distillation
-(Hinton et al., *Distilling the Knowledge in a Neural Network*, arXiv 1503.02531). Number of epochs, learning rate,
-teacher, temperature and loss weights are not published; the defaults are in :class:`task1a.config.CompressionConfig`.
+Table 4 of BC-ResNet-ASC (arXiv 2206.13909), as far as it is published: one-shot magnitude pruning
+of all convolution weights with ratio 0.89, 8-bit convolutions, half precision for everything else,
+and knowledge distillation (Hinton et al., *Distilling the Knowledge in a Neural Network*, arXiv
+1503.02531). Number of epochs, learning rate, teacher, temperature and loss weights are not
+published; the defaults are in :class:`task1a.config.CompressionConfig`.
 """
 import math
 from collections.abc import Sequence
@@ -28,20 +30,22 @@ from task1a.training.train import cross_entropy
 
 
 def compress(job: Job, config: CompressionConfig, vanilla: Path, teachers: Sequence[Path]) -> None:
-    """Compress a model and write ``packed.safetensors``, its xz, ``history.csv`` and ``checkpoint.pt``.
+    """Compress a model and write ``packed.safetensors``, its xz, ``history.csv`` and
+    ``checkpoint.pt``.
 
-    On the CPU a resumed compression ends with the same file as an undisturbed one, byte for byte. The model validated
-    after every epoch is the one that would be stored.
+    On the CPU a resumed compression ends with the same file as an undisturbed one, byte for byte.
+    The model validated after every epoch is the one that would be stored.
 
     Args:
         job: the training of the compressed model.
         config: configuration of pruning, quantization and distillation.
         vanilla: model file to compress.
-        teachers: model files of the teachers; without any, the model is trained on the labels alone.
+        teachers: model files of the teachers; without any, the model is trained on the labels
+            alone.
 
     Raises:
-        InputError: a model file is unusable, a teacher has different labels or features, the target size is out of
-            reach, or :func:`task1a.training.fit.fit` fails.
+        InputError: a model file is unusable, a teacher has different labels or features, the target
+            size is out of reach, or :func:`task1a.training.fit.fit` fails.
     """
     fabric = launch(job.device, job.config.precision)
     packing = Packing(config.weight_scales)
@@ -100,13 +104,15 @@ def prune_to(model: nn.Module, ratio: float, scope: str) -> None:
 
 
 def read_back(model: nn.Module, stored: nn.Module, packing: Packing) -> nn.Module:
-    """Return ``stored``, of the form of a packed file, with what would be read back from the file of a prepared model."""
+    """Return ``stored``, of the form of a packed file, with what would be read back from the file
+    of a prepared model."""
     stored.load_state_dict(packed.unpack(packed.pack(model, packing)), strict=False)
     return stored
 
 
 def summarize(model: nn.Module) -> str:
-    """Format the number of pruned weights of a prepared model, and its layers that are pruned completely."""
+    """Format the number of pruned weights of a prepared model, and its layers that are pruned
+    completely."""
     kept = packed.pruning(model)[1]
     weights = sum(mask.numel() for mask in kept.values())
     pruned = weights - sum(int(mask.sum()) for mask in kept.values())
@@ -138,7 +144,8 @@ class Teacher:
 
 def distillation_loss(outputs: Tensor, targets: Tensor, teacher: Tensor, temperature: float,
                       weights: tuple[float, float]) -> Tensor:
-    """w_1 H(targets, softmax(z)) + w_2 T^2 KL(teacher || softmax(z / T)), Hinton et al. (arXiv 1503.02531).
+    """w_1 H(targets, softmax(z)) + w_2 T^2 KL(teacher || softmax(z / T)), Hinton et al. (arXiv
+    1503.02531).
 
     T^2 compensates for the gradient of the softened softmax, which scales with 1 / T^2.
 

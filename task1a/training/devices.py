@@ -1,13 +1,17 @@
-"""Recording devices, simulated on log-mel energies: a network is trained on more devices than recorded the clips.
+"""Recording devices, simulated on log-mel energies: a network is trained on more devices than
+recorded the clips.
 
-To first order, a microphone does what the simulated devices of the TAU Urban Acoustic Scenes sets are made of: it has a
-frequency response and compresses the dynamic range (Mesaros, Heittola, Virtanen: *A multi-device dataset for urban
-acoustic scene classification*, DCASE 2018, and its extension of 2020). It also adds noise of its own. On the natural
-logarithms x of mel energies [bins, frames] these are
+To first order, a microphone does what the simulated devices of the TAU Urban Acoustic Scenes sets
+are made of: it has a frequency response and compresses the dynamic range (Mesaros, Heittola,
+Virtanen: *A multi-device dataset for urban acoustic scene classification*, DCASE 2018, and its
+extension of 2020). It also adds noise of its own. On the natural logarithms x of mel energies
+[bins, frames] these are
 
 - a frequency response: a constant r_f added to every bin,
-- a compressor: a gain that follows the level l_t = ln sum_f exp(x_ft) of a frame: -c max(0, l_t - threshold),
-- noise, which is not correlated with the recording, so that energies add: x' = ln(exp(x) + exp(n_f)).
+- a compressor: a gain that follows the level l_t = ln sum_f exp(x_ft) of a frame: -c max(0, l_t -
+threshold),
+- noise, which is not correlated with the recording, so that energies add: x' = ln(exp(x) +
+exp(n_f)).
 
 Of these, Residual Normalization at the input removes the constant alone, up to its shortcut.
 """
@@ -53,8 +57,9 @@ class DeviceDraws:
 def draw_devices(clips: int, bins: int, config: TrainingConfig, rng: np.random.Generator) -> DeviceDraws:
     """Draw a device for every clip.
 
-    The control points of the frequency response are normal with a deviation of ``device_response_db``; threshold,
-    compression and level of the noise are uniform. The noise has the shape of another response.
+    The control points of the frequency response are normal with a deviation of
+    ``device_response_db``; threshold, compression and level of the noise are uniform. The noise has
+    the shape of another response.
     """
     used = rng.random(clips) < config.device_probability
     points = rng.normal(0, config.device_response_db * NATS_PER_DB, (2, clips, CONTROL_POINTS))

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from task1a.predict.clips import ReadClips
 
 HELD_SHARE = 0.5
-"""largest share of the free memory of a GPU that is used to hold clips; a training step needs the rest"""
+"""largest share of the free memory of a GPU that is used to hold clips; a training step needs the
+rest"""
 _BLOCK = 256  # clips that are copied at once
 
 
@@ -42,14 +43,17 @@ class Examples:
 
     @property
     def from_reference(self) -> np.ndarray:
-        """Whether each clip is of the reference device, the one with the most clips: bool [clips]."""
+        """Whether each clip is of the reference device, the one with the most clips: bool
+        [clips]."""
         kinds, counts = np.unique(self.devices, return_counts=True)
         return self.devices == kinds[counts.argmax()]
 
     def hold(self, torch_device: torch.device, free_bytes: int) -> "Examples":
-        """Return the same clips, held on a GPU if they take at most :data:`HELD_SHARE` of its free memory.
+        """Return the same clips, held on a GPU if they take at most :data:`HELD_SHARE` of its free
+        memory.
 
-        They are stored in half precision, as in the feature cache, so nothing is lost. On the CPU nothing is to be
+        They are stored in half precision, as in the feature cache, so nothing is lost. On the CPU
+        nothing is to be
         copied: the page cache already holds the memory-mapped features.
         """
         first = torch.from_numpy(self.read(np.arange(min(1, len(self)))))
@@ -62,7 +66,8 @@ class Examples:
         return replace(self, held=held)
 
     def batch(self, indices: Tensor, torch_device: torch.device) -> Tensor:
-        """Return clips on a device, float32 [n, 1, F, T]; ``indices`` [n] are on the device of held clips."""
+        """Return clips on a device, float32 [n, 1, F, T]; ``indices`` [n] are on the device of held
+        clips."""
         if self.held is not None:
             return self.held[indices].float().unsqueeze(1)
         return torch.from_numpy(self.read(indices.numpy())).unsqueeze(1).to(torch_device)
@@ -79,10 +84,12 @@ class Examples:
 
 def split_examples(clips: pd.DataFrame, read: "ReadClips", labels: tuple[str, ...],
                    config: TrainingConfig) -> tuple[Examples, Examples]:
-    """Divide the training split into the clips to train on and those of other locations, to validate on.
+    """Divide the training split into the clips to train on and those of other locations, to
+    validate on.
 
     Args:
-        clips: the training split, with ``scene_label``, ``device``, ``identifier`` (location) and ``filename``.
+        clips: the training split, with ``scene_label``, ``device``, ``identifier`` (location) and
+            ``filename``.
         read: reads the features of its clips by index.
         labels: scene labels in the order of the classes.
         config: the share of the validation clips, and the recording devices whose clips are used.

@@ -1,7 +1,8 @@
 """The training loop of :mod:`task1a.training.train` and :mod:`task1a.training.compress`.
 
-A training is repeatable and can be killed at any moment: the random generators of every epoch are seeded with (seed,
-epoch, rank), and a checkpoint is written after every epoch, so a resumed training computes the same numbers.
+A training is repeatable and can be killed at any moment: the random generators of every epoch are
+seeded with (seed, epoch, rank), and a checkpoint is written after every epoch, so a resumed
+training computes the same numbers.
 """
 import copy
 import io
@@ -34,8 +35,8 @@ from task1a.training.augment import Augmentation, Draws
 from task1a.training.examples import Examples
 
 Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""Augmented clips [n, 1, mel bins, frames], the model's logits for them [n, classes], target probabilities [n, classes]
--> the mean loss, a scalar."""
+"""Augmented clips [n, 1, mel bins, frames], the model's logits for them [n, classes], target
+probabilities [n, classes] -> the mean loss, a scalar."""
 
 HISTORY = ("epoch", "learning_rate", "train_loss", "validation_accuracy", "validation_log_loss", "seconds")
 
@@ -63,7 +64,8 @@ class Job:
     log: Callable[[str], None] = print
     """receives a line of text after every epoch"""
     calibration: Mapping[str, Any] | None = None
-    """record of the temperature that was fitted with a hold-out model (``training.pilot_fraction``)"""
+    """record of the temperature that was fitted with a hold-out model
+    (``training.pilot_fraction``)"""
 
 
 def check_memory(spec: ModelSpec, config: TrainingConfig, device: str) -> None:
@@ -91,7 +93,8 @@ def launch(device: str, precision: str) -> lightning_fabric.Fabric:
     """Set up the device, the precision, the memory and, under torchrun, the process group."""
     keep_freed_memory()
     local, world = int(os.environ.get("LOCAL_WORLD_SIZE", 1)), int(os.environ.get("WORLD_SIZE", 1))
-    # on the CPU Fabric joins torchrun's process group only if given its size; otherwise each process trains alone
+    # on the CPU Fabric joins torchrun's process group only if given its size; otherwise each
+    # process trains alone
     fabric = lightning_fabric.Fabric(
         accelerator=device_of(device), devices=local, num_nodes=world // local, precision=precision,
         strategy="ddp" if world > 1 else "auto")
@@ -100,7 +103,8 @@ def launch(device: str, precision: str) -> lightning_fabric.Fabric:
 
 
 def learning_rate(step: int, steps_per_epoch: int, config: TrainingConfig) -> float:
-    """Return the learning rate of a step (from 0): linear warm-up from 0 to the peak, then cosine decay to 0."""
+    """Return the learning rate of a step (from 0): linear warm-up from 0 to the peak, then cosine
+    decay to 0."""
     warmup, total = config.warmup_epochs * steps_per_epoch, config.epochs * steps_per_epoch
     if step < warmup:
         return config.learning_rate * step / warmup
@@ -119,14 +123,16 @@ def fit(job: Job, fabric: lightning_fabric.Fabric, model: nn.Module, loss: Loss,
         fabric: device, precision and processes.
         model: trained in place, and moved to the device.
         loss: loss of a batch.
-        before_epoch: called with the index of every epoch; all that it changes must be part of the model's state.
+        before_epoch: called with the index of every epoch; all that it changes must be part of the
+            model's state.
         as_stored: returns the model to validate, e.g. with quantized weights.
 
     Returns:
         The model to store: ``model``, or the moving average of its weights and running statistics.
 
     Raises:
-        InputError: there are too few clips for one step, the loss is not finite, or the checkpoint is damaged.
+        InputError: there are too few clips for one step, the loss is not finite, or the checkpoint
+            is damaged.
     """
     config, features, device = job.config, job.spec.features, fabric.device
     rank, world = fabric.global_rank, fabric.world_size
@@ -178,11 +184,12 @@ def fit(job: Job, fabric: lightning_fabric.Fabric, model: nn.Module, loss: Loss,
 
 def draw_steps(epoch: int, seed: int, clips: int, augmentation: Augmentation,
                fabric: lightning_fabric.Fabric) -> list[tuple[Tensor, Draws]]:
-    """Draw everything random about an epoch but the dropout: the order of the clips and their augmentation.
+    """Draw everything random about an epoch but the dropout: the order of the clips and their
+    augmentation.
 
     Returns:
-        For each step of this process, the indices of its clips and their draws. They are on the device before the first
-        step, so that no step waits for the host.
+        For each step of this process, the indices of its clips and their draws. They are on the
+        device before the first step, so that no step waits for the host.
     """
     rank, world = fabric.global_rank, fabric.world_size
     order = np.random.default_rng((seed, epoch)).permutation(clips)  # the same in every process, which take turns
@@ -198,7 +205,8 @@ def draw_steps(epoch: int, seed: int, clips: int, augmentation: Augmentation,
 def train_epoch(epoch: int, steps: Sequence[tuple[Tensor, Draws]], examples: Examples, targets: Tensor,
                 augmentation: Augmentation, fabric: lightning_fabric.Fabric, model: nn.Module,
                 optimizer: torch.optim.Optimizer, loss: Loss, average: nn.Module | None) -> Tensor:
-    """Train for one epoch. If the clips are held on the device, nothing is copied to it and no step waits for it.
+    """Train for one epoch. If the clips are held on the device, nothing is copied to it and no step
+    waits for it.
 
     Args:
         epoch: number of the epoch, from 0.

@@ -23,8 +23,8 @@ def train(job: Job, initial: Path | None = None) -> None:
         initial: model file to fine-tune; default: random initial weights.
 
     Raises:
-        InputError: the initial model is unusable or has different labels, features or architecture, or
-            :func:`task1a.training.fit.fit` fails.
+        InputError: the initial model is unusable or has different labels, features or architecture,
+            or :func:`task1a.training.fit.fit` fails.
     """
     fabric = launch(job.device, job.config.precision)
     torch.manual_seed(job.seed)

@@ -1,14 +1,17 @@
-"""Device translation: log-mel energies of one device become those that another device would have recorded.
+"""Device translation: log-mel energies of one device become those that another device would have
+recorded.
 
-In the sets of the challenge most training clips come from one device, the reference device, and the other devices
-recorded some of them in parallel. The winners' report augments the reference clips by spectrogram-to-spectrogram
-translation learned from such pairs (Kim et al., arXiv 2206.13909, abstract), but does not publish how. Here a level
-curve describes a device in every mel bin: the mean energy that it records as a function of what the reference records,
+In the sets of the challenge most training clips come from one device, the reference device, and the
+other devices recorded some of them in parallel. The winners' report augments the reference clips by
+spectrogram-to-spectrogram translation learned from such pairs (Kim et al., arXiv 2206.13909,
+abstract), but does not publish how. Here a level curve describes a device in every mel bin: the
+mean energy that it records as a function of what the reference records,
 
     y = x + v_0 + sum_k s_k max(0, x - q_k),
 
-which is straight between neighbouring levels q_k. It can express a frequency response (a constant), compression (a
-slope below 1 at high levels) and the noise of the device (a slope of 0 at low levels).
+which is straight between neighbouring levels q_k. It can express a frequency response (a constant),
+compression (a slope below 1 at high levels) and the noise of the device (a slope of 0 at low
+levels).
 """
 from dataclasses import dataclass, fields, replace
 
@@ -25,7 +28,8 @@ RIDGE = 1e-2
 MOST_PAIRS = 256
 """pairs of clips per device that are used"""
 STRONGEST = 1.5
-"""largest strength of a translation; 1 is the device itself, and between 0 and 1 lie milder devices"""
+"""largest strength of a translation; 1 is the device itself, and between 0 and 1 lie milder
+devices"""
 
 
 @dataclass(frozen=True)
@@ -49,13 +53,15 @@ class Translation:
 
 
 def fit_translation(examples: Examples) -> Translation:
-    """Fit the level curves of all devices that have recordings parallel to those of the reference device.
+    """Fit the level curves of all devices that have recordings parallel to those of the reference
+    device.
 
-    The reference is the device with the most clips. Parallel recordings have the same name but for the device, which is
-    its last part: ``park-lisbon-1123-1-a.wav``.
+    The reference is the device with the most clips. Parallel recordings have the same name but for
+    the device, which is its last part: ``park-lisbon-1123-1-a.wav``.
 
     Returns:
-        Curves of the devices in alphabetical order, with no clips; without parallel recordings, those of no device.
+        Curves of the devices in alphabetical order, with no clips; without parallel recordings,
+        those of no device.
     """
     names = [name.rpartition("-")[0] for name in examples.filenames]
     from_reference = examples.from_reference
@@ -87,13 +93,16 @@ def fit_curves(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray, np
     Returns:
         Levels [F, KNOTS - 1], offsets [F] and changes of slope [F, KNOTS - 1] of y - x.
     """
-    # Quantiles put as many values between any two levels. The last level is the maximum, above which nothing is known.
+    # Quantiles put as many values between any two levels. The last level is the maximum, above
+    # which nothing is known.
     knots = np.quantile(x, np.linspace(0, 1, KNOTS), axis=1).T[:, :-1].astype(float)
     basis = np.maximum(0, x[:, None, :] - knots[:, :, None])
     basis = np.concatenate([np.ones_like(basis[:, :1]), basis], axis=1)  # [F, KNOTS, frames]
-    # The normal equations of every bin, divided by the number of frames so that the ridge does not depend on it.
+    # The normal equations of every bin, divided by the number of frames so that the ridge does not
+    # depend on it.
     products = basis @ basis.transpose(0, 2, 1) / x.shape[1]
-    # The offset is free. Without the ridge, the slopes of a silent bin, whose quantiles are equal, are undetermined.
+    # The offset is free. Without the ridge, the slopes of a silent bin, whose quantiles are equal,
+    # are undetermined.
     penalty = RIDGE * np.diag([0.0, *[1.0] * (KNOTS - 1)])
     right = (basis @ (y - x)[:, :, None])[:, :, 0] / x.shape[1]
     solution = np.linalg.solve(products + penalty, right[:, :, None])[:, :, 0]
@@ -106,7 +115,8 @@ def draw_translation(curves: Translation, references: np.ndarray, probability: f
 
     Args:
         curves: the level curves.
-        references: whether each clip is of the reference device, bool [N]; others are left as they are.
+        references: whether each clip is of the reference device, bool [N]; others are left as they
+            are.
         probability: probability that a clip is translated.
         rng: random generator.
     """
@@ -126,7 +136,8 @@ def translate(x: Tensor, translation: Translation) -> Tensor:
         return x
     chosen = translation.devices
     knots, slopes = translation.knots[chosen], translation.slopes[chosen]
-    # one level after the other, because [N, F, T, KNOTS - 1] would be several times the size of the batch
+    # one level after the other, because [N, F, T, KNOTS - 1] would be several times the size of the
+    # batch
     change = translation.offsets[chosen][:, None, :, None].expand_as(x).clone()
     for number in range(knots.shape[-1]):
         above = (x - knots[:, None, :, number, None]).clamp(min=0)

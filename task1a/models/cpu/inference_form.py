@@ -1,17 +1,21 @@
-"""BC-ResNet-ASC rewritten for inference on a CPU: the same outputs, up to rounding, in fewer passes over less memory.
+"""BC-ResNet-ASC rewritten for inference on a CPU: the same outputs, up to rounding, in fewer passes
+over less memory.
 
-A map of activations is [F, N, T, C], so that one frequency of all clips is a row of contiguous memory. Then a 1x1
-convolution is a product of matrices, and a convolution over frequency is a weighted sum of neighbouring rows.
+A map of activations is [F, N, T, C], so that one frequency of all clips is a row of contiguous
+memory. Then a 1x1 convolution is a product of matrices, and a convolution over frequency is a
+weighted sum of neighbouring rows.
 
-Norms and residual connections take no passes of their own. Batch norms are folded into the preceding convolutions
-(:mod:`task1a.compression.fold`). The scale of a sub-spectral norm is folded into the depthwise convolution, which then
-has one weight per sub-band; the residual connection is folded in as +1 at its centre. With w the folded weights, v the
-shift of the sub-spectral norm and x the input of a block after its expansion,
+Norms and residual connections take no passes of their own. Batch norms are folded into the
+preceding convolutions (:mod:`task1a.compression.fold`). The scale of a sub-spectral norm is folded
+into the depthwise convolution, which then has one weight per sub-band; the residual connection is
+folded in as +1 at its centre. With w the folded weights, v the shift of the sub-spectral norm and x
+the input of a block after its expansion,
 
     y_f = ReLU(w_0 x_{f-1} + (w_1 + 1) x_f + w_2 x_{f+1} + v + broadcast),
 
-where the broadcast, the branch over time, depends on the mean over frequency alone. A map that does not fit the caches
-of a core is computed in pieces of some rows, and all operations on a piece follow each other.
+where the broadcast, the branch over time, depends on the mean over frequency alone. A map that does
+not fit the caches of a core is computed in pieces of some rows, and all operations on a piece
+follow each other.
 """
 from collections.abc import Callable, Iterator
 
@@ -24,17 +28,19 @@ from task1a.models.bcresnet_asc import BCResNetASC
 from task1a.models.front_end import WithFrontEnd
 from task1a.models.normalization import ResidualNorm, relaxed_norm
 
-# Sizes of a piece, measured on a core with a second-level cache of 512 kB. Products of matrices read their operands
-# several times, so these should fit. The other operations read memory once and in order; smaller pieces would cost more
-# in calls than they save.
+# Sizes of a piece, measured on a core with a second-level cache of 512 kB. Products of matrices
+# read their operands several times, so these should fit. The other operations read memory once and
+# in order; smaller pieces would cost more in calls than they save.
 _PRODUCT_BYTES = 1 << 19
 _ROWS_BYTES = 1 << 21
 
 
 def inference_form(model: nn.Module, input_shape: tuple[int, int, int]) -> nn.Module:
-    """A network in evaluation mode, with its batch norms folded, in the form that is fastest on a CPU.
+    """A network in evaluation mode, with its batch norms folded, in the form that is fastest on a
+    CPU.
 
-    Networks other than BC-ResNet-ASC are returned as they are. Tensors may be shared with the given model.
+    Networks other than BC-ResNet-ASC are returned as they are. Tensors may be shared with the given
+    model.
 
     Args:
         model: the network, behind its front end if it has one.
@@ -67,8 +73,8 @@ class InferenceForm(nn.Module):
 
     @torch.inference_mode()
     def forward(self, x: Tensor) -> Tensor:
-        # As many clips at a time as fill a piece with the largest map: short clips share the costs of the calls, and
-        # long ones stay in the cache.
+        # As many clips at a time as fill a piece with the largest map: short clips share the costs
+        # of the calls, and long ones stay in the cache.
         first = self.stages[0][0]
         largest = first.f * first.t * first.channels * x.element_size()
         return torch.cat([self._logits(clips) for clips in x.split(max(1, _ROWS_BYTES // largest))])
@@ -77,8 +83,9 @@ class InferenceForm(nn.Module):
         x = _normalize(clips.permute(2, 0, 3, 1), self.input_norm).squeeze(3)
         patches = F.pad(x, (2, 2, 0, 0, 2, 2)).unfold(0, 5, 2).unfold(2, 5, 2)  # [F / 2, N, T / 2, 5, 5]
 
-        # The output of the stem is the largest of all maps, with 25 times its size in patches. Neither is in memory as
-        # a whole, because the first expansion asks for the rows that it needs.
+        # The output of the stem is the largest of all maps, with 25 times its size in patches.
+        # Neither is in memory as a whole, because the first expansion asks for the rows that it
+        # needs.
         def rows(first: int, last: int) -> Tensor:
             return self.stem(patches[first:last].reshape(-1, 25)).relu_()
 
@@ -109,7 +116,8 @@ class _Product(nn.Module):
 
 
 class _Block(nn.Module):
-    """A block of broadcasted residual learning with stride 1 and dilation 1, for ``f`` frequencies and ``t`` frames.
+    """A block of broadcasted residual learning with stride 1 and dilation 1, for ``f`` frequencies
+    and ``t`` frames.
 
     A framed map has a row of zeros before the first and after the last frequency.
 
@@ -127,11 +135,12 @@ class _Block(nn.Module):
         above, centre, below = block.frequency_conv.weight.detach().view(-1, 3).t().unsqueeze(1) * scale  # [bands, C]
         self.register_buffer("shift", shift.unsqueeze(1).contiguous())
 
-        # The branch over time needs the mean of the convolution's outputs over frequency, before they are computed. It
-        # is linear in the sum S_b of the rows of each band b and in the first and last row of the bands, A_b and Z_b.
-        # In band b, the sum of x_{f-1} is S_b - Z_b + Z_{b-1} and that of x_{f+1} is S_b - A_b + A_{b+1}. So S_b has
-        # the weight w_0b + w_1b + w_2b, A_b has w_2,b-1 - w_2b, and Z_b has w_0,b+1 - w_0b, where w is 0 beyond the
-        # first and the last band.
+        # The branch over time needs the mean of the convolution's outputs over frequency, before
+        # they are computed. It is linear in the sum S_b of the rows of each band b and in the first
+        # and last row of the bands, A_b and Z_b. In band b, the sum of x_{f-1} is S_b - Z_b +
+        # Z_{b-1} and that of x_{f+1} is S_b - A_b + A_{b+1}. So S_b has the weight w_0b + w_1b +
+        # w_2b, A_b has w_2,b-1 - w_2b, and Z_b has w_0,b+1 - w_0b, where w is 0 beyond the first
+        # and the last band.
         nothing = torch.zeros_like(above[:1])
         last_weight = torch.cat([above[1:], nothing]) - above
         first_weight = torch.cat([nothing, below[:-1]]) - below
@@ -139,9 +148,9 @@ class _Block(nn.Module):
         self.register_buffer("mean_weight", mean_weight.view(3 * self.bands, 1, 1, -1))
         self.register_buffer("mean_shift", shift.mean(dim=0))
 
-        # The weights are repeated for all T frames, so that torch multiplies whole rows of T C values; a loop over few
-        # channels, with the weights broadcast, does not fill its vectors. Only blocks that keep the number of channels
-        # have a residual connection.
+        # The weights are repeated for all T frames, so that torch multiplies whole rows of T C
+        # values; a loop over few channels, with the weights broadcast, does not fill its vectors.
+        # Only blocks that keep the number of channels have a residual connection.
         residual = 1 if self.expand is None else 0
         weight = torch.stack([above, centre + residual, below])
         self.register_buffer("weight", weight.repeat(1, 1, t).view(3, self.bands, 1, 1, -1))
@@ -150,7 +159,8 @@ class _Block(nn.Module):
         self.register_buffer("mix", block.mix.weight.detach().flatten(1).t().contiguous())
 
     def expand_rows(self, rows: Callable[[int, int], Tensor], clips: int) -> Tensor:
-        """Return 1x1 convolution and ReLU of a map, of which ``rows`` gives a range of rows as [positions, channels].
+        """Return 1x1 convolution and ReLU of a map, of which ``rows`` gives a range of rows as
+        [positions, channels].
 
         Shape: -> framed map [F + 2, N, T, C].
         """
@@ -185,16 +195,19 @@ class _Block(nn.Module):
         return y
 
     def _framed(self, clips: int) -> Tensor:
-        """Return a framed map of undefined values, so that a convolution finds zeros at its borders."""
+        """Return a framed map of undefined values, so that a convolution finds zeros at its
+        borders."""
         y = self.mix.new_empty(self.f + 2, clips, self.t, self.channels)
         y[::self.f + 1].zero_()
         return y
 
 
 def _normalize(x: Tensor, norm: nn.Module) -> Tensor:
-    """Return ResNorm of a map or, unless it is relaxed, of some of its rows; the same map if it has no norm here.
+    """Return ResNorm of a map or, unless it is relaxed, of some of its rows; the same map if it has
+    no norm here.
 
-    A row of a clip is one frequency, so frequency-wise normalization is layer normalization over its T C values.
+    A row of a clip is one frequency, so frequency-wise normalization is layer normalization over
+    its T C values.
     """
     if isinstance(norm, nn.Identity):
         return x
@@ -206,8 +219,9 @@ def _normalize(x: Tensor, norm: nn.Module) -> Tensor:
 def _relaxed(x: Tensor, norm: ResidualNorm) -> Tensor:
     """Return the relaxed norm of a map.
 
-    The variance over all frequencies is the mean of var_f + (mean_f - mean)^2, and native_layer_norm returns
-    1 / sqrt(var_f + eps) of every row, so no second pass is needed for the statistics.
+    The variance over all frequencies is the mean of var_f + (mean_f - mean)^2, and
+    native_layer_norm returns 1 / sqrt(var_f + eps) of every row, so no second pass is needed for
+    the statistics.
     """
     each, means, scales = torch.native_layer_norm(x, x.shape[2:], None, None, norm.eps)
     mean = means.mean(dim=0, keepdim=True)
@@ -232,7 +246,8 @@ def _pool(x: Tensor, norm: nn.Module) -> Tensor:
 
 
 def _pieces(rows: int, row_bytes: int, piece_bytes: int) -> Iterator[tuple[int, int]]:
-    """Yield first and last (exclusive) row of every piece of at most ``piece_bytes``, but of at least one row."""
+    """Yield first and last (exclusive) row of every piece of at most ``piece_bytes``, but of at
+    least one row."""
     size = max(1, piece_bytes // row_bytes)
     for first in range(0, rows, size):
         yield first, min(first + size, rows)

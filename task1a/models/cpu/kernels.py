@@ -1,24 +1,25 @@
-"""Layers of the networks for training on a CPU, where most of the time goes into reading and writing memory.
+"""Layers of the networks for training on a CPU, where most of the time goes into reading and
+writing memory.
 
-The functions here compute the same as torch's own, up to rounding, in fewer passes over contiguous memory. Their
-gradients are written by hand, because autograd would save and read every intermediate result. Where they do not apply
-(:func:`applies`), the layers are torch's.
+The functions here compute the same as torch's own, up to rounding, in fewer passes over contiguous
+memory. Their gradients are written by hand, because autograd would save and read every intermediate
+result. Where they do not apply (:func:`applies`), the layers are torch's.
 """
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-# torch's depthwise convolution computes 16 channels at once. It is fast if they fill its blocks; otherwise
-# frequency_conv is faster
+# torch's depthwise convolution computes 16 channels at once. It is fast if they fill its blocks;
+# otherwise frequency_conv is faster
 _BLOCK = 16
 
 
 def applies(x: Tensor) -> bool:
     """Return whether the functions here apply to a tensor.
 
-    They are for single and double precision on a CPU, and for contiguous memory, because they take views of it. An
-    exported or compiled model needs torch's operations, which the exporter knows.
+    They are for single and double precision on a CPU, and for contiguous memory, because they take
+    views of it. An exported or compiled model needs torch's operations, which the exporter knows.
     """
     traced = torch.compiler.is_compiling() or torch.jit.is_tracing()
     return (x.device.type == "cpu" and x.is_contiguous() and x.dtype in (torch.float32, torch.float64)
@@ -49,7 +50,8 @@ class PointwiseConv2d(nn.Conv2d):
 
 
 def frequency_conv(x: Tensor, weight: Tensor) -> Tensor:
-    """Convolve every channel over frequency: y_f = w_0 x_{f-1} + w_1 x_f + w_2 x_{f+1}, where x is 0 outside.
+    """Convolve every channel over frequency: y_f = w_0 x_{f-1} + w_1 x_f + w_2 x_{f+1}, where x is
+    0 outside.
 
     Shape: x [N, C, F, T] with F > 1, weight [C, 1, 3, 1] -> [N, C, F, T].
     """
@@ -76,8 +78,8 @@ def relaxed_norm(x: Tensor, share: float | Tensor, eps: float) -> Tensor:
 
 
 class _FrequencyConv(torch.autograd.Function):
-    """With the gradient g of y: dx_f = w_2 g_{f-1} + w_1 g_f + w_0 g_{f+1}, the same convolution with the kernel
-    reversed, and dw_k = sum g_f x_{f+k-1} over clips, frequencies and frames."""
+    """With the gradient g of y: dx_f = w_2 g_{f-1} + w_1 g_f + w_0 g_{f+1}, the same convolution
+    with the kernel reversed, and dw_k = sum g_f x_{f+k-1} over clips, frequencies and frames."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
@@ -91,8 +93,9 @@ class _FrequencyConv(torch.autograd.Function):
         above, centre, below = weight.view(-1, 3, 1, 1).unbind(1)
         grad_x = _sum_neighbours(gradient, below, centre, above)
 
-        # Each channel of a clip is F rows of T values, one after the other. Row k of ``inner`` is x shifted by k
-        # rows, so its product with g of the inner frequencies is dw_k. The three views overlap; nothing is copied.
+        # Each channel of a clip is F rows of T values, one after the other. Row k of ``inner`` is x
+        # shifted by k rows, so its product with g of the inner frequencies is dw_k. The three views
+        # overlap; nothing is copied.
         n, c, f, t = x.shape
         x, gradient = x.view(n * c, f * t), gradient.view(n * c, f * t, 1)
         inner = x.as_strided((n * c, 3, (f - 2) * t), (f * t, t, 1))
@@ -104,7 +107,8 @@ class _FrequencyConv(torch.autograd.Function):
 
 
 class _Pointwise(torch.autograd.Function):
-    """y = W x for every clip; with the gradient g of y, dx = W' g and dW = sum g x' over the clips."""
+    """y = W x for every clip; with the gradient g of y, dx = W' g and dW = sum g x' over the
+    clips."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
@@ -149,7 +153,8 @@ class _ResidualNorm(torch.autograd.Function):
 
 
 class _RelaxedNorm(torch.autograd.Function):
-    """y = lambda z + (1 - lambda) z_f, with z_f = s_f (x - mean_f) of each frequency and z = s (x - mean) of all F.
+    """y = lambda z + (1 - lambda) z_f, with z_f = s_f (x - mean_f) of each frequency and z = s (x -
+    mean) of all F.
 
     With the gradient g of y, and sums over the M values of an example and frequency:
     dx = (lambda s + (1 - lambda) s_f) g - (1 - lambda) s_f (sum(g) + z_f sum(g z_f)) / M
@@ -158,7 +163,8 @@ class _RelaxedNorm(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, share: Tensor, eps: float) -> Tensor:
-        # the variance of all values is the mean variance of a frequency plus the variance of the means
+        # the variance of all values is the mean variance of a frequency plus the variance of the
+        # means
         means, variances, centred = _centre(x)
         mean = means.mean(dim=2, keepdim=True)
         variance = (variances + (means - mean).square()).mean(dim=2, keepdim=True)
@@ -171,7 +177,8 @@ class _RelaxedNorm(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None]:
         x, means, each, mean, whole, share = ctx.saved_tensors
         bins, count = x.shape[2], x.shape[1] * x.shape[3]
-        # as in _ResidualNorm: dx is affine in x and in g, and the sums with z and z_f follow from those with x
+        # as in _ResidualNorm: dx is affine in x and in g, and the sums with z and z_f follow from
+        # those with x
         sum_g = gradient.sum(dim=(1, 3), keepdim=True)
         sum_gx = (gradient * x).sum(dim=(1, 3), keepdim=True)
         sum_gz_f = each * (sum_gx - means * sum_g)
