@@ -31,16 +31,19 @@ def read_keras(path: Path, key: None = None) -> Iterator[TensorSize]:
             file.visit(names.append)  # follows no link to another file
             for name in names:
                 if isinstance(dataset := file[name], h5py.Dataset):
-                    yield _size(path, name, dataset)
+                    yield tensor_size(path, name, dataset)
 
 
-def _size(path: Path, name: str, dataset: h5py.Dataset) -> TensorSize:
+def tensor_size(path: Path, name: str, dataset: h5py.Dataset) -> TensorSize:
+    """Return the size of a data set of HDF5, whose values must be in the file itself."""
     dtype = dataset.dtype.name
     # types that HDF5 does not have are stored as bytes, with their name
     if dataset.dtype.kind == "V":
         dtype = str(dataset.attrs.get("dtype"))
     if dtype not in TYPES or TYPES[dtype] != 8 * dataset.dtype.itemsize:
         raise unknown_type(path, name, dtype)
+    # a data set may have values in other files, or fewer than its shape says: the rest is filled in
+    # when it is read, up to any size
     stored = dataset.id.get_storage_size()
     if dataset.is_virtual or dataset.external:
         raise InputError(f"{path}: the values of {name} are in another file, which is not supported")

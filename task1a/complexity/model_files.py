@@ -145,6 +145,9 @@ def _read_apart(path: Path, key: str | None) -> list[TensorSize]:
     memory."""
     code = f"import sys; from {__name__} import _main; _main(*sys.argv[1:])"
     command = [sys.executable, "-c", code, os.getcwd(), str(path), key or ""]
+    # The answer goes to a file, because a pipe would block when it is full. Time and memory are
+    # looked at from here, on every system alike; limits set in the child would count the address
+    # space that its libraries reserve.
     with tempfile.TemporaryFile() as answer:
         # not in the current folder, from which it would import modules
         child = subprocess.Popen(command, cwd=Path(__file__).parents[2], stdin=subprocess.DEVNULL, stdout=answer,

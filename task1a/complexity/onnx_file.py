@@ -32,13 +32,13 @@ def read_onnx(path: Path, key: None = None) -> Iterator[TensorSize]:
         for training in model.training_info:
             graphs += [training.initialization, training.algorithm]
         for graph in (*graphs, *model.functions):
-            for name, tensor in _tensors(graph):
+            for name, tensor in stored_in(graph):
                 if isinstance(name, bytes):  # protobuf returns text that is not UTF-8 as bytes
                     name = name.decode(errors="replace")
-                yield _size(path, name, tensor, "features" if ours and name.startswith(FEATURES) else "")
+                yield tensor_size(path, name, tensor, "features" if ours and name.startswith(FEATURES) else "")
 
 
-def _tensors(graph: Any) -> Iterator[tuple[str | bytes, Any]]:
+def stored_in(graph: Any) -> Iterator[tuple[str | bytes, Any]]:
     """Yield name and TensorProto of everything that a graph or function stores, in nested graphs as
     well.
 
@@ -53,7 +53,7 @@ def _tensors(graph: Any) -> Iterator[tuple[str | bytes, Any]]:
     for output, attribute, constant in attributes:
         name = output if constant else f"{output}.{attribute.name}"
         for nested in (*attribute.graphs, attribute.g):
-            yield from _tensors(nested)
+            yield from stored_in(nested)
         for tensor in (attribute.t, attribute.sparse_tensor.values, *attribute.tensors,
                        *(sparse.values for sparse in attribute.sparse_tensors)):
             if tensor.data_type:
@@ -74,7 +74,8 @@ def _tensors(graph: Any) -> Iterator[tuple[str | bytes, Any]]:
                 yield name, onnx.numpy_helper.from_array(array)
 
 
-def _size(path: Path, name: str, tensor: Any, excluded: str) -> TensorSize:
+def tensor_size(path: Path, name: str, tensor: Any, excluded: str) -> TensorSize:
+    """Return the size of a TensorProto, whose values may be in a file of the same folder."""
     try:
         dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type)
         bits = TYPES[dtype.name]

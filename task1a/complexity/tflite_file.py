@@ -28,9 +28,9 @@ def read_tflite(path: Path, key: None = None) -> Iterator[TensorSize]:
                 name = (tensor.Name() or b"").decode(errors="replace")
                 if tensor._tab.Offset(_EXTERNAL):
                     raise InputError(f"{path}: the values of tensor {name} are in another file, which is not supported")
-                data = _buffer(content, model, tensor.Buffer())
+                data = buffer_bytes(content, model, tensor.Buffer())
                 if len(data) and tensor.Buffer() not in counted:
-                    yield _size(path, name, tensor, data)
+                    yield tensor_size(path, name, tensor, data)
                 counted.add(tensor.Buffer())
 
                 quantization = tensor.Quantization()
@@ -42,8 +42,8 @@ def read_tflite(path: Path, key: None = None) -> Iterator[TensorSize]:
                                              8 * values.dtype.itemsize, values.size, int(np.count_nonzero(values)))
 
 
-def _buffer(content: bytes, model: Any, index: int) -> np.ndarray:
-    """The bytes of a buffer; none for a tensor that is computed."""
+def buffer_bytes(content: bytes, model: Any, index: int) -> np.ndarray:
+    """Return the bytes of a buffer; none for a tensor that is computed."""
     if index >= model.BuffersLength():
         raise ValueError(f"a tensor in buffer {index:,} of {model.BuffersLength():,}")
     buffer = model.Buffers(index)
@@ -55,7 +55,8 @@ def _buffer(content: bytes, model: Any, index: int) -> np.ndarray:
     return np.zeros(0, np.uint8) if buffer.DataIsNone() else buffer.DataAsNumpy()
 
 
-def _size(path: Path, name: str, tensor: Any, data: np.ndarray) -> TensorSize:
+def tensor_size(path: Path, name: str, tensor: Any, data: np.ndarray) -> TensorSize:
+    """Return the size of a tensor with the bytes of its buffer."""
     dtype = str(tensor.Type())
     for type_name, number in vars(tflite.TensorType).items():
         if number == tensor.Type():

@@ -75,8 +75,8 @@ def read_state_dict(path: Path, key: str | None = None) -> Iterator[TensorSize]:
         InputError: there is no state dictionary, or there are several and ``key`` names none of them.
     """
     with readable(path, "PyTorch file of tensors", _SAVE):
-        found = _find_tensors(_load(path))
-        models = _models(found)
+        found = find_tensors(load_tensors(path))
+        models = group_models(found)
         if key and key not in models:
             asked = [part for part in found if part.name == key or part.name.startswith(f"{key}.")]
             models |= {key: asked} if asked else {}
@@ -91,6 +91,8 @@ def read_state_dict(path: Path, key: str | None = None) -> Iterator[TensorSize]:
         # a dictionary of models by device, under a name of its own
         by_device = chosen.endswith("device_models") or not key and all(
             len(part.keys) > 2 and _DEVICES.fullmatch(part.keys[1]) for part in models[chosen])
+        # Every tensor of the file is listed, in its order. What is inside the chosen model counts,
+        # unless it belongs to an optimizer; an object of a class may compute something else.
         counted, seen = set(map(id, models[chosen])), set()
         for part in found:
             name, excluded = part.name, ""
@@ -102,11 +104,13 @@ def read_state_dict(path: Path, key: str | None = None) -> Iterator[TensorSize]:
             else:
                 other = f"not in {chosen}" if key else "stored next to the model"
                 excluded = _OPTIMIZER if part.inside == _OPTIMIZER else other
-            yield from _sizes(path, seen, name, part.tensor, excluded)
+            yield from tensor_sizes(path, seen, name, part.tensor, excluded)
 
 
-def _load(path: Path) -> Any:
+def load_tensors(path: Path) -> Any:
     """Load tensors and plain data; other objects are replaced."""
+    # torch lists the classes that it would need without loading anything. Each gets a stand-in of the
+    # same name, so that the file can be loaded, and none of the classes is imported.
     with path.open("rb") as file:
         is_zip = file.read(4) == b"PK\x03\x04"
         file.seek(0)
@@ -142,8 +146,10 @@ def _counter(cls: type, *arguments: object) -> Counter:
     return counter
 
 
-def _find_tensors(content: Any) -> list[_Found]:
+def find_tensors(content: Any) -> list[_Found]:
     """List every tensor of a checkpoint, in the order of the file."""
+    # a stack instead of recursion, because a file can nest as deeply as it likes; its last item is
+    # taken next, so what a container holds is pushed in reverse
     found, parts, visited = [], [((), content, "")], set()
     while parts:
         keys, value, inside = parts.pop()
@@ -171,7 +177,7 @@ def _find_tensors(content: Any) -> list[_Found]:
     return found
 
 
-def _models(found: list[_Found]) -> dict[str, list[_Found]]:
+def group_models(found: list[_Found]) -> dict[str, list[_Found]]:
     """The tensors that can be a model, by the key they are under; ``.`` for those under no other
     than their own."""
     groups: dict[str, list[_Found]] = {}
@@ -183,7 +189,8 @@ def _models(found: list[_Found]) -> dict[str, list[_Found]]:
             if not part.inside and part.tensor.ndim:
                 random_state = part.tensor.dtype == torch.uint8 and part.tensor.ndim == 1
                 (others if random_state or _BESIDE.fullmatch(part.keys[0]) else models)[name] = parts
-    models = models or others
+    models = models or others  # a vector of bytes is no random state if there is nothing else
+    # models by recording device are one system, of which measure counts the largest
     if len(models) > 1 and all(map(_DEVICES.fullmatch, models)):
         return {"device_models": [part for parts in models.values() for part in parts]}
 
@@ -196,7 +203,7 @@ def _models(found: list[_Found]) -> dict[str, list[_Found]]:
     return roles if len(models) == 1 and len(roles) > 1 else models
 
 
-def _sizes(path: Path, seen: set, name: str, tensor: Tensor, excluded: str) -> Iterator[TensorSize]:
+def tensor_sizes(path: Path, seen: set, name: str, tensor: Tensor, excluded: str) -> Iterator[TensorSize]:
     """Yield the size of a tensor and of its scales, unless ``seen`` says that its values are
     counted already."""
     dtype = str(tensor.dtype).removeprefix("torch.").removesuffix("_x2")  # two values in a byte
@@ -207,6 +214,7 @@ def _sizes(path: Path, seen: set, name: str, tensor: Tensor, excluded: str) -> I
         values = tensor._values()
     elif tensor.layout is not torch.strided:
         values = tensor.values()
+    # a view may repeat values (stride 0), so its shape can be larger than what is stored
     held = 0 if values.is_meta else values.untyped_storage().nbytes()
     if values.numel() * values.element_size() > held or held > path.stat().st_size:
         raise InputError(f"{path}: tensor {name} has a shape of {values.numel():,} values, but fewer are stored; "
@@ -216,6 +224,7 @@ def _sizes(path: Path, seen: set, name: str, tensor: Tensor, excluded: str) -> I
         return
     seen.add(place)
 
+    # torch keeps the scales of a quantized tensor inside it: one for all values, or one a channel
     scales = {}
     if values.is_quantized and values.qscheme() in (torch.per_tensor_affine, torch.per_tensor_symmetric):
         scales = {".scale": torch.tensor(values.q_scale(), dtype=torch.float64),
