@@ -6,8 +6,7 @@ Both networks have the same weights and compute float32 in contiguous memory; th
 checked first. The plain one has torch's convolutions, ResNorm by its equations, no operation in
 place, and the C library's defaults for memory, so each runs in a process of its own. The processes
 take turns, one step at a time, and are timed by processor time, so that other load on the machine
-matters little. The table of operators is that of the faster network: bytes are those of the inputs
-of an operator, and the bandwidth is compared with that of copying a large tensor.
+matters little. The table of operators is torch's, of the faster network.
 """
 import copy
 import multiprocessing
@@ -125,7 +124,11 @@ def serve(pipe: Connection, system: str, name: str, batch_size: int, threads: in
         step()
         pipe.send(time.process_time() - started)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    pipe.send((peak, _operators(step)))
+    with profile(activities=[ProfilerActivity.CPU]) as profiler:
+        step()
+    operators = profiler.key_averages().table(sort_by="self_cpu_time_total", row_limit=OPERATORS,
+                                              max_name_column_width=36)
+    pipe.send((peak, operators))
 
 
 def make_plain() -> None:
@@ -146,30 +149,6 @@ def make_plain() -> None:
     kernels.applies = lambda x: False
     normalization.residual_norm = residual_norm
     bcresnet.BCResBlock.forward = forward
-
-
-def _operators(step: object) -> str:
-    """The operators of a step that take the most time, with the bandwidth that they reach."""
-    source, target = torch.zeros(1 << 26), torch.empty(1 << 26)
-    started = time.perf_counter()
-    for _ in range(3):
-        target.copy_(source)
-    bandwidth = 3 * 2 * source.nbytes / (time.perf_counter() - started)
-
-    with profile(activities=[ProfilerActivity.CPU], record_shapes=True) as profiler:
-        step()
-    rows: dict[str, list[float]] = {}
-    for event in profiler.key_averages(group_by_input_shape=True):
-        numbers = [torch.Size(shape).numel() for shape in event.input_shapes if shape]
-        row = rows.setdefault(event.key, [0.0, 0.0])
-        row[0] += event.self_cpu_time_total / 1e6
-        row[1] += 4 * sum(numbers) * event.count
-    total = sum(seconds for seconds, _ in rows.values())
-    lines = [f"  {'operator':<36}{'ms':>8}{'share':>8}{'GB read':>9}{'of bandwidth':>14}"]
-    for key, (seconds, size) in sorted(rows.items(), key=lambda item: -item[1][0])[:OPERATORS]:
-        lines.append(f"  {key[:35]:<36}{1000 * seconds:8.1f}{100 * seconds / total:7.1f}%{size / 1e9:9.2f}"
-                     f"{100 * size / seconds / bandwidth:13.0f}%")
-    return "\n".join([*lines, f"  copying a tensor: {bandwidth / 1e9:.1f} GB/s read and written"])
 
 
 if __name__ == "__main__":
