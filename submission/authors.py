@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from submission import schema
-from submission.metadata import nested, to_text
+from submission.metadata import nest, to_text
 from submission.rules import Rules
+from submission.validation import fields
 from submission.validation.findings import Finding
 from submission.validation.metadata import at, check_authors
 from task1a.errors import InputError, shown
@@ -58,8 +59,8 @@ def read(path: Path | None, rules: Rules) -> dict[str, Any]:
         value = at(tree, place)
         values[place] = _EMPTY.get(place) if value is None else value
     # the file is checked as it is, then for what this edition requires
-    findings = [*schema.check(schema.authors_file(None), {} if tree is None else tree, file, unknown="error"),
-                *schema.check(model, nested(values), file, unknown="error"),
+    findings = [*fields.check(schema.authors_file(None), {} if tree is None else tree, file, unknown="error"),
+                *fields.check(model, nest(values), file, unknown="error"),
                 *check_authors(values["authors"], file, "authors")]
     _refuse([finding for finding in findings if finding.level == "error"])
 
@@ -95,7 +96,7 @@ def template(rules: Rules) -> str:
     return (f"# What only the authors of a submission to {rules.name} can say. Put yourselves in, and package runs "
             "with it:\n#   python -m submission.package RUN --authors THIS_FILE --out DIR\n"
             "# A package with the addresses below is made as well, but is marked as not submittable.\n"
-            + to_text(nested(values), comments))
+            + to_text(nest(values), comments))
 
 
 def _refuse(problems: Sequence[Finding]) -> None:

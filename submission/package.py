@@ -1,16 +1,17 @@
 """Make the challenge package of one to four systems, and validate it.
 
-``python -m submission.package RUN [RUN...] --authors FILE --out DIR`` writes below DIR, for every run, a system's
-outputs and metadata, ``<label>/<label>.output.csv`` and ``<label>/<label>.meta.yaml``, and the draft of a technical
-report, ``<label>.report.md``; then ``<Lastname>_<Institute>_task1.zip`` in the official hierarchy, with the report that
-``--report PDF`` names. ``--init`` writes a template of the authors' file instead. For 2024, where a system is
-trained on five shares of the training data, RUN contains the placeholder ``{split}``. An edition of
-device-specific models gets the installable inference package of all runs as well,
-``<Lastname>_<Institute>_task1_inference``.
+``python -m submission.package RUN [RUN...] --authors FILE --out DIR`` writes below DIR, for every run, a
+system's outputs and metadata, ``<label>/<label>.output.csv`` and ``<label>/<label>.meta.yaml``, and the
+draft of a technical report, ``<label>.report.md``; then ``<Lastname>_<Institute>_task1.zip`` in the
+official hierarchy, with the report that ``--report PDF`` names. ``--init`` writes a template of the
+authors' file instead. For 2024, where a system is trained on five shares of the training data, RUN
+contains the placeholder ``{split}``. An edition of device-specific models gets the installable inference
+package of all runs as well, ``<Lastname>_<Institute>_task1_inference``.
 
-A package in DIR is removed first, except for edited drafts. The same runs give the same zip byte for byte. The zip is
-validated before it gets its final name; if it is malformed, no file is left behind. Exit status 0 if the package
-was written, even if it is marked as not submittable; 1 if it would be malformed or over a limit.
+A package in DIR is removed first, except for edited drafts. The same runs give the same zip byte for
+byte. The zip is validated before it gets its final name; if it is malformed, no file is left behind. Exit
+status 0 if the package was written, even if it is marked as not submittable; 1 if it would be malformed
+or over a limit.
 """
 import re
 import shutil
@@ -23,8 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from submission import authors as authors_file
-from submission import metadata as meta_yaml
-from submission import report
+from submission import metadata, report
 from submission.rules import (
     EDITIONS,
     FOLDER,
@@ -38,7 +38,7 @@ from submission.rules import (
 from submission.validate import validate
 from submission.validation.findings import Finding, format_findings, with_level
 from task1a.errors import CommandParser, InputError, run_command
-from task1a.files import remove, replacing, write_text
+from task1a.files import digest, remove, replacing, write_text
 from task1a.pipeline.run import Run
 
 MAX_PDF_BYTES = 32 * 1024 * 1024
@@ -61,11 +61,12 @@ class Package:
 
 
 @dataclass(frozen=True)
-class _System:
-    meta: str
+class System:
+    """What a package holds of a system."""
+
+    files: Mapping[str, str]
+    """text of its files, by the end of their names"""
     draft: str
-    predictions: tuple[Path, ...]
-    """of each split"""
     findings: Sequence[Finding]
 
 
@@ -78,18 +79,17 @@ def package(runs: Sequence[Path], authors: Path | None, out: Path, rules: Rules 
     """Package runs as the systems 1, 2, ... of a team.
 
     Args:
-        runs: run folders with evaluation predictions, complexity.json and evaluation.json; ``{split}`` in a path stands
-            for each split of the edition.
+        runs: run folders with evaluation predictions, complexity.json and evaluation.json; ``{split}`` in
+            a path stands for each split of the edition.
         authors: the authors' file; default: example authors.
         out: folder of the package, which replaces an older one.
         rules: the edition.
         pdf: technical report for the zip.
 
     Raises:
-        InputError: a run is incomplete, the authors' file has problems (one line each), or the report is no PDF.
+        InputError: a run is incomplete, the authors' file has problems (one line each), or the report is
+            no PDF.
     """
-    from task1a.predict import predictions
-
     out, runs = Path(out), [Path(run) for run in runs]
     clear(out)
     if not 1 <= len(runs) <= rules.systems:
@@ -97,36 +97,35 @@ def package(runs: Sequence[Path], authors: Path | None, out: Path, rules: Rules 
     if len({run.resolve() for run in runs}) < len(runs):
         raise InputError("a run is given twice; each is one system")
     if pdf is not None:
-        _check_pdf(pdf)
+        check_pdf(pdf)
     given = authors_file.read(authors, rules)
     team = authors_file.team(given["submission.authors"])
     systems = {}
     for number, run in enumerate(runs, start=1):
         label = f"{team}_{rules.task}_{number}"
-        systems[label] = _system(label, run, given, rules)
+        systems[label] = read_system(label, run, given, rules)
 
     target = out / f"{team}_{FOLDER}.zip"
     above = "/".join(folder or target.stem for folder in rules.above)
-    findings, members = [], {}
+    findings: list[Finding] = []
+    members: dict[str, Path] = {}
     try:
         for label, system in systems.items():
             findings += system.findings
             draft = out / f"{label}{report.SUFFIX}"
             if draft.is_file():  # an unedited one was removed above
-                findings.append(Finding("warning", draft.name, "", "an edited report", "a draft; the report stays "
-                                        "as it is"))
+                findings.append(Finding("warning", draft.name, "", "a report that was edited",
+                                        "a draft; it is kept, delete it to get a new one"))
             else:
                 write_text(draft, system.draft)
-            contents = {META_SUFFIX: system.meta}
-            for suffix, path in zip(rules.output_suffixes, system.predictions, strict=True):
-                contents[suffix] = predictions.to_text(predictions.read(path))
-            for suffix, text in contents.items():
+            for suffix, text in system.files.items():
                 name = f"{label}/{label}{suffix}"
                 write_text(out / name, text)
                 members[f"{above}/{name}"] = out / name
         if rules.device_models:
             from submission.inference2025 import check  # import torch, which takes seconds
             from submission.inference2025 import package as inference_package
+
             code = inference_package.render(dict(zip(systems, runs, strict=True)), out)
             findings += check.check(code, rules)
         if pdf is not None:
@@ -146,8 +145,10 @@ def package(runs: Sequence[Path], authors: Path | None, out: Path, rules: Rules 
 
 
 def clear(out: Path) -> None:
-    """Remove the package in ``out``, of any edition, and no other file; an inference package that is a git repository
-    stays."""
+    """Remove the package in ``out``, of any edition, and no other file.
+
+    An inference package that is a git repository stays.
+    """
     for entry in sorted(out.iterdir()) if out.is_dir() else ():
         label = entry.name.removesuffix(report.SUFFIX)
         if _ZIP.fullmatch(entry.name) and entry.is_file():
@@ -167,7 +168,7 @@ def clear(out: Path) -> None:
 
 
 def write_zip(path: Path, members: Mapping[str, Path]) -> None:
-    """Write files to a zip that depends on their names and content only: sorted, no times, plain permissions."""
+    """Write files to a zip that depends on their names and content only: sorted, no times."""
     with zipfile.ZipFile(path, "w") as archive:
         for name in sorted(members):
             info = zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0))
@@ -177,67 +178,97 @@ def write_zip(path: Path, members: Mapping[str, Path]) -> None:
             archive.writestr(info, members[name].read_bytes())
 
 
-def _check_pdf(path: Path) -> None:
+def check_pdf(path: Path) -> None:
+    """Check that a file is a PDF that is not too large.
+
+    Raises:
+        InputError: it is not.
+    """
     if not path.is_file():
         raise InputError(f"{path}: no such report")
-    if path.stat().st_size > MAX_PDF_BYTES:
-        raise InputError(f"{path}: {path.stat().st_size:,} bytes; a report has at most {MAX_PDF_BYTES:,}")
+    size = path.stat().st_size
+    if size > MAX_PDF_BYTES:
+        raise InputError(f"{path}: {size:,} bytes; a report has at most {MAX_PDF_BYTES:,}")
     with open(path, "rb") as file:
         if file.read(5) != b"%PDF-":
             raise InputError(f"{path}: not a PDF file")
 
 
-def _system(label: str, system: Path, given: Mapping[str, Any], rules: Rules) -> _System:
-    """Read the run of a system, or its runs of all splits, and fill in the metadata and the draft of the report."""
-    import jinja2
+def read_system(label: str, folder: Path, given: Mapping[str, Any], rules: Rules) -> System:
+    """Read the run of a system, or its runs of all splits, and write its files and its draft.
 
-    runs, outputs, records = rules.runs_of(system), [], []
-    if len(set(runs)) < len(runs):
-        raise InputError(f"{system}: a system of {rules.name} is a run for each of {', '.join(rules.splits)}; write "
-                         "{split} where their paths differ, e.g. runs/{split}/bcresnet_asc_1/seed0")
-    for run in runs:
-        if not run.is_dir():
-            raise InputError(f"{run}: no such run folder")
-        outputs.append(Run(run).evaluation_predictions)
-        if not outputs[-1].is_file():
-            raise InputError(f"{outputs[-1]}: no such file; make it with: python task1a.py --stage predict "
-                             "--eval-root DIR, with the run's --system and --seed")
-        record = meta_yaml.read_records(run)
-        seconds = record.config["features"]["clip_seconds"]
+    Args:
+        label: label of the system.
+        folder: the run folder; ``{split}`` in it stands for each split of the edition.
+        given: values of the authors' file by path.
+        rules: the edition.
+
+    Raises:
+        InputError: a run is incomplete, or is not for this edition.
+    """
+    folders = rules.runs_of(folder)
+    if len(set(folders)) < len(folders):
+        raise InputError(f"{folder}: a system of {rules.name} is a run for each of "
+                         f"{', '.join(rules.splits)}; write {{split}} where their paths differ, e.g. "
+                         "runs/{split}/bcresnet_asc_1/seed0")
+    runs, files = [], {}
+    for part, suffix in zip(folders, rules.output_suffixes, strict=True):
+        if not part.is_dir():
+            raise InputError(f"{part}: no such run folder")
+        files[suffix] = read_output(Run(part))
+        records = metadata.read_records(part)
+        seconds = records.config["features"]["clip_seconds"]
         if seconds != rules.clip_seconds and "system.complexity.macs" in rules.comments:
-            raise InputError(f"{run}: its features.clip_seconds is {seconds:g}, but {rules.name} counts the operations "
-                             f"for a clip of {rules.clip_seconds:g} s; train with features.clip_seconds="
-                             f"{rules.clip_seconds:g}")
-        records.append(record)
-    try:
-        findings = [*meta_yaml.differing_sizes(label, records, rules),
-                    *meta_yaml.wrong_shares(f"{label}{META_SUFFIX}", records, rules)]
-        devices = records[-1].config["device_models"]
-        if devices and not rules.device_models:
-            findings.append(Finding("not_submittable", f"{label}{META_SUFFIX}", "", "models for the devices "
-                                    f"{', '.join(devices)}", f"one model: the evaluation set of {rules.name} names no "
-                                    "devices"))
-        meta = meta_yaml.build(label, given, records, rules)
-        draft = report.draft(meta, records, rules)
-        return _System(meta_yaml.to_text(meta, rules.comments), draft, tuple(outputs), findings)
-    except (KeyError, TypeError, jinja2.UndefinedError) as error:
-        raise InputError(f"{runs[-1]}: its records are incomplete ({error}); make them again with: "
-                         "python task1a.py --stage data,complexity,evaluate --force, with the run's --system and --seed"
-                         ) from None
+            raise InputError(f"{part}: its features.clip_seconds is {seconds:g}, but {rules.name} counts the "
+                             f"operations for a clip of {rules.clip_seconds:g} s; train with "
+                             f"features.clip_seconds={rules.clip_seconds:g}")
+        runs.append(records)
+    name = f"{label}{META_SUFFIX}"
+    findings = metadata.differing_sizes(label, runs, rules) + metadata.wrong_shares(name, runs, rules)
+    devices = runs[-1].config["device_models"]
+    if devices and not rules.device_models:
+        findings.append(Finding(
+            "not_submittable", name, "", f"models for the devices {', '.join(devices)}",
+            f"one model: the evaluation set of {rules.name} names no devices"))
+    meta = metadata.build(label, given, runs, rules)
+    files = {META_SUFFIX: metadata.to_text(meta, rules.comments), **files}
+    return System(files, report.draft(meta, runs, rules), findings)
+
+
+def read_output(run: Run) -> str:
+    """Return the predictions of a run for the evaluation set, in the format of the challenge.
+
+    The file that the run wrote is returned as it is. One that was changed since is read and written
+    again, so that other number formats and line ends do not matter.
+
+    Raises:
+        InputError: there are no predictions, or the changed file is no table of predictions.
+    """
+    path = run.evaluation_predictions
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; make it with: python task1a.py --stage predict --eval-root "
+                         "DIR, with the run's --system and --seed")
+    record = run.read_stage("predict")
+    if record and record["outputs"].get(path.relative_to(run.folder).as_posix()) == digest(path):
+        return path.read_bytes().decode("utf-8")
+    from task1a.predict import predictions
+
+    return predictions.to_text(predictions.read(path))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status."""
     parser = CommandParser(prog="python -m submission.package", description="Package one to four systems.")
-    parser.add_argument("runs", type=Path, nargs="*", metavar="RUN", help="run folder, runs/<system>/seed<N>; where "
-                        "the edition has splits, a path with {split} for their runs")
-    parser.add_argument("--authors", type=Path, metavar="FILE", help="what only the authors know (default: an example)")
+    parser.add_argument("runs", type=Path, nargs="*", metavar="RUN", help="run folder, runs/<system>/seed<N>; "
+                        "where the edition has splits, a path with {split} for their runs")
+    parser.add_argument("--authors", type=Path, metavar="FILE",
+                        help="what only the authors know (default: an example)")
     parser.add_argument("--out", type=Path, metavar="DIR", help="folder of the package")
     parser.add_argument("--report", type=Path, metavar="PDF", help="technical report that goes into the zip")
     parser.add_argument("--edition", type=edition, choices=EDITIONS, default="2021",
                         help="year of the challenge (default: 2021)")
-    parser.add_argument("--init", action="store_true", help="write the authors' file of the edition, to be filled in, "
-                        "to --out FILE (default: authors.yaml)")
+    parser.add_argument("--init", action="store_true", help="write the authors' file of the edition, to be "
+                        "filled in, to --out FILE (default: authors.yaml)")
     arguments = parser.parse_args(argv)
     rules = EDITIONS[arguments.edition]
     if arguments.init:

@@ -1,25 +1,24 @@
-"""The schema of the metadata file and of the authors' file: one pydantic model for the fields of all editions.
+"""The schema of the metadata file and of the authors' file: one model for the fields of all editions.
 
-A field states the years that have it, whether only the authors can know it, and what the organisers' validators ask of
-it: of most fields only that they are there. :func:`metadata` and :func:`authors_file` select the fields of an edition.
+A field states the years that have it, whether only the authors can know it, and what the organisers'
+validators ask of it: of most fields only that they are there. :func:`metadata` and :func:`authors_file`
+select the fields of an edition; :mod:`submission.validation.fields` checks a file against them.
 """
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from copy import copy
 from functools import cache, partial
 from types import NoneType
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, create_model
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, create_model
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticCustomError
 
-from submission.validation.findings import Finding, Level
-from task1a.errors import shown
+NEVER = 9999
+"""the year since which a field is required that no validator asks for"""
 
-_NEVER = 9999
-_NUMBER = re.compile(r"[+-]?([0-9]{1,20}\.?[0-9]{0,20}|\.[0-9]{1,20})([eE][+-]?[0-9]{1,3})?")
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 _EMAIL = re.compile(r"[^@\s]+@[^@\s.]+(\.[^@\s.]+)+")
 _SCHEME = re.compile(r"[\x00-\x20]*(?!https?:)[a-z][a-z0-9+.\t\n\r-]*:", re.ASCII | re.IGNORECASE)
@@ -79,16 +78,17 @@ def _field(comment: str | None = None, since: int = 2021, until: int = 2025, by_
 
 
 _value = partial(_field, any_value=True)
-_never_required = partial(_field, any_value=True, required_since=_NEVER)
+_never_required = partial(_field, any_value=True, required_since=NEVER)
 
 
 class Affiliation(Block):
     """Where the author works."""
 
-    abbreviation: Text = _never_required("Short name of the institute; the corresponding author's is the second part "
-                                         "of the label.")
+    abbreviation: Text = _never_required(
+        "Short name of the institute; the corresponding author's is the second part of the label.")
     institute: Text = _never_required("Full name of the university or company.")
-    department: Text | None = _never_required("Department or group; null if there is none.", default=None)
+    department: Text | None = _never_required(
+        "Department or group; null if there is none.", default=None)
     location: Text | None = _never_required("City and country.")
 
 
@@ -98,19 +98,23 @@ class Author(Block):
     lastname: Text = _field("Family name.")
     firstname: Text = _field("Given name.")
     email: Email = _field("An address the organisers can write to.")
-    corresponding: bool | None = _field("true for exactly one author, the contact of the organisers.", default=None)
+    corresponding: bool | None = _field(
+        "true for exactly one author, the contact of the organisers.", default=None)
     affiliation: Affiliation = _value()
 
 
 class Submission(Block):
     """What is handed in, and by whom."""
 
-    label: Text = _field("Lastname_Institute_{task}_N, N from 1 to 4, of the corresponding author; the folder's name "
-                         "and the files' stem.")
+    label: Text = _field(
+        "Lastname_Institute_{task}_N, N from 1 to 4, of the corresponding author; the folder's "
+        "name and the files' stem.")
     name: Text = _field("Full name of the system, for the result tables.")
-    abbreviation: Text = _field("The same for narrow tables: ten characters at most.", max_length=10)
-    authors: list[Author] = _field("Everybody who shares in the system, in the order of the report.", by_authors=True,
-                                   min_length=1)
+    abbreviation: Text = _field(
+        "The same for narrow tables: ten characters at most.", max_length=10)
+    authors: list[Author] = _field(
+        "Everybody who shares in the system, in the order of the report.",
+        by_authors=True, min_length=1)
 
 
 class Description(Block):
@@ -118,44 +122,57 @@ class Description(Block):
 
     input_sampling_rate: Text = _value("Of the audio as the features are computed from it.")
     acoustic_features: Text = _value("What the model sees of a clip.")
-    embeddings: Text | None = _value("Pre-trained embedding networks; null if there are none.", until=2023)
-    data_augmentation: Text | None = _value("How training clips were varied; null if they were not.")
+    embeddings: Text | None = _value(
+        "Pre-trained embedding networks; null if there are none.", until=2023)
+    data_augmentation: Text | None = _value(
+        "How training clips were varied; null if they were not.")
     machine_learning_method: Text = _value("Kind of model.")
-    ensemble_method_subsystem_count: Count | None = _value("Number of models that are combined; null for a single one.",
-                                                           until=2023)
-    decision_making: Text | None = _value("How the scene label follows from the model's outputs.", until=2023)
-    external_data_usage: Text | None = _value("How data from outside the task was used; null if none was.",
-                                              by_authors=True)
-    complexity_management: Text | None = _value("How the model was brought below the size limit; null if nothing was "
-                                                "done.", required_since=2022)
-    pipeline: Text = _value("Steps from the data to the model that is handed in, in their order.", since=2022)
+    ensemble_method_subsystem_count: Count | None = _value(
+        "Number of models that are combined; null for a single one.", until=2023)
+    decision_making: Text | None = _value(
+        "How the scene label follows from the model's outputs.", until=2023)
+    external_data_usage: Text | None = _value(
+        "How data from outside the task was used; null if none was.", by_authors=True)
+    complexity_management: Text | None = _value(
+        "How the model was brought below the size limit; null if nothing was done.",
+        required_since=2022)
+    pipeline: Text = _value(
+        "Steps from the data to the model that is handed in, in their order.", since=2022)
     framework: Text = _value("Machine learning library.", since=2022)
-    split_adaptations: Text | None = _value("What differs between the systems of the splits; null if they were all "
-                                            "made alike.", since=2024, until=2024, by_authors=True)
-    system_adaptations: Text | None = _value("What was done for the sake of little training data; null if nothing "
-                                             "was.", since=2024, until=2024, by_authors=True)
-    device_information: Text | None = _value("How the recording device of a clip is used at inference; null if it is "
-                                             "not.", since=2025)
+    split_adaptations: Text | None = _value(
+        "What differs between the systems of the splits; null if they were all made alike.",
+        since=2024, until=2024, by_authors=True)
+    system_adaptations: Text | None = _value(
+        "What was done for the sake of little training data; null if nothing was.",
+        since=2024, until=2024, by_authors=True)
+    device_information: Text | None = _value(
+        "How the recording device of a clip is used at inference; null if it is not.", since=2025)
     num_models_at_inference: Annotated[Count, Field(ge=1)] = _value(
         "Number of all models, the general one and those of single devices.", since=2025)
     model_weight_sharing: Literal["fully shared", "partially shared", "fully device-specific"] = _value(
-        "How the models of the devices share their weights: fully shared, partially shared or fully device-specific.",
-        since=2025)
+        "How the models of the devices share their weights: fully shared, partially shared or "
+        "fully device-specific.", since=2025)
 
 
 class Complexity(Block):
     """Size of everything that is needed from the features to the probabilities."""
 
-    total_parameters: Count = _field("All stored values, running statistics of normalizations included.")
-    total_parameters_non_zero: Count = _value("Those that are not zero.", until=2023, required_since=2022)
-    model_size: Number = _field("In KB of 1,024 bytes: each non-zero value counts the bytes of its stored type. The "
-                                "limit is 128.", until=2021)
-    total_model_size: Count = _field("In bytes: every value, zeros too, counts the bytes of its stored type. The limit "
-                                     "is 128,000.", since=2023)
-    memory_use: Number | None = _value("Peak memory of inference in bytes; null if it was not measured.", since=2022,
-                                       until=2023, by_authors=True)
-    macs: Count = _field("Multiply-accumulate operations for one clip of one second. The limit is 30,000,000.",
-                         since=2022)
+    total_parameters: Count = _field(
+        "All stored values, running statistics of normalizations included.")
+    total_parameters_non_zero: Count = _value(
+        "Those that are not zero.", until=2023, required_since=2022)
+    model_size: Number = _field(
+        "In KB of 1,024 bytes: each non-zero value counts the bytes of its stored type. The limit "
+        "is 128.", until=2021)
+    total_model_size: Count = _field(
+        "In bytes: every value, zeros too, counts the bytes of its stored type. The limit is "
+        "128,000.", since=2023)
+    memory_use: Number | None = _value(
+        "Peak memory of inference in bytes; null if it was not measured.",
+        since=2022, until=2023, by_authors=True)
+    macs: Count = _field(
+        "Multiply-accumulate operations for one clip of one second. The limit is 30,000,000.",
+        since=2022)
 
 
 class EnergyConsumption(Block):
@@ -163,7 +180,8 @@ class EnergyConsumption(Block):
 
     training: Number = _value("Of the training.", by_authors=True)
     inference: Number = _value("Of predicting the evaluation set.", by_authors=True)
-    baseline_inference: Number = _value("Of the same with the organisers' baseline.", by_authors=True)
+    baseline_inference: Number = _value(
+        "Of the same with the organisers' baseline.", by_authors=True)
 
 
 class ExternalDataset(Block):
@@ -177,15 +195,16 @@ class ExternalDataset(Block):
 class System(Block):
     """How the system works."""
 
-    inference_code: Url = _field("Address of the published inference package.", since=2025, by_authors=True)
+    inference_code: Url = _field(
+        "Address of the published inference package.", since=2025, by_authors=True)
     description: Description
     complexity: Complexity
     energy_consumption: EnergyConsumption = _field(since=2023, until=2023)
     external_datasets: list[ExternalDataset] | None = _value(
-        "Data from outside the task, each set with name, url and total_audio_length in minutes; empty if none was "
-        "used.", by_authors=True)
-    source_code: Url | None = _value("Address of the published source code; null if it is not published.",
-                                      by_authors=True)
+        "Data from outside the task, each set with name, url and total_audio_length in minutes; "
+        "empty if none was used.", by_authors=True)
+    source_code: Url | None = _value(
+        "Address of the published source code; null if it is not published.", by_authors=True)
 
 
 def _scores(comment: str, log_loss: str, accuracy: str) -> type[Block]:
@@ -202,27 +221,34 @@ DeviceScores = _scores("Scores of one device.", "Mean log loss of the device",
 
 
 class Scores(Block):
-    """Scores of one share of the training data, or of one choice of models."""
+    """Scores with one share of the training data, or with one choice of models."""
 
     overall: OverallScores | None
     class_wise: dict[Any, ClassScores] | None = _field("For each scene label, over its clips.")
-    device_wise: dict[Any, DeviceScores] | None = _field("For each recording device, over its clips.")
+    device_wise: dict[Any, DeviceScores] | None = _field(
+        "For each recording device, over its clips.")
 
 
 class DevelopmentDataset(Block):
     """On the test split of the development set."""
 
     overall: OverallScores | None = _field(until=2023)
-    class_wise: dict[Any, ClassScores] | None = _field("For each scene label, over its clips.", until=2023)
-    device_wise: dict[Any, DeviceScores] | None = _field("For each recording device, over its clips.", until=2023)
+    class_wise: dict[Any, ClassScores] | None = _field(
+        "For each scene label, over its clips.", until=2023)
+    device_wise: dict[Any, DeviceScores] | None = _field(
+        "For each recording device, over its clips.", until=2023)
     split_5: Scores | None = _field("Trained on 5 % of the training data.", since=2024, until=2024)
-    split_10: Scores | None = _field("Trained on 10 % of the training data.", since=2024, until=2024)
-    split_25: Scores | None = _field("Trained on 25 % of the training data.", since=2024, until=2024)
-    split_50: Scores | None = _field("Trained on 50 % of the training data.", since=2024, until=2024)
-    split_100: Scores | None = _field("Trained on 100 % of the training data.", since=2024, until=2024)
+    split_10: Scores | None = _field(
+        "Trained on 10 % of the training data.", since=2024, until=2024)
+    split_25: Scores | None = _field(
+        "Trained on 25 % of the training data.", since=2024, until=2024)
+    split_50: Scores | None = _field(
+        "Trained on 50 % of the training data.", since=2024, until=2024)
+    split_100: Scores | None = _field(
+        "Trained on 100 % of the training data.", since=2024, until=2024)
     device_specific: Scores | None = _field(
-        "With the models of the known devices, and the general model for the others; null if there is no such result.",
-        since=2025)
+        "With the models of the known devices, and the general model for the others; null if there "
+        "is no such result.", since=2025)
     general: Scores | None = _field(
         "With the general model for all devices; null if there is no such result.", since=2025)
 
@@ -250,13 +276,13 @@ class AuthorsFile(Block):
 
 @cache
 def metadata(year: int) -> type[Block]:
-    """The metadata file of an edition."""
+    """Return the schema of the metadata file of an edition."""
     return _select(Metadata, year)
 
 
 @cache
 def authors_file(year: int | None) -> type[Block]:
-    """The authors' file of an edition; None: of all editions, with every field optional."""
+    """Return the schema of the authors' file of an edition; None: of all, with every field optional."""
     return _select(AuthorsFile, year, by_authors=True)
 
 
@@ -280,149 +306,40 @@ def _select(block: type[Block], year: int | None, by_authors: bool = False) -> t
 
 
 def is_block(kind: Any) -> bool:
-    """Whether the type of a field is a single block, which may be null."""
+    """Return whether the type of a field is a single block, which may be null."""
     alternatives = get_args(kind) if NoneType in get_args(kind) else (kind,)
     return any(hasattr(alternative, "model_fields") for alternative in alternatives)
 
 
 def leaves(block: type[Block]) -> list[tuple[str, FieldInfo]]:
-    """The fields that hold a value or a list, by their path: keys joined by dots."""
-    return [(path, field) for path, field in _fields(block) if not is_block(field.annotation) and "*" not in path]
+    """Return the fields that hold a value or a list, by their path: keys joined by dots."""
+    found = []
+    for path, field in _fields(block):
+        if "*" not in path and not is_block(field.annotation):
+            found.append((path, field))
+    return found
 
 
 def comments(block: type[Block]) -> dict[str, str]:
-    """Comments of all fields by their path, where ``*`` stands for an item of a list or a free name."""
-    # PYTHONOPTIMIZE=2 leaves no docstrings
-    return {path: field.description or _block_in(field.annotation).__doc__ or "" for path, field in _fields(block)}
+    """Return the comments of all fields by path, with ``*`` for an item of a list or a free name."""
+    found = {}
+    for path, field in _fields(block):
+        # PYTHONOPTIMIZE=2 leaves no docstrings
+        found[path] = field.description or block_in(field.annotation).__doc__ or ""
+    return found
 
 
 def _fields(block: type[Block], above: str = "") -> Iterator[tuple[str, FieldInfo]]:
     for name, field in block.model_fields.items():
         path = f"{above}{name}"
         yield path, field
-        inner = _block_in(field.annotation)
+        inner = block_in(field.annotation)
         if inner:
             yield from _fields(inner, f"{path}." if is_block(field.annotation) else f"{path}.*.")
 
 
-def _block_in(kind: Any) -> type[Block] | None:
-    """The block that a type consists of, as its items or by itself."""
+def block_in(kind: Any) -> type[Block] | None:
+    """Return the block that a type consists of, as its items or by itself."""
     if hasattr(kind, "model_fields"):
         return kind
-    return next(filter(None, map(_block_in, get_args(kind))), None)
-
-
-def tidied(block: type[Block], tree: Any, above: str = "") -> tuple[Any, list[tuple[str, str]]]:
-    """Write a tree as the schema has it, where the organisers' programs take a value for the same.
-
-    Empty text, lists and blocks are null where null is allowed, and so are items of a list that say nothing. Numbers
-    may be text (``1e-3`` is text in YAML 1.1), integers may be whole floats, a text may be a list of one text.
-
-    Args:
-        block: model of the tree.
-        tree: content of the file.
-        above: path of the tree, with a dot at its end.
-
-    Returns:
-        A copy of the tree, and the paths and values of all text that was taken for a number, true or false.
-    """
-    if not isinstance(tree, Mapping):
-        return tree, []
-    copied, texts = dict(tree), []
-    for name, field in block.model_fields.items():
-        if name not in tree:
-            continue
-        value, where, kind = tree[name], f"{above}{name}", field.annotation
-        inner, nullable = _block_in(kind), NoneType in get_args(kind)
-        if inner and is_block(kind):
-            value, found = tidied(inner, value, f"{where}.")
-            texts += found
-        elif inner and isinstance(value, list):
-            items = [tidied(inner, item, f"{where}[{index}].") for index, item in enumerate(value)]
-            texts += [text for _, found in items for text in found]
-            value = [item for item, _ in items
-                     if not isinstance(item, Mapping) or not all(map(_is_empty, item.values()))]
-        elif inner and isinstance(value, Mapping):
-            items = {key: tidied(inner, item, f"{where}.{shown(key)}.") for key, item in value.items()}
-            texts += [text for _, found in items.values() for text in found]
-            value = {key: item for key, (item, _) in items.items()}
-        elif not inner:
-            read = _read_as(value, _types(kind))
-            if isinstance(value, str) and not isinstance(read, str):
-                texts.append((where, value))
-            value = read
-        copied[name] = None if nullable and _is_empty(value) else value
-    return copied, texts
-
-
-def _is_empty(value: Any) -> bool:
-    return value in (None, [], {}) or isinstance(value, str) and not value.strip()
-
-
-def _types(kind: Any) -> set[type]:
-    """The types that a field may have, without their constraints."""
-    return {kind} if isinstance(kind, type) else set().union(*map(_types, get_args(kind)))
-
-
-def _read_as(value: Any, types: set[type]) -> Any:
-    """A value as one of some types, if it stands for one."""
-    text = value.strip() if isinstance(value, str) else ""
-    if types & {int, float} and _NUMBER.fullmatch(text):
-        value = int(text) if text.isdigit() else float(text)
-    if int in types and isinstance(value, float) and value.is_integer():
-        value = int(value)
-    if bool in types and (text.lower() in ("true", "yes") or isinstance(value, int) and value in (0, 1)):
-        value = bool(value)
-    if str in types and isinstance(value, list) and len(value) == 1 and isinstance(value[0], str):
-        value = value[0]
-    return value
-
-
-# by the type of pydantic's error, in place of its own text, which is about Python
-_EXPECTED = {"string_type": "text", "int_type": "a whole number", "float_type": "a number",
-             "bool_type": "true or false", "list_type": "a list", "too_short": "at least one item",
-             "dict_type": "a block of fields", "model_type": "a block of fields"}
-UNKNOWN = "an unknown field"
-_ALWAYS_ERRORS = ("greater_than_equal", "less_than_equal", "finite_number", "scheme")
-
-
-def check(block: type[Block], tree: Any, file: str, unknown: Level) -> list[Finding]:
-    """Name every field that is missing, of the wrong type or out of range, or unknown.
-
-    Args:
-        block: model of the file.
-        tree: content of the file.
-        file: its name in findings.
-        unknown: level of an unknown field; unless it is an error, what the organisers do not check is a warning, too.
-    """
-    try:
-        block.model_validate(tree)
-    except ValidationError as error:
-        problems = error.errors(include_url=False)
-    else:
-        return []
-    findings = []
-    for problem in problems:
-        where, inner, siblings, facts, step = "", block, block.model_fields, {}, None
-        for step in problem["loc"]:
-            siblings = inner.model_fields
-            where += f"[{step}]" if isinstance(step, int) else f".{step}"
-            if step in siblings:
-                facts = siblings[step].json_schema_extra or {}
-                inner = _block_in(siblings[step].annotation) or inner
-        where = where.removeprefix(".")
-        kind, given = problem["type"], problem["input"]
-        of_field = step in siblings or isinstance(step, int)
-        if kind in ("extra_forbidden", "invalid_key"):
-            findings.append(Finding(unknown, file, where, UNKNOWN, f"only {', '.join(siblings)} there"))
-        elif kind == "missing":
-            required = unknown == "error" or facts.get("required", facts.get("required_since", 0) < _NEVER)
-            findings.append(Finding("error" if required else "warning", file, where, "no such field",
-                                    "a field of this name"))
-        else:
-            # pydantic writes "Input should be greater than 0", and "Value error, " before the text of a validator
-            expected = re.sub("^(.* should (be|have)|Value error,) ", "", problem["msg"])
-            checked = unknown == "error" or kind in _ALWAYS_ERRORS or not (of_field and facts.get("any_value"))
-            findings.append(Finding("error" if checked else "warning", file, where,
-                                    "null" if given is None else shown(given), _EXPECTED.get(kind, expected)))
-    return findings
+    return next(filter(None, map(block_in, get_args(kind))), None)

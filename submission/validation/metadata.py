@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 from submission import schema
 from submission.rules import DEMO_SUFFIX, RESULTS, Rules
+from submission.validation import fields
 from submission.validation.findings import Finding, format_key
 from task1a.errors import shown
 from task1a.files import YAMLError, parse_yaml
@@ -55,9 +56,9 @@ def check(meta: Mapping[str, Any], file: str, label: str, labels: Sequence[str],
         labels: labels of the system output beside it; empty if they are not known.
         rules: the edition.
     """
-    meta, texts = schema.tidied(rules.metadata, meta)
-    findings = schema.check(rules.metadata, meta, file, unknown="warning")
-    wrong = {finding.where for finding in findings if finding.found != schema.UNKNOWN}
+    meta, texts = fields.normalize(rules.metadata, meta)
+    findings = fields.check(rules.metadata, meta, file, unknown="warning")
+    wrong = {finding.where for finding in findings if finding.found != fields.UNKNOWN}
     if texts:
         (where, text), *others = texts
         more = f", and {len(others)} others" if others else ""
@@ -146,7 +147,8 @@ def _check_names(results: Any, path: str, file: str, labels: Sequence[str], rule
             yield Finding("not_submittable", file, f"{path}.class_wise", f"no {', '.join(missing)}",
                           "a result for every label of the output's columns")
     if isinstance(devices, Mapping) and devices and set(devices) != set(rules.devices):
-        yield Finding("not_submittable", file, f"{path}.device_wise", f"the devices {' '.join(map(format_key, devices))}",
+        yield Finding("not_submittable", file, f"{path}.device_wise",
+                      f"the devices {' '.join(map(format_key, devices))}",
                       f"those of {rules.name}: {' '.join(rules.devices)}")
 
 

@@ -61,12 +61,30 @@ def complexity(size, members):
                 "values": 20000, "non_zero": 19500, "bytes": 19500},
                {"model": len(members[1:]), "name": "norm.weight", "shape": [2695], "dtype": "float16", "bits": 16,
                 "values": 2695, "non_zero": 2500, "bytes": size - 19500}]
-    counts = {"parameters": 22695, "non_zero": 22000, "bytes": size}
-    by_bits = {"8": {"parameters": 20000}, "16": {"parameters": 2695}}
+    counts = {"parameters": 22695, "non_zero": 22000, "bytes": size, "kB": size / 1000, "KiB": size / 1024,
+              "by_bits": {"8": {"parameters": 20000}, "16": {"parameters": 2695}}}
     return {"models": [{"file": "packed.safetensors"} for _ in members or [None]], "tensors": tensors,
-            "policies": {"dcase2021": {**counts, "by_bits": by_bits}, "paper": dict.fromkeys(counts, 1)},
+            "policies": {"dcase2021": counts, "paper": counts | {"bytes": 1}}, "trainable_parameters": 22695,
             "multiply_accumulates": 19562940, "limit_policy": "dcase2021", "limit_bytes": 131072,
-            "within_limit": size <= 131072}
+            "warning_bytes": 128000, "within_limit": size <= 131072}
+
+
+def evaluation(labels, devices, **scores):
+    """The record of an evaluation with some scores, and none of what packaging does not read."""
+    groups = dict.fromkeys(("real", "seen", "unseen"))
+    return {"data": {"name": "TAU", "demo": False, "clips": 2968}, "labels": list(labels), "devices": list(devices),
+            "overall": {"logloss": 1.0, "accuracy": 50.0}, "class_wise": dict.fromkeys(labels),
+            "device_wise": dict.fromkeys(devices), "device_groups": groups,
+            "class_device_wise": {label: dict.fromkeys(devices) for label in labels},
+            "intervals": {"overall": None, "device_wise": dict.fromkeys(devices), "device_groups": groups},
+            "calibration": {"expected_calibration_error": 0.0, "bins": []}, "highest_losses": [], "probability_0": [],
+            "confusion": {label: dict.fromkeys(labels, 0) for label in labels}, **scores}
+
+
+@pytest.fixture(scope="session")
+def records():
+    """Functions that make complete records."""
+    return SimpleNamespace(complexity=complexity, evaluation=evaluation)
 
 
 @pytest.fixture(scope="session")
@@ -91,13 +109,12 @@ def make_run():
             "environment.json": {"python": "3.12.1", "packages": {"torch": "2.11.0"}, "git_commit": None,
                                  "platform": "Linux", "processor": "x86_64", "threads": 2, "device": "cpu"},
             "complexity.json": complexity(size, config["ensemble"]),
-            "evaluation.json": {
-                "data": {"name": "TAU", "demo": demo, "clips": 2968},
-                "overall": {"logloss": 1.0, "accuracy": 55.0},
-                "class_wise": {label: {"logloss": 1 + i / 8, "accuracy": 50.5 + i} for i, label in enumerate(labels)},
-                "device_wise": {name: {"logloss": 1 / (i + 1), "accuracy": 60.0 - i} for i, name in enumerate(devices)},
-                "device_groups": {"real": {"logloss": 0.5, "accuracy": 59.0}, "seen": None, "unseen": None},
-            },
+            "evaluation.json": evaluation(
+                labels, devices, data={"name": "TAU", "demo": demo, "clips": 2968},
+                overall={"logloss": 1.0, "accuracy": 55.0},
+                class_wise={label: {"logloss": 1 + i / 8, "accuracy": 50.5 + i} for i, label in enumerate(labels)},
+                device_wise={name: {"logloss": 1 / (i + 1), "accuracy": 60.0 - i} for i, name in enumerate(devices)},
+                device_groups={"real": {"logloss": 0.5, "accuracy": 59.0}, "seen": None, "unseen": None}),
         }
         for name, record in records.items():
             (root / name).write_text(json.dumps(record), encoding="utf-8")
