@@ -74,13 +74,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def ours(features: FeatureConfig) -> Pipeline:
-    """This project: soundfile, soxr, FFT of torch, sparse mel filters."""
+    """Compute as this project: soundfile, soxr, FFT of torch, sparse mel filters."""
     log_mel = LogMel(features)
     return lambda path: log_mel(read_clip(path, features))
 
 
 def torchaudio_alone(features: FeatureConfig, rate: int) -> Pipeline:
-    """soundfile to decode, then transforms of torchaudio."""
+    """Decode with soundfile, then use transforms of torchaudio."""
     resample = torchaudio.transforms.Resample(rate, features.sample_rate)
     mel = torchaudio.transforms.MelSpectrogram(
         features.sample_rate, n_fft=features.n_fft, win_length=features.window, hop_length=features.hop,
@@ -93,7 +93,7 @@ def torchaudio_alone(features: FeatureConfig, rate: int) -> Pipeline:
 
 
 def librosa_alone(features: FeatureConfig) -> Pipeline:
-    """soundfile to decode, then librosa, with soxr."""
+    """Decode with soundfile, then use librosa, with soxr."""
     def pipeline(path: Path) -> np.ndarray:
         waveform, rate = soundfile.read(path, dtype="float32")
         waveform = librosa.resample(waveform, orig_sr=rate, target_sr=features.sample_rate, res_type="soxr_hq")
@@ -106,7 +106,7 @@ def librosa_alone(features: FeatureConfig) -> Pipeline:
 
 
 def dcase_util_as_it_comes(features: FeatureConfig, res_type: str) -> Pipeline:
-    """AudioContainer and MelExtractor of dcase_util, which resample and transform with librosa.
+    """Use AudioContainer and MelExtractor of dcase_util, which resample and transform with librosa.
 
     MelExtractor takes its windows from where scipy no longer has them, so they are put there again.
     ``res_type`` is the resampler: ``kaiser_best`` is the default and needs the package resampy,
@@ -131,7 +131,7 @@ def dcase_util_as_it_comes(features: FeatureConfig, res_type: str) -> Pipeline:
 
 
 def transform_alone(features: FeatureConfig) -> Pipeline:
-    """The lower bound: soundfile to decode, soxr to resample, and a bare short-time Fourier
+    """Compute the lower bound: soundfile to decode, soxr to resample, and a bare short-time Fourier
     transform of torch."""
     window = torch.hann_window(features.window)
 
@@ -151,7 +151,7 @@ def compare_pipelines(clips: Sequence[Path], features: FeatureConfig, rounds: in
     if importlib.util.find_spec("resampy"):
         pipelines["dcase_util, kaiser_best"] = dcase_util_as_it_comes(features, "kaiser_best")
     else:
-        print("dcase_util with its default resampler is left out: pip install resampy")
+        print("dcase_util with its default resampler is omitted: pip install resampy")
     results = {name: pipeline(clips[0]) for name, pipeline in pipelines.items()}  # also warms up
     seconds = {name: [] for name in pipelines}
     for _ in range(rounds):

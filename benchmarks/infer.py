@@ -70,7 +70,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def stored(settings: config.Config, folder: Path) -> Path:
-    """The file of a system's model with random weights, compressed if the system is."""
+    """Return the file of a system's model with random weights, compressed if the system is."""
     spec = ModelSpec(settings.model, settings.features, LABELS)
     torch.manual_seed(0)
     network = spec.build()
@@ -90,7 +90,7 @@ def stored(settings: config.Config, folder: Path) -> Path:
 
 
 def timed(work: Callable[..., object], *arguments: object) -> float:
-    """Processor time of a call in seconds."""
+    """Return the processor time of a call in seconds."""
     started = time.process_time()
     work(*arguments)
     return time.process_time() - started

@@ -47,12 +47,13 @@ def clip_name(filename: str) -> str:
 
 
 def clip_key(filename: str) -> str:
-    """Normalised path of a clip without the folder ``audio/``, by which clips are compared."""
+    """Return the normalised path of a clip without the folder ``audio/``, by which clips are
+    compared."""
     return clip_name(filename).removeprefix(CLIP_FOLDER)
 
 
 def size_verdict(complexity: Mapping[str, Any]) -> str:
-    """The size of a model and the limit, in one line.
+    """Return the size of a model and the limit, in one line.
 
     Args:
         complexity: the content of ``complexity.json``, from :func:`task1a.complexity.measure`.

@@ -114,7 +114,8 @@ def run_command(main: Callable[[], int]) -> int:
 
 
 def printable(text: object) -> str:
-    """Text for a terminal or a log, in which undecodable bytes and control characters are escaped.
+    """Return text for a terminal or a log, in which undecodable bytes and control characters are
+    escaped.
 
     Names of files can hold any byte but ``/`` and NUL: ``caf\\xe9.wav`` in Latin-1, escape
     sequences that clear a terminal, line ends. Characters that change the direction of the text
@@ -209,7 +210,7 @@ _short.maxstring = _short.maxother = 200
 
 
 def _summary(error: Exception) -> str:
-    """One line about an unexpected exception, with the path of its traceback."""
+    """Return one line about an unexpected exception, with the path of its traceback."""
     summary = " ".join(f"{type(error).__name__}: {error}".split())[:300]
     if "--debug" not in sys.argv:
         # without a temporary folder, or room in it, the traceback is printed

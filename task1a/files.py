@@ -30,8 +30,8 @@ MAX_CONTENTS_BYTES = 1 << 20
 """Maximum size of the table of contents of a zip."""
 
 _MAX_DEPTH = 50
-# errors of a lock that is held: of POSIX, and of Windows, where EACCES has no other cause for an
-# open file
+# errors of a file that another process has locked: of POSIX, and of Windows, where EACCES has no
+# other cause for an open file
 _LOCKED = (errno.EACCES, errno.EDEADLK) if os.name == "nt" else (errno.EAGAIN, errno.EWOULDBLOCK)
 _PART_SECONDS = 3600.0
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
@@ -170,7 +170,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def to_json(value: Any) -> str:
-    """Plain data as indented JSON; NaN and infinity raise ValueError."""
+    """Return plain data as indented JSON; NaN and infinity raise ValueError."""
     return json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
@@ -315,7 +315,7 @@ class BoundedFile(io.FileIO):
 
 
 def digest(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal."""
+    """Return the SHA-256 of a file, in hexadecimal."""
     sha256 = hashlib.sha256()
     with open(path, "rb") as handle:
         while block := handle.read(1 << 20):

@@ -41,8 +41,8 @@ def quota() -> float:
         return least
     folders = []
     for line in groups:
-        # hierarchy:controllers:path; version 1 has a tree for each set of controllers, version 2 one
-        # tree without a name
+        # hierarchy:controllers:path; version 1 has a tree for each set of controllers, version 2
+        # one tree without a name
         _, controllers, group = line.split(":", 2)
         if controllers and "cpu" not in controllers.split(","):
             continue
@@ -65,12 +65,12 @@ def quota() -> float:
 
 
 def rank() -> int:
-    """Rank of this process under torchrun, 0 without it. Only rank 0 writes files."""
+    """Return the rank of this process under torchrun, 0 without it. Only rank 0 writes files."""
     return int(os.environ.get("RANK", 0))
 
 
 def processes() -> int:
-    """Number of processes of torchrun, 1 without it."""
+    """Return the number of processes of torchrun, 1 without it."""
     return int(os.environ.get("WORLD_SIZE", 1))
 
 

@@ -112,7 +112,7 @@ def opened(path: Path) -> Iterator[SafetensorsFile]:
 
 
 def printable(text: str, max_length: int = 200) -> str:
-    """Text in one line without control characters, shortened in the middle."""
+    """Return text in one line without control characters, shortened in the middle."""
     if len(text) > max_length:
         text = f"{text[:max_length // 2]}...{text[-max_length // 2:]}"
     return "".join(character if character.isprintable() else "?" for character in text)

@@ -108,8 +108,7 @@ def _measure_file(path: Path, passes: int, key: str | None) -> "tuple[dict[str, 
 
 
 def _largest_device_model(tensors: "list[TensorSize]") -> "tuple[list[TensorSize], dict[str, int]]":
-    """Of models for one recording device each, return the tensors of the largest, and the bytes of
-    each.
+    """Return the tensors of the largest of several models, one a recording device, and all sizes.
 
     Tensors outside of them are part of every model. Without such models, all tensors are returned.
     """

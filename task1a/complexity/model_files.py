@@ -186,8 +186,7 @@ def _read_apart(path: Path, key: str | None) -> list[TensorSize]:
 
 
 def _main(folder: str, path: str, key: str) -> None:
-    """Print the tensors of a file as JSON, after a line end that says that the libraries are
-    imported."""
+    """Print the tensors of a file as JSON, after a line end once the libraries are imported."""
     with contextlib.suppress(ImportError):  # which read_tensors reports
         import_module(f"task1a.complexity.{_READERS[_suffix(Path(path))][0]}")
     os.chdir(folder)

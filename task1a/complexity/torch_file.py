@@ -1,4 +1,4 @@
-"""PyTorch files (.pt, .pth, .ckpt, .bin): the state dictionary in them, whatever else they hold.
+"""PyTorch files (.pt, .pth, .ckpt, .bin): the state dictionary in them, whatever else is in them.
 
 A checkpoint of a training holds more than a state dictionary: settings, states of optimizers,
 objects of classes that are not installed here. Only tensors and plain data are loaded
@@ -81,8 +81,8 @@ def read_state_dict(path: Path, key: str | None = None) -> Iterator[TensorSize]:
             asked = [part for part in found if part.name == key or part.name.startswith(f"{key}.")]
             models |= {key: asked} if asked else {}
         if not models:
-            held = "".join(sorted({f", but an {part.inside}" for part in found if part.inside})[:1])
-            raise InputError(f"{path}: no state dictionary (tensors by name){held}; {_SAVE}")
+            other = "".join(sorted({f", but an {part.inside}" for part in found if part.inside})[:1])
+            raise InputError(f"{path}: no state dictionary (tensors by name){other}; {_SAVE}")
         if key not in models and (key or len(models) > 1):
             names = ", ".join(f"{name} (tensors: {len(parts):,})" for name, parts in models.items())
             raise InputError(f"{path}: holds {names}; choose one with --key, e.g. --key {next(iter(models))}")
@@ -109,8 +109,8 @@ def read_state_dict(path: Path, key: str | None = None) -> Iterator[TensorSize]:
 
 def load_tensors(path: Path) -> Any:
     """Load tensors and plain data; other objects are replaced."""
-    # torch lists the classes that it would need without loading anything. Each gets a stand-in of the
-    # same name, so that the file can be loaded, and none of the classes is imported.
+    # torch lists the classes that it would need without loading anything. Each gets a stand-in of
+    # the same name, so that the file can be loaded, and none of the classes is imported.
     with path.open("rb") as file:
         is_zip = file.read(4) == b"PK\x03\x04"
         file.seek(0)
@@ -139,8 +139,7 @@ def load_tensors(path: Path) -> Any:
 
 
 def _counter(cls: type, *arguments: object) -> Counter:
-    """An object whose items and attributes torch sets as the file says, in place of one of any
-    class."""
+    """Return an object of any class, whose items and attributes torch sets as the file says."""
     counter = Counter()
     counter.__dict__.update(class_name=cls.__name__, arguments=arguments)
     return counter
@@ -178,8 +177,8 @@ def find_tensors(content: Any) -> list[_Found]:
 
 
 def group_models(found: list[_Found]) -> dict[str, list[_Found]]:
-    """The tensors that can be a model, by the key they are under; ``.`` for those under no other
-    than their own."""
+    """Return the tensors that can be a model, by the key they are under; ``.`` for those under no
+    other than their own."""
     groups: dict[str, list[_Found]] = {}
     for part in found:
         groups.setdefault(part.keys[0] if len(part.keys) > 1 else ".", []).append(part)
@@ -215,14 +214,14 @@ def tensor_sizes(path: Path, seen: set, name: str, tensor: Tensor, excluded: str
     elif tensor.layout is not torch.strided:
         values = tensor.values()
     # a view may repeat values (stride 0), so its shape can be larger than what is stored
-    held = 0 if values.is_meta else values.untyped_storage().nbytes()
-    if values.numel() * values.element_size() > held or held > path.stat().st_size:
+    stored = 0 if values.is_meta else values.untyped_storage().nbytes()
+    if values.numel() * values.element_size() > stored or stored > path.stat().st_size:
         raise InputError(f"{path}: tensor {name} has a shape of {values.numel():,} values, but fewer are stored; "
                          "save a copy of it (clone), or check whether the file is damaged")
-    place = (device_of(name), excluded, values.data_ptr(), values.dtype, values.shape, values.stride())
-    if values.numel() and place in seen:
+    memory = (device_of(name), excluded, values.data_ptr(), values.dtype, values.shape, values.stride())
+    if values.numel() and memory in seen:
         return
-    seen.add(place)
+    seen.add(memory)
 
     # torch keeps the scales of a quantized tensor inside it: one for all values, or one a channel
     scales = {}

@@ -43,7 +43,7 @@ class DataReport:
 
     facts: dict[str, Any]
     """plain data: ``name``, ``demo``, ``labels``, ``devices``, ``clips`` and ``by_device`` (by
-    split), ``locations``, ``cities``, ``damaged`` (clips left out), ``formats`` (clips by audio
+    split), ``locations``, ``cities``, ``damaged`` (excluded clips), ``formats`` (clips by audio
     format, for each set)"""
     problems: list[str] = field(default_factory=list)
     """problems: each a text with a line for the count and a line for each named case"""
@@ -112,8 +112,7 @@ def check(dataset: Dataset, skip_damaged: bool = False, sample_rate: int = 0,
 
 
 def content_digest(dataset: Dataset) -> str:
-    """A digest of the data sets, which tells whether a result that was made from them is still up
-    to date.
+    """Return a digest of the data sets, by which a result made from them is found to be up to date.
 
     It depends on the content of the tables and on the name and identity of every clip. No clip is
     opened.
@@ -241,8 +240,7 @@ def _check_files(which: str, root: Path, headers: dict[str, Header], report: Dat
 
 def _note_sound(which: str, headers: dict[str, Header], sample_rate: int, clip_seconds: float,
                 report: DataReport) -> None:
-    """Find recordings whose headers tell that they may not be what they seem, and those of an
-    unusual length."""
+    """Note recordings that may not be what they seem, by their headers, and unusual lengths."""
     noted, seconds = {}, {}
     for name, header in headers.items():
         if not header.fault:

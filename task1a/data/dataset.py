@@ -47,7 +47,7 @@ class Dataset:
         return tau_layout.read_evaluation(self.evaluation)
 
     def split(self, name: str) -> pd.DataFrame:
-        """The clips of ``train``, ``test`` or ``evaluation``, in the order of the tables.
+        """Return the clips of ``train``, ``test`` or ``evaluation``, in the order of the tables.
 
         Raises:
             InputError: a table is missing or malformed, or clips are in both the train and the test
@@ -59,7 +59,7 @@ class Dataset:
         return self.clips[self.clips.split == name].reset_index(drop=True)
 
     def filenames(self, name: str) -> Sequence[str]:
-        """File names of the used clips of a set."""
+        """Return the file names of the used clips of a set."""
         names: list[str] = []
         for split in _SPLITS[name]:
             names += self.split(split).filename.tolist()

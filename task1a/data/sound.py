@@ -41,7 +41,7 @@ _MUCH_LONGER = 1.5  # of the length of a clip; predict splits longer recordings,
 
 
 def header_notes(notes: Iterable[str], rate: int, seconds: float, sample_rate: int, clip_seconds: float) -> list[str]:
-    """Notes from the header of a recording, for features of ``sample_rate`` in Hz and
+    """Return notes from the header of a recording, for features of ``sample_rate`` in Hz and
     ``clip_seconds``."""
     found = list(notes)
     if rate < sample_rate:
@@ -52,7 +52,7 @@ def header_notes(notes: Iterable[str], rate: int, seconds: float, sample_rate: i
 
 
 class SoundCheck:
-    """Watches the samples of a recording while they are decoded."""
+    """Watch the samples of a recording while they are decoded."""
 
     def __init__(self) -> None:
         self.header: list[str] = []
@@ -69,7 +69,7 @@ class SoundCheck:
             self.channel_power += float(np.vdot(block, block)) / block.shape[1]
 
     def notes(self) -> list[str]:
-        """Notes about the samples so far."""
+        """Return notes about the samples so far."""
         found = []
         if max(-self.low, self.high) > _FULL_SCALES:
             found.append("too_loud")
@@ -87,11 +87,11 @@ def describe(noted: Mapping[str, Sequence[str]]) -> list[str]:
         noted: notes of each recording, by its name.
 
     Returns:
-        A line for each kind of note, with the number of recordings and the first names.
+        A line for each note, with the number of recordings and the first names.
     """
     lines = []
-    for kind, text in NOTES.items():
-        names = [name for name, notes in noted.items() if kind in notes]
+    for key, text in NOTES.items():
+        names = [name for name, notes in noted.items() if key in notes]
         if names:
             more = ", ..." if len(names) > NAMED else ""
             lines.append(f"{text}: {len(names):,} ({', '.join(names[:NAMED])}{more})")

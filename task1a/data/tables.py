@@ -74,7 +74,7 @@ def read_table(path: Path, columns: Sequence[str], expected: str) -> pd.DataFram
 
 
 def text_fault(text: str) -> str:
-    """Say why a text cannot be a name or a label in a table; empty if it can."""
+    """Return why a text cannot be a name or a label in a table; empty if it can."""
     if not text.strip():
         return "is blank"
     if len(text) > MAX_CHARACTERS:

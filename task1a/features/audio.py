@@ -58,7 +58,7 @@ def read_windows(source: Path | bytes, features: FeatureConfig, window: float | 
     """Read a recording of any length as windows of the length of a clip, with constant memory.
 
     A recording that is shorter than one and a half windows is a single window, read by
-    :func:`read_clip`. Of a longer one, a last part that is shorter than half a window is left out,
+    :func:`read_clip`. Of a longer one, a last part that is shorter than half a window is omitted,
     and a longer last part is repeated.
 
     Args:

@@ -5,8 +5,8 @@ The index is written again every few seconds, after the rows that it lists have 
 whenever a build is killed, what the index lists is valid, and the next build ends with the same files
 as an undisturbed one.
 
-Another version of a library may compute other features. Their fixed test sound, the *probe*, tells:
-features are only computed again if those of the probe have changed.
+Another version of a library may compute other features. So the features of a test sound, the
+*probe*, are stored as well, and all are computed again only if those of the probe have changed.
 """
 import functools
 import hashlib
@@ -97,7 +97,7 @@ def build(root: Path, filenames: Iterable[str], features: FeatureConfig, cache_d
 def is_complete(root: Path, features: FeatureConfig, cache_dir: Path) -> bool:
     """Return whether a data set's features were computed with this configuration and these libraries.
 
-    Which clips they hold, and of which content, :class:`task1a.features.cache.FeatureCache` tells.
+    :class:`task1a.features.cache.FeatureCache` has the clips that they hold, and their content.
     """
     stored = _stored_description(cache.cache_folder(root, features, cache_dir))
     return bool(stored.get("probe")) and stored == _describe(Path(root), features, stored["probe"])
@@ -147,8 +147,8 @@ def _check_versions(folder: Path, root: Path, features: FeatureConfig,
 
 
 def _probe(features: FeatureConfig) -> list[float]:
-    """Features of a second of noise, averaged over 16 bands of mel bins and over 16 parts of the
-    clip."""
+    """Compute the features of a second of noise, averaged over 16 bands of mel bins and over 16
+    parts of the clip."""
     from task1a.features.log_mel import log_mel
 
     noise = np.frombuffer(random.Random(0).randbytes(2 * 44_100), "<i2")

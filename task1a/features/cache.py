@@ -57,7 +57,7 @@ class FeatureCache:
     features: FeatureConfig
     clips: Mapping[str, Clip]
     damaged: Mapping[str, str] = field(default_factory=dict)
-    """clips that were left out, and why"""
+    """excluded clips, and why"""
 
     @classmethod
     def open(cls, root: Path, features: FeatureConfig, cache_dir: Path) -> "FeatureCache":
@@ -85,7 +85,7 @@ class FeatureCache:
         return np.memmap(path, "<f2", mode="r", shape=(rows, self.features.n_mels, self.features.frames))
 
     def rows(self, filenames: Iterable[str]) -> np.ndarray:
-        """Row numbers of clips in the array, int64 ``[clips]``.
+        """Return the row numbers of clips in the array, int64 ``[clips]``.
 
         Raises:
             InputError: a clip is not in the cache.
@@ -97,7 +97,8 @@ class FeatureCache:
                              ) from None
 
     def read(self, clips: Sequence[str] | np.ndarray) -> np.ndarray:
-        """Log-mel energies of clips, given by name or by row: float32 ``[clips, n_mels, frames]``.
+        """Read the log-mel energies of clips, given by name or by row: float32 ``[clips, n_mels,
+        frames]``.
 
         Raises:
             InputError: a clip is not in the cache, or the checksum of its row is wrong.
@@ -117,7 +118,7 @@ class FeatureCache:
         return {clip.row: (name, clip.row_crc32) for name, clip in self.clips.items()}
 
     def digest(self, filenames: Iterable[str]) -> str:
-        """A digest of the names of clips, the content of their files, and the configuration."""
+        """Return a digest of the names of clips, the content of their files, and the configuration."""
         filenames = sorted(filenames)
         self.rows(filenames)  # refuses unknown clips
         contents = [(name, self.clips[name].file_digest) for name in filenames]
@@ -125,14 +126,14 @@ class FeatureCache:
 
 
 def cache_folder(root: Path, features: FeatureConfig, cache_dir: Path) -> Path:
-    """Folder of the features of a data set, named by its folder and digests of its path and the
-    configuration."""
+    """Return the folder of the features of a data set, named by its folder and digests of its path
+    and the configuration."""
     root = Path(root).resolve()
     return Path(cache_dir) / f"{root.name}-{fingerprint(os.path.normcase(root))[:8]}-{fingerprint(features)}"
 
 
 def crc32(content: bytes) -> str:
-    """CRC-32 checksum in hexadecimal."""
+    """Return the CRC-32 checksum in hexadecimal."""
     return f"{zlib.crc32(content):08x}"
 
 
@@ -167,5 +168,5 @@ def read_index(folder: Path, features: FeatureConfig) -> dict[str, Clip]:
 
 
 def row_bytes(features: FeatureConfig) -> int:
-    """Number of bytes in a row of the array."""
+    """Return the number of bytes in a row of the array."""
     return 2 * features.n_mels * features.frames

@@ -11,7 +11,8 @@ from types import ModuleType
 
 
 def import_torchaudio() -> ModuleType:
-    """Import torchaudio, without its native functions (alignment, CUDA decoder) if they do not load."""
+    """Import torchaudio, without its native functions (alignment, CUDA decoder) if they do not
+    load."""
     try:
         return importlib.import_module("torchaudio")
     except OSError:

@@ -65,18 +65,18 @@ _log_mel = functools.lru_cache(maxsize=4)(LogMel)
 
 
 def log_mel(waveform: np.ndarray, features: FeatureConfig) -> np.ndarray:
-    """Functional version of :class:`LogMel`; the filters of a configuration are made once."""
+    """Compute like :class:`LogMel`; the filters of a configuration are made once."""
     return _log_mel(features)(waveform)
 
 
 def stored_log_mel(waveform: np.ndarray, features: FeatureConfig) -> np.ndarray:
-    """:func:`log_mel` in float32, rounded to half precision like the stored features that models
-    are trained on."""
+    """Compute :func:`log_mel` in float32, rounded to half precision like the stored features that
+    models are trained on."""
     return log_mel(waveform, features).astype(np.float16).astype(np.float32)
 
 
 def mel_filters(features: FeatureConfig) -> np.ndarray:
-    """Triangular filters on the HTK mel scale, ``[n_mels, n_fft / 2 + 1]``, peak 1.
+    """Return triangular filters on the HTK mel scale, ``[n_mels, n_fft / 2 + 1]``, peak 1.
 
     Raises:
         InputError: a filter is so narrow that it contains no FFT bin.
