@@ -1,8 +1,8 @@
 """Compare a package with the runs it was made from: outputs, sizes and results.
 
-The size is counted again from the model files, and the results are computed again from the predictions of the test
-split, so edited or outdated records do not count. If a model or the data set is no longer there, the records of the run
-are used instead, with a warning.
+The size is counted again from the model files, and the results are computed again from the predictions
+of the test split, so edited or outdated records do not count. If a model or the data set is no longer
+there, the records of the run are used instead, with a warning.
 """
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from evaluation import metrics
-from submission import metadata as meta_yaml
+from submission import metadata
 from submission.metadata import Records
 from submission.rules import RESULTS, Rules
 from submission.validation.findings import Finding, format_key
@@ -28,7 +28,7 @@ _TOLERANCE = 1e-9
 
 
 def compare_output(text: str, file: str, run: Path) -> Iterator[Finding]:
-    """Name every row of an output that differs from the run's predictions for the evaluation set, in any order.
+    """Name every row of an output that differs from the run's predictions, in any order of the rows.
 
     Args:
         text: the output, in which no errors were found, without quotes and with LF line ends.
@@ -36,7 +36,7 @@ def compare_output(text: str, file: str, run: Path) -> Iterator[Finding]:
         run: the run folder.
 
     Raises:
-        InputError: the run has no readable predictions.
+        InputError: the run has no readable predictions for the evaluation set.
     """
     path = Run(run).evaluation_predictions
     if not path.is_file():
@@ -44,7 +44,8 @@ def compare_output(text: str, file: str, run: Path) -> Iterator[Finding]:
     columns, *rows = _rows(predictions.to_text(predictions.read(path)))
     header, *given = _rows(text)
     if header != columns:
-        yield Finding("error", file, "line 1", shown(" ".join(header)), f"the columns of {path}: {' '.join(columns)}")
+        yield Finding("error", file, "line 1", shown(" ".join(header)),
+                      f"the columns of {path}: {' '.join(columns)}")
         return
     predicted = {clip_key(row[0]): row for row in rows}
     for line, row in enumerate(given, start=2):
@@ -52,19 +53,26 @@ def compare_output(text: str, file: str, run: Path) -> Iterator[Finding]:
         if right is None:
             yield Finding("error", file, f"line {line}, filename", shown(row[0]), f"a clip of {path}")
             continue
-        wrong = [1] if row[1] != right[1] else []
-        wrong += [index for index in range(2, len(columns)) if float(row[index]) != float(right[index])]
+        wrong = []
+        for index in range(1, len(columns)):
+            same = row[index] == right[index]
+            if not same and index > 1:
+                same = float(row[index]) == float(right[index])
+            if not same:
+                wrong.append(index)
         if wrong:
+            first = wrong[0]
             more = f", and {len(wrong) - 1} other columns that differ" if len(wrong) > 1 else ""
-            yield Finding("error", file, f"line {line}, {columns[wrong[0]]}", f"{shown(row[wrong[0]])}{more}",
-                          f"{right[wrong[0]]}, as {path} has it")
+            yield Finding("error", file, f"line {line}, {columns[first]}", f"{shown(row[first])}{more}",
+                          f"{right[first]}, as {path} has it")
     missing = predicted.keys() - {clip_key(row[0]) for row in given}
     if missing:
         yield Finding("error", file, "", f"{len(missing):,} clips fewer, one of them {min(missing)}",
                       f"the {len(predicted):,} clips of {path}")
 
 
-def compare_meta(meta: Mapping[str, Any], file: str, runs: Sequence[Path], rules: Rules) -> Iterator[Finding]:
+def compare_meta(meta: Mapping[str, Any], file: str, runs: Sequence[Path],
+                 rules: Rules) -> Iterator[Finding]:
     """Name every size and result that differs from those of the runs.
 
     Args:
@@ -78,85 +86,87 @@ def compare_meta(meta: Mapping[str, Any], file: str, runs: Sequence[Path], rules
     """
     systems = []
     for run in runs:
-        try:
-            records, findings = _recomputed(run, file)
-            meta_yaml.sizes([records], rules)
-            meta_yaml.wrong_shares(file, [records], rules)
-        except (KeyError, TypeError) as error:
-            raise InputError(f"{run}: its records are incomplete ({error}); make them again with: "
-                             "python task1a.py --stage all --force") from None
+        records, findings = recompute(run, file)
         systems.append(records)
         yield from findings
-    yield from meta_yaml.wrong_shares(file, systems, rules)
+    yield from metadata.wrong_shares(file, systems, rules)
 
-    for block, judged in meta_yaml.results(systems, rules).items():
+    for block, records in metadata.results(systems, rules).items():
         stated = at(meta, block)
-        if judged is None and stated is not None:
+        if records is None and stated is not None:
             yield Finding("error", file, block, "results", f"null: {runs[0]} has no device-specific models")
-        elif judged is not None and stated is None:
-            yield Finding("error", file, block, "no results", f"those of {judged.run}")
-        elif judged is not None:
-            for part, right in judged.evaluation.items():
-                yield from _differences(at(stated, part), right, file, f"{block}.{part}", str(judged.run))
-    for path, sizes in meta_yaml.sizes(systems, rules).items():
+        elif records is not None and stated is None:
+            yield Finding("error", file, block, "no results", f"those of {records.run}")
+        elif records is not None:
+            for part in ("overall", "class_wise", "device_wise"):
+                yield from _differences(at(stated, part), records.evaluation[part], file, f"{block}.{part}",
+                                        str(records.run))
+    for path, sizes in metadata.sizes(systems, rules).items():
         # the largest system of the splits counts; operations are not known for every kind of model
         if None not in sizes:
             yield from _differences(at(meta, path), max(sizes), file, path, ", ".join(map(str, runs)))
+
+
+def recompute(folder: Path, file: str) -> tuple[Records, list[Finding]]:
+    """Return the records of a run with its size and results computed again.
+
+    Args:
+        folder: the run folder.
+        file: name of the metadata file in findings.
+
+    Returns:
+        The records, and warnings about what cannot be computed again.
+    """
+    run, records, findings = Run(folder), metadata.read_records(folder), []
+    system = run.system
+    absent = [model for model in system.files if not model.is_file()]
+    if absent:
+        findings.append(Finding(
+            "warning", file, "system.complexity",
+            f"a size that is compared with {folder}'s complexity.json only",
+            f"the model {absent[0]}, to count it again"))
+    else:
+        size = measure.measure(system.files, system.passes, system.by_device)
+        records = replace(records, complexity=size)
+    records, problems = evaluate_again(records, file)
+    findings += problems
+    if records.general:
+        general, problems = evaluate_again(records.general, file)
+        records = replace(records, general=general)
+        findings += problems
+    return records, findings
+
+
+def evaluate_again(records: Records, file: str) -> tuple[Records, list[Finding]]:
+    """Return the records of a run with its results computed again; warn if the data set is missing."""
+    run, evaluation = Run(records.run), records.evaluation
+    root = run.data_root
+    if not (root / tau_layout.META).is_file():
+        return records, [Finding(
+            "warning", file, RESULTS, f"results that are compared with {run.folder}'s evaluation.json only",
+            f"the data set {root}, to compute them again")]
+    reference = tau_layout.read_reference(root)
+    reference = reference[~reference.filename.isin(evaluation.get("left_out", ()))]
+    try:
+        evaluation = metrics.evaluate(reference, predictions.read(run.test_predictions))
+    except InputError as error:
+        raise InputError(f"{run.folder}: its predictions of the test split cannot be judged by {root}: "
+                         f"{error}") from None
+    return replace(records, evaluation=evaluation), []
 
 
 def _rows(text: str) -> list[list[str]]:
     return [line.split("\t") for line in text.removesuffix("\n").split("\n")]
 
 
-def _recomputed(folder: Path, file: str) -> tuple[Records, list[Finding]]:
-    """The records of a run with its size and results computed again, and warnings if that is not possible."""
-    run, records, findings = Run(folder), meta_yaml.read_records(folder), []
-    system = run.system
-    absent = [model for model in system.files if not model.is_file()]
-    if absent:
-        findings.append(Finding("warning", file, "system.complexity", f"a size that is compared with {folder}'s "
-                                "complexity.json only", f"the model {absent[0]}, to count it anew"))
-    else:
-        records = replace(records, complexity=measure.measure(system.files, system.passes, system.by_device))
-    records, problems = _judged_again(records, file)
-    findings += problems
-    if records.general:
-        general, problems = _judged_again(records.general, file)
-        records = replace(records, general=general)
-        findings += problems
-    return records, findings
-
-
-def _judged_again(records: Records, file: str) -> tuple[Records, list[Finding]]:
-    """Recompute the results of a run.
-
-    Returns:
-        Records that hold these results only, and a warning if the data set is missing.
-    """
-    run, evaluation, findings = Run(records.run), records.evaluation, []
-    root = run.data_root
-    if not (root / tau_layout.META).is_file():
-        findings.append(Finding("warning", file, RESULTS, f"results that are compared with {run.folder}'s "
-                                "evaluation.json only", f"the data set {root}, to compute them anew"))
-    else:
-        reference = tau_layout.read_reference(root)
-        reference = reference[~reference.filename.isin(evaluation.get("left_out", ()))]
-        try:
-            evaluation = metrics.evaluate(reference, predictions.read(run.test_predictions))
-        except InputError as error:
-            raise InputError(f"{run.folder}: its predictions of the test split cannot be judged by {root}: {error}") \
-                from None
-    results = {part: evaluation[part] for part in ("overall", "class_wise", "device_wise")}
-    return replace(records, evaluation=results), findings
-
-
 def _differences(stated: Any, right: Any, file: str, where: str, source: str) -> Iterator[Finding]:
-    """Compare stated numbers, or blocks of numbers, with the right ones; None is a class or device without clips."""
+    """Compare stated numbers, or blocks of them, with the right ones; None has no clips."""
     if isinstance(right, Mapping):
         right = {key: value for key, value in right.items() if value is not None}
         stated = stated if isinstance(stated, Mapping) else {}
         for key in right.keys() | stated.keys():
-            yield from _differences(stated.get(key), right.get(key), file, f"{where}.{format_key(key)}", source)
+            yield from _differences(stated.get(key), right.get(key), file, f"{where}.{format_key(key)}",
+                                    source)
         return
     is_number = isinstance(stated, int | float) and not isinstance(stated, bool)
     if right is None or not is_number or not math.isclose(stated, right, rel_tol=_TOLERANCE):

@@ -56,9 +56,9 @@ def tensors(zeros):
 
 
 @pytest.fixture(scope="module")
-def data_set(tmp_path_factory):
+def data_set(tmp_path_factory, records):
     """A development set in the TAU layout, without its audio: its folder, the test clips (four for every class and
-    device), and a function that makes predictions of them and their scores."""
+    device), a function that makes predictions of them and their scores, and makers of records."""
     root = tmp_path_factory.mktemp("data") / "development"
     (root / "evaluation_setup").mkdir(parents=True)
     names = [(f"audio/{label}-city-{number}-0-{device}.wav", label, f"city-{number}", device)
@@ -76,7 +76,7 @@ def data_set(tmp_path_factory):
         table = predictions(list(truth.filename), seed)
         return table, scored(table, truth)
 
-    return root, truth, judged
+    return root, truth, judged, records
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ class Case:
 
 def write_run(root, data_set, clips, seed, zeros=10, compressed=True, ensemble=(), devices=(), test_seed=0, train=0):
     """A run folder as the stages leave it, as far as it is read; returns the results."""
-    data_root, _, judged = data_set
+    data_root, _, judged, records = data_set
     for folder in ("predictions", "compress", "train"):
         (root / folder).mkdir(parents=True)
     config = {"system": root.parent.name, "ensemble": list(ensemble), "compression": {"enabled": compressed},
@@ -114,12 +114,11 @@ def write_run(root, data_set, clips, seed, zeros=10, compressed=True, ensemble=(
     if not ensemble and not devices:
         save_file(tensors(zeros), root / ("compress/packed.safetensors" if compressed else "train/model.safetensors"))
     # the records say something else, which does not count while the files are there
-    wrong = {"overall": {"logloss": 1.0, "accuracy": 50.0}, "class_wise": {}, "device_wise": {}, "left_out": []}
-    (root / "evaluation.json").write_text(json.dumps(wrong))
-    size = {"parameters": 1, "non_zero": 1, "bytes": 1, "by_bits": {"8": {"parameters": 1}}}
-    (root / "complexity.json").write_text(json.dumps({
-        "policies": {"dcase2021": size}, "limit_policy": "dcase2021", "multiply_accumulates": None}))
-    (root / "data.json").write_text(json.dumps({"demo": False, "clips": {"train": train}}))
+    (root / "evaluation.json").write_text(json.dumps(records.evaluation(LABELS, DEVICES)))
+    complexity = records.complexity(20000, ensemble) | {"multiply_accumulates": None}
+    (root / "complexity.json").write_text(json.dumps(complexity))
+    (root / "data.json").write_text(json.dumps({
+        "name": "x", "demo": False, "clips": {"train": train}, "by_device": {"train": {}}}))
     return results
 
 
@@ -214,16 +213,17 @@ def test_the_model_counts_and_not_its_record(case, differences):
         ("system.complexity.total_parameters_non_zero", "24"), ("system.complexity.model_size", "0.029296875")]
 
 
-def test_files_that_are_not_there(case, differences):
+def test_files_that_are_not_there(case, differences, records):
     run = case.runs / "x/seed0"
     tree = case.tree()
     tree["results"]["development_dataset"]["overall"]["logloss"] += 0.01
-    tree["system"]["complexity"] = {"total_parameters": 1, "total_parameters_non_zero": 1, "model_size": 1 / 1024}
+    tree["system"]["complexity"] = {"total_parameters": 22695, "total_parameters_non_zero": 22000,
+                                    "model_size": 20000 / 1024}
     (run / "compress/packed.safetensors").unlink()
     config = yaml.safe_load((run / "config.yaml").read_text())
     config["data"]["root"] = str(case.runs / "none")
     (run / "config.yaml").write_text(yaml.safe_dump(config))
-    (run / "evaluation.json").write_text(json.dumps(case.results))
+    (run / "evaluation.json").write_text(json.dumps(records.evaluation(LABELS, DEVICES, **case.results)))
     told = differences(case, case.with_meta(tree))
     assert [(level, where) for level, where, _, _ in told] == [
         ("warning", "system.complexity"), ("warning", RESULTS), ("error", f"{RESULTS}.overall.logloss")]
@@ -339,12 +339,10 @@ def test_systems_and_runs_are_matched_by_number(tmp_path, golden, write_zip, cap
         main([str(path), "--run", "none", "--run", "none", "--run", "none"])
 
 
-def test_incomplete_records(case, differences):
-    (case.runs / "x/seed0/evaluation.json").write_text("{}")
-    assert differences(case) == []
-    (case.runs / "x/seed0/compress/packed.safetensors").unlink()
-    (case.runs / "x/seed0/complexity.json").write_text("{}")
-    with pytest.raises(InputError, match="its records are incomplete"):
+@pytest.mark.parametrize("record", ["evaluation", "complexity", "data"])
+def test_incomplete_records(case, differences, record):
+    (case.runs / f"x/seed0/{record}.json").write_text("{}")
+    with pytest.raises(InputError, match=f"{record}.json: damaged.*: .* Field required; make it again with"):
         differences(case)
     with pytest.raises(InputError, match="no such file"):
         differences(replace(case, runs=case.runs / "none"))
