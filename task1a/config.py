@@ -478,6 +478,6 @@ class Config:
 def fingerprint(value: Any) -> str:
     """A short digest of plain data or a configuration section, equal if and only if the values are
     equal."""
-    plain = asdict(value) if is_dataclass(value) else value
+    plain = asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
     text = json.dumps(plain, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -96,13 +96,12 @@ def probe(features: np.ndarray, devices: Sequence[str], locations: Sequence[str]
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    devices, locations = np.asarray(devices), np.asarray(locations)
     if len(set(locations)) < FOLDS or len(set(devices)) < 2:
         raise InputError(f"{len(set(locations))} locations and {len(set(devices))} devices are too few to tell devices "
                          f"apart in {FOLDS} folds by location")
     classifier = make_pipeline(StandardScaler(), LogisticRegression(max_iter=5000))
     folds = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=0)
-    scores = 100 * cross_val_score(classifier, features, devices, groups=locations, cv=folds,
+    scores = 100 * cross_val_score(classifier, features, np.asarray(devices), groups=np.asarray(locations), cv=folds,
                                    scoring="balanced_accuracy")
     return {"accuracy": float(np.mean(scores)), "deviation": float(np.std(scores, ddof=1)),
             "chance": 100 / len(set(devices))}
@@ -123,12 +122,11 @@ def draw(points: Mapping[str, np.ndarray], devices: Sequence[str], title: str, p
     import matplotlib
     from matplotlib.figure import Figure
 
-    devices = np.asarray(devices)
     with matplotlib.rc_context({"svg.hashsalt": "task1a"}):  # for reproducible files
         figure = Figure(figsize=(11, 5.5), layout="constrained")
         for axes, (name, xy) in zip(figure.subplots(1, len(points)), points.items(), strict=True):
             for index, device in enumerate(sorted(set(devices))):
-                axes.scatter(*xy[devices == device].T, s=9, color=f"C{index}", label=device)
+                axes.scatter(*xy[np.asarray(devices) == device].T, s=9, color=f"C{index}", label=device)
             axes.set(title=f"{name} mean and deviation", xticks=[], yticks=[])
         figure.legend(*axes.get_legend_handles_labels(), loc="outside right center", title="device")
         figure.suptitle(title)

@@ -41,8 +41,10 @@ class ScaleShift(nn.Module):
 
 def scale_and_shift(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
     """Return w and b [channels] of a batch norm in evaluation mode."""
-    scale = (norm.weight * torch.rsqrt(norm.running_var + norm.eps)).detach()
-    return scale, norm.bias.detach() - norm.running_mean * scale
+    mean, variance = norm.running_mean, norm.running_var
+    assert mean is not None and variance is not None
+    scale = (norm.weight * torch.rsqrt(variance + norm.eps)).detach()
+    return scale, norm.bias.detach() - mean * scale
 
 
 def merge_batch_norms(model: nn.Module) -> nn.Module:
@@ -67,6 +69,7 @@ def fold_batch_norms(model: nn.Module, input_shape: tuple[int, ...]) -> nn.Modul
     merge_batch_norms(model)
     for conv_name, norm_name in _followed_by_scale(model, input_shape).items():
         conv, norm = model.get_submodule(conv_name), model.get_submodule(norm_name)
+        assert isinstance(conv, nn.Conv2d) and isinstance(norm, ScaleShift)
         # w (K * x + c) + b = (w K) * x + (w c + b), per output channel
         bias = norm.bias if conv.bias is None else norm.bias + conv.bias * norm.weight
         conv.weight = nn.Parameter((conv.weight * norm.weight.view(-1, 1, 1, 1)).detach())

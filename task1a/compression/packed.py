@@ -7,7 +7,7 @@ float32 tensors with exactly the stored values.
 """
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -47,7 +47,8 @@ def pruning(model: nn.Module) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     kept), by layer."""
     weights, masks = {}, {}
     for name, layer in convolutions(model).items():
-        rounding = layer.parametrizations["weight"]
+        parametrizations: Any = layer.parametrizations
+        rounding = parametrizations["weight"]
         weights[name], masks[name] = rounding.original.detach(), rounding[0].kept
     return weights, masks
 

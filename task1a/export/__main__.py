@@ -107,7 +107,7 @@ def _export(folder: Path, arguments: argparse.Namespace, network: "nn.Module", s
 
     tensors, _ = model_file.read(arguments.model)
     facts = {"model_sha256": digest(arguments.model), "calibration_clips": json.dumps(calibration)}
-    files = {}
+    files: dict[str, Path] = {}
     for name, model in models.items():
         graph.store_as_packed(model, tensors)
         if model is alone:

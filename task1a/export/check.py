@@ -68,7 +68,7 @@ def compare(network: nn.Module, features: FeatureConfig, exported: Sequence[Path
     clips = iter(waveforms)
     while batch := list(itertools.islice(clips, _BATCH)):
         log_mel = np.stack([stored_log_mel(waveform, features) for waveform in batch])
-        outputs = logits(network, lambda indices, x=log_mel: x[indices], len(batch), len(batch), torch.device("cpu"))
+        outputs = logits(network, log_mel.__getitem__, len(batch), len(batch), torch.device("cpu"))
         rows[0].append(torch.softmax(outputs.double(), dim=1).numpy())
         for session, probabilities in zip(sessions, rows[1:], strict=True):
             name = session.get_inputs()[0].name

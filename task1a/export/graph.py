@@ -151,6 +151,7 @@ def _export(module: nn.Module, example: Tensor, input_name: str, output_name: st
     # While the graph is simplified, the tensors are inputs. Otherwise the optimizer would compute
     # new ones from them, e.g. transposed or folded weights, which are no longer those of the model
     # file.
+    assert program is not None
     model = program.model
     for name in list(model.graph.initializers):
         value = model.graph.initializers.pop(name)

@@ -36,6 +36,16 @@ class LogMel(nn.Module):
         InputError: a mel filter is empty, or n_fft cannot be split into two short transforms.
     """
 
+    window: Tensor
+    first: Tensor
+    between_real: Tensor
+    between_imag: Tensor
+    second_real: Tensor
+    second_imag: Tensor
+    filter_places: Tensor
+    filter_values: Tensor
+    log_floor: Tensor
+
     def __init__(self, features: FeatureConfig) -> None:
         super().__init__()
         self.features = features

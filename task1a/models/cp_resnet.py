@@ -5,6 +5,7 @@ neural networks for acoustic scene classification*, EUSIPCO 2019; the authors' c
 https://github.com/kkoutini/cpjku_dcase20.
 """
 import math
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -57,8 +58,8 @@ class CPResNet(nn.Module):
 
     def __init__(self, classes: int, *, width: int, rho: int, in_channels: int = 1) -> None:
         super().__init__()
-        self.stem = nn.Sequential(
-            nn.Conv2d(in_channels, width, 5, stride=2, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU())
+        stem = nn.Conv2d(in_channels, width, 5, stride=2, padding=1, bias=False)
+        self.stem = nn.Sequential(stem, nn.BatchNorm2d(width), nn.ReLU())
         kernels = [3 if k == 0 or 2 <= k < 2 + rho else 1 for k in range(6 * self.blocks)]
         layers: list[nn.Module] = []
         channels = width
@@ -69,8 +70,21 @@ class CPResNet(nn.Module):
                 layers.append(nn.MaxPool2d(2))
             channels = out
         self.stages = nn.Sequential(*layers)
-        self.classifier = nn.Sequential(nn.Conv2d(channels, classes, 1, bias=False), nn.BatchNorm2d(classes))
-        self._initialize()
+        classifier = nn.Conv2d(channels, classes, 1, bias=False)
+        self.classifier = nn.Sequential(classifier, nn.BatchNorm2d(classes))
+
+        # The authors initialize the weights with Fixup (Zhang et al., ICLR 2019): every block starts
+        # as its shortcut, all logits start as 0, and the scale of the first convolutions falls with
+        # the number of blocks.
+        blocks = [layer for layer in layers if isinstance(layer, ResidualBlock)]
+        nn.init.kaiming_normal_(stem.weight, nonlinearity="relu")
+        for block in blocks:
+            nn.init.normal_(block.conv1.weight, std=_he(block.conv1) / math.sqrt(len(blocks)))
+            nn.init.zeros_(block.conv2.weight)
+            if block.shortcut is not None:
+                shortcut = cast(nn.Conv2d, block.shortcut[0])
+                nn.init.normal_(shortcut.weight, std=_he(shortcut))
+        nn.init.zeros_(classifier.weight)
 
     @property
     def head(self) -> nn.Module:
@@ -80,19 +94,7 @@ class CPResNet(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return torch.flatten(self.classifier(self.stages(self.stem(x))).mean(dim=(2, 3)), 1)
 
-    def _initialize(self) -> None:
-        """Initialize the weights as the authors do, with Fixup (Zhang et al., ICLR 2019): every
-        block starts as its shortcut, and all logits as 0."""
-        nn.init.kaiming_normal_(self.stem[0].weight, nonlinearity="relu")
-        blocks = [layer for layer in self.stages if isinstance(layer, ResidualBlock)]
-        for block in blocks:
-            nn.init.normal_(block.conv1.weight, std=_he(block.conv1) / math.sqrt(len(blocks)))
-            nn.init.zeros_(block.conv2.weight)
-            if block.shortcut is not None:
-                nn.init.normal_(block.shortcut[0].weight, std=_he(block.shortcut[0]))
-        nn.init.zeros_(self.classifier[0].weight)
-
 
 def _he(conv: nn.Conv2d) -> float:
-    """Standard deviation sqrt(2 / fan-out) (He et al., ICCV 2015)."""
+    """Return the standard deviation sqrt(2 / fan-out) (He et al., ICCV 2015)."""
     return math.sqrt(2 / (conv.out_channels * math.prod(conv.kernel_size)))

@@ -24,6 +24,9 @@ class FreqNorm(nn.Module):
     Shape: [N, 1, F, T] -> the same.
     """
 
+    running_mean: Tensor
+    running_var: Tensor
+
     def __init__(self, bins: int, eps: float = 1e-5) -> None:
         super().__init__()
         self.eps = eps
@@ -38,12 +41,14 @@ class FreqNorm(nn.Module):
         enough. In float64 it keeps its digits, because log-mel energies are not much further from 0
         than they vary.
         """
-        count, total, squares = 0, 0.0, 0.0
+        count = 0
+        total = torch.zeros_like(self.running_mean, dtype=torch.float64)
+        squares = torch.zeros_like(total)
         for batch in batches:
             x = batch.double()
             count += x.numel() // len(self.running_mean)
-            total = total + x.sum(dim=(0, 1, 3))
-            squares = squares + x.square().sum(dim=(0, 1, 3))
+            total += x.sum(dim=(0, 1, 3)).to(total.device)
+            squares += x.square().sum(dim=(0, 1, 3)).to(total.device)
         mean = total / count
         self.running_mean.copy_(mean)
         self.running_var.copy_((squares / count - mean.square()).clamp(min=0))
@@ -148,7 +153,9 @@ class WithFrontEnd(nn.Module):
     @property
     def head(self) -> nn.Module:
         """The layer that scales the logits."""
-        return self.network.head
+        head = self.network.head
+        assert isinstance(head, nn.Module)
+        return head
 
     def forward(self, x: Tensor) -> Tensor:
         return self.network(self.front_end(x))

@@ -172,8 +172,9 @@ def _csv(results: Sequence[_Result]) -> str:
     rows = []
     for name, whole, windows in results:
         for number, prediction in enumerate([whole, *windows]):
-            row = name, number or None, round(prediction.start, 3), round(prediction.end, 3), prediction.scene
-            rows.append(dict(zip(_COLUMNS, row, strict=True)) | prediction.probabilities)
+            start, end = round(prediction.start, 3), round(prediction.end, 3)
+            row = dict(zip(_COLUMNS, (name, number or None, start, end, prediction.scene), strict=True))
+            rows.append({**row, **prediction.probabilities})
     return pd.DataFrame(rows).astype({"window": "Int64"}).to_csv(index=False, lineterminator="\n", float_format="%.9g")
 
 

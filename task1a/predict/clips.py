@@ -1,6 +1,7 @@
 """Prediction of clips with a stored model, from their features: the one batched inference loop of
 the project."""
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,11 @@ if TYPE_CHECKING:
 
 ReadClips = Callable[[np.ndarray], np.ndarray]
 """Reads clips: indices [n] -> log-mel energies float32 [n, mel bins, frames]."""
+
+
+def select(read: ReadClips, rows: np.ndarray) -> ReadClips:
+    """Return a function that reads clips by their index among some ``rows``."""
+    return lambda indices: read(rows[indices])
 
 
 def logits(model: nn.Module, read: ReadClips, clips: int, batch_size: int, torch_device: torch.device) -> Tensor:
@@ -62,11 +68,14 @@ def predict(path: Path, filenames: Sequence[str], read: ReadClips, batch_size: i
     model, spec = model_file.load_for_inference(path, torch_device)
     shifted = []
     for number in range(time_rolls):
-        frames = round(number * spec.features.frames / time_rolls)
-        outputs = logits(model, lambda indices, shift=frames: np.roll(read(indices), shift, axis=-1), len(filenames),
-                         batch_size, torch_device)
+        shift = round(number * spec.features.frames / time_rolls)
+        outputs = logits(model, partial(_read_rolled, read, shift), len(filenames), batch_size, torch_device)
         shifted.append(probabilities(outputs, path))
     return predictions.table(filenames, np.mean(shifted, axis=0), spec.labels)
+
+
+def _read_rolled(read: ReadClips, shift: int, indices: np.ndarray) -> np.ndarray:
+    return np.roll(read(indices), shift, axis=-1)
 
 
 def probabilities(outputs: Tensor, path: Path) -> np.ndarray:

@@ -43,7 +43,7 @@ class Prediction:
     @property
     def scene(self) -> str:
         """The most probable scene."""
-        return max(self.probabilities, key=self.probabilities.get)
+        return max(self.probabilities, key=self.probabilities.__getitem__)
 
 
 class Predictor:
@@ -121,10 +121,11 @@ class Predictor:
         """
         # the form for inference merges layers, so the network is built again as it was trained
         model, seen = model_file.load(self.path)[0].to(self.torch_device), []
+        assert isinstance(model.head, torch.nn.Module)
         hook = model.head.register_forward_pre_hook(lambda head, inputs: seen.append(inputs[0].mean(dim=(2, 3))))
         for _, _, samples in read_windows(_source(recording, rate), self.spec.features):
             log_mel = stored_log_mel(samples, self.spec.features)[None]
-            logits(model, lambda indices, log_mel=log_mel: log_mel[indices], 1, 1, self.torch_device)
+            logits(model, log_mel.__getitem__, 1, 1, self.torch_device)
         hook.remove()
         return torch.cat(seen).mean(dim=0).cpu().numpy()
 
@@ -150,7 +151,7 @@ class Predictor:
 
     def _predict_batch(self, windows: Sequence[tuple[float, float, np.ndarray]]) -> Iterator[Prediction]:
         log_mel = np.stack([window[2] for window in windows])
-        outputs = logits(self.model, lambda indices: log_mel[indices], len(windows), len(windows), self.torch_device)
+        outputs = logits(self.model, log_mel.__getitem__, len(windows), len(windows), self.torch_device)
         for (start, end, _), values in zip(windows, probabilities(outputs, self.path), strict=True):
             yield Prediction(start, end, dict(zip(self.spec.labels, values.tolist(), strict=True)))
 

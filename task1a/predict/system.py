@@ -6,7 +6,7 @@ import pandas as pd
 import torch
 
 from task1a.predict import predictions
-from task1a.predict.clips import ReadClips, predict
+from task1a.predict.clips import ReadClips, predict, select
 from task1a.system import System
 
 
@@ -34,7 +34,7 @@ def predict_system(system: System, clips: Sequence[pd.DataFrame], readers: Seque
         names, read = clips[number].filename, readers[number]
         rows = np.arange(len(names)) if chosen is None else np.flatnonzero(chosen == number)
         if len(rows):
-            tables.append(predict(file, names[rows], lambda indices, read=read, rows=rows: read(rows[indices]),
+            tables.append(predict(file, names[rows], select(read, rows),
                                   batch_size, torch_device, passes))
     if chosen is None:
         return predictions.average(tables)

@@ -8,6 +8,7 @@ make it wait.
 Shape of a batch: [clips, 1, mel bins, frames].
 """
 from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 import torch
@@ -41,8 +42,9 @@ class Draws:
 
     def to(self, torch_device: torch.device) -> "Draws":
         """Return the same parameters on a device."""
-        values = [getattr(self, field.name) for field in fields(self)]
-        return Draws(*[None if value is None else value.to(torch_device) for value in values])
+        values: list[Any] = [getattr(self, field.name) for field in fields(self)]
+        moved: list[Any] = [None if value is None else value.to(torch_device) for value in values]
+        return Draws(*moved)
 
 
 class Augmentation:
@@ -145,7 +147,8 @@ def draw_masks(clips: int, count: int, width: int, length: int, rng: np.random.G
     widths = rng.integers(0, min(width, length) + 1, (clips, count, 1))
     starts = rng.integers(0, length - widths + 1)
     positions = np.arange(length)
-    return ((positions >= starts) & (positions < starts + widths)).any(axis=1)
+    masked: np.ndarray = (positions >= starts) & (positions < starts + widths)
+    return np.any(masked, axis=1)
 
 
 def spec_augment(x: Tensor, rows: Tensor, columns: Tensor, fill: Tensor) -> Tensor:

@@ -71,9 +71,10 @@ def calibrate(model: nn.Module, job: Job, fabric: lightning_fabric.Fabric) -> fl
             return 1.0
         outputs = logits(model, examples.read, len(examples), job.config.batch_size, fabric.device).double().numpy()
         record = fit_temperature(outputs, examples)
+    assert isinstance(model.head, nn.Module)
     with torch.no_grad():
         for parameter in model.head.parameters():
-            parameter /= record["temperature"]
+            parameter.div_(record["temperature"])
     if fabric.global_rank == 0:
         write_json(job.folder / "calibration.json", record)
         job.log(f"calibrated on {record['clips']:,} validation clips: temperature {record['temperature']:.3f}, "

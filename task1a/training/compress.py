@@ -11,6 +11,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -96,7 +97,7 @@ def choose_ratio(model: nn.Module, packing: Packing, config: CompressionConfig) 
         raise InputError(f"compression.target_bytes={config.target_bytes}: out of reach: {error}") from None
 
 
-def prune_to(model: nn.Module, ratio: float, scope: str) -> None:
+def prune_to(model: nn.Module, ratio: float, scope: Literal["global", "layer", "lamp"]) -> None:
     """Prune a prepared model by magnitude; weights pruned before stay pruned."""
     weights, masks = packed.pruning(model)
     for name, mask in magnitude_masks(weights, masks, ratio, scope).items():

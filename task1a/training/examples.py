@@ -1,7 +1,6 @@
 """Labelled clips: read from the feature cache batch by batch, or held on a GPU where they fit."""
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -11,9 +10,7 @@ from torch.nn import functional as F
 
 from task1a.config import TrainingConfig
 from task1a.data.splits import split_validation
-
-if TYPE_CHECKING:
-    from task1a.predict.clips import ReadClips
+from task1a.predict.clips import ReadClips, select
 
 HELD_SHARE = 0.5
 """largest share of the free memory of a GPU that is used to hold clips; a training step needs the
@@ -25,7 +22,7 @@ _BLOCK = 256  # clips that are copied at once
 class Examples:
     """Labelled clips."""
 
-    read: "ReadClips"
+    read: ReadClips
     """reads their log-mel energies by index"""
     targets: np.ndarray
     """class indices [clips]"""
@@ -82,7 +79,7 @@ class Examples:
         return F.one_hot(torch.from_numpy(self.targets), classes).float().to(torch_device)
 
 
-def split_examples(clips: pd.DataFrame, read: "ReadClips", labels: tuple[str, ...],
+def split_examples(clips: pd.DataFrame, read: ReadClips, labels: tuple[str, ...],
                    config: TrainingConfig) -> tuple[Examples, Examples]:
     """Divide the training split into the clips to train on and those of other locations, to
     validate on.
@@ -100,7 +97,7 @@ def split_examples(clips: pd.DataFrame, read: "ReadClips", labels: tuple[str, ..
     parts = []
     for chosen in (~held_out & used, held_out & used):
         rows = np.flatnonzero(chosen)
-        parts.append(Examples(lambda indices, rows=rows: read(rows[indices]), targets[rows],
+        parts.append(Examples(select(read, rows), targets[rows],
                               clips.device.to_numpy(str)[rows], clips.identifier.to_numpy(str)[rows],
                               clips.filename.to_numpy(str)[rows]))
     return parts[0], parts[1]

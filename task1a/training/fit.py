@@ -14,7 +14,7 @@ import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, cast
 
 import lightning_fabric
 import numpy as np
@@ -89,7 +89,7 @@ def check_memory(spec: ModelSpec, config: TrainingConfig, device: str) -> None:
                          "a smaller network or smaller features")
 
 
-def launch(device: str, precision: str) -> lightning_fabric.Fabric:
+def launch(device: str, precision: Literal["32-true", "bf16-mixed", "16-mixed"]) -> lightning_fabric.Fabric:
     """Set up the device, the precision, the memory and, under torchrun, the process group."""
     keep_freed_memory()
     local, world = int(os.environ.get("LOCAL_WORLD_SIZE", 1)), int(os.environ.get("WORLD_SIZE", 1))
@@ -134,23 +134,10 @@ def fit(job: Job, fabric: lightning_fabric.Fabric, model: nn.Module, loss: Loss,
         InputError: there are too few clips for one step, the loss is not finite, or the checkpoint
             is damaged.
     """
-    config, features, device = job.config, job.spec.features, fabric.device
-    rank, world = fabric.global_rank, fabric.world_size
-    if config.channels_last:
-        model = model.to(memory_format=torch.channels_last)
-    optimizer = torch.optim.SGD(model.parameters(), lr=config.learning_rate, momentum=config.momentum,
-                                weight_decay=config.weight_decay)
-    wrapped, optimizer = fabric.setup(model, optimizer)
-    history: list[list[float]] = []
-    state = {"identity": job.identity, "model": model, "optimizer": optimizer, "history": history}
-    if config.averaging_epochs:
-        state["average"] = copy.deepcopy(model)
-    stored = state.get("average", model)
-    _load(job.folder / "checkpoint.pt", state)
-    if rank == 0 and world > 1:
-        job.log(f"{world} processes, {config.batch_size} clips per step in total")
-    if rank == 0 and history:
-        job.log(f"resuming after epoch {len(history)} of {config.epochs}")
+    config, features, device, rank = job.config, job.spec.features, fabric.device, fabric.global_rank
+    wrapped, state = set_up(job, fabric, model)
+    history, average = state["history"], state.get("average")
+    stored = state["model"] if average is None else average
 
     clips = job.train
     if device.type == "cuda" and len(history) < config.epochs:
@@ -164,8 +151,9 @@ def fit(job: Job, fabric: lightning_fabric.Fabric, model: nn.Module, loss: Loss,
         torch.manual_seed(job.seed + 1_000_003 * (epoch + 1) + rank)  # for the dropout
         steps = draw_steps(epoch, job.seed, len(clips), augmentation, fabric)
         wrapped.train()
-        mean_loss = fabric.all_reduce(train_epoch(epoch, steps, clips, targets, augmentation, fabric, wrapped,
-                                                  optimizer, loss, state.get("average"))).item()
+        epoch_loss = train_epoch(epoch, steps, clips, targets, augmentation, fabric, wrapped,
+                                 state["optimizer"], loss, average)
+        mean_loss = float(cast(Tensor, fabric.all_reduce(epoch_loss)))
         if not math.isfinite(mean_loss):
             raise InputError(f"epoch {epoch + 1}: the training loss is {mean_loss}; lower the learning rate")
 
@@ -180,6 +168,32 @@ def fit(job: Job, fabric: lightning_fabric.Fabric, model: nn.Module, loss: Loss,
     if rank == 0:
         _write_history(job.folder / "history.csv", history)
     return stored
+
+
+def set_up(job: Job, fabric: lightning_fabric.Fabric, model: nn.Module) -> tuple[nn.Module, dict[str, Any]]:
+    """Prepare a training, or continue it from its checkpoint.
+
+    Returns:
+        The model as it is trained, on the device and with the gradients of all processes, and the
+        state of the training, which is what a checkpoint contains.
+    """
+    config = job.config
+    if config.channels_last:
+        model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    optimizer = torch.optim.SGD(model.parameters(), lr=config.learning_rate, momentum=config.momentum,
+                                weight_decay=config.weight_decay)
+    wrapped, optimizer = fabric.setup(model, optimizer)
+    history: list[list[float]] = []
+    # the model without its wrapper, so that a checkpoint does not depend on the number of processes
+    state: dict[str, Any] = {"identity": job.identity, "model": model, "optimizer": optimizer, "history": history}
+    if config.averaging_epochs:
+        state["average"] = copy.deepcopy(model)
+    _load(job.folder / "checkpoint.pt", state)
+    if fabric.global_rank == 0 and fabric.world_size > 1:
+        job.log(f"{fabric.world_size} processes, {config.batch_size} clips per step in total")
+    if fabric.global_rank == 0 and history:
+        job.log(f"resuming after epoch {len(history)} of {config.epochs}")
+    return wrapped, state
 
 
 def draw_steps(epoch: int, seed: int, clips: int, augmentation: Augmentation,

@@ -17,7 +17,9 @@ where the broadcast, the branch over time, depends on the mean over frequency al
 not fit the caches of a core is computed in pieces of some rows, and all operations on a piece
 follow each other.
 """
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -33,6 +35,9 @@ from task1a.models.normalization import ResidualNorm, relaxed_norm
 # in order; smaller pieces would cost more in calls than they save.
 _PRODUCT_BYTES = 1 << 19
 _ROWS_BYTES = 1 << 21
+
+_Rows = Callable[[int, int], Tensor]
+"""gives the rows of a map from a first to a last one (exclusive), as [positions, channels]"""
 
 
 def inference_form(model: nn.Module, input_shape: tuple[int, int, int]) -> nn.Module:
@@ -57,27 +62,32 @@ class InferenceForm(nn.Module):
     Shape: log-mel energies [N, 1, F, T] -> logits [N, classes].
     """
 
+    input_norm: nn.Module
+
     def __init__(self, model: BCResNetASC, input_shape: tuple[int, int, int]) -> None:
         super().__init__()
         _, f, t = input_shape
         f, t = f // 2, (t + 1) // 2
         self.input_norm = model.input_norm
-        self.stem = _Product(model.stem[0])
+        self.stem = _Product(cast(nn.Conv2d, model.stem[0]))
         self.stages, self.stage_norms = nn.ModuleList(), model.stage_norms
         for number, stage in enumerate(model.stages):
-            self.stages.append(nn.ModuleList(_Block(block, f, t) for block in stage))
+            blocks = cast(Iterable[BCResBlock], stage)
+            self.stages.append(nn.ModuleList(_Block(block, f, t) for block in blocks))
             if number < 2:
                 f, t = f // 2, t // 2
         self.head = _Product(model.head)
+        # the first stage has the largest maps, because they have not been pooled yet
+        first = cast(Sequence[_Block], self.stages[0])[0]
+        self.largest = first.f * first.t * first.channels
         self.eval()
 
     @torch.inference_mode()
     def forward(self, x: Tensor) -> Tensor:
         # As many clips at a time as fill a piece with the largest map: short clips share the costs
         # of the calls, and long ones stay in the cache.
-        first = self.stages[0][0]
-        largest = first.f * first.t * first.channels * x.element_size()
-        return torch.cat([self._logits(clips) for clips in x.split(max(1, _ROWS_BYTES // largest))])
+        clips = max(1, _ROWS_BYTES // (self.largest * x.element_size()))
+        return torch.cat([self._logits(part) for part in x.split(clips)])
 
     def _logits(self, clips: Tensor) -> Tensor:
         x = _normalize(clips.permute(2, 0, 3, 1), self.input_norm).squeeze(3)
@@ -86,18 +96,22 @@ class InferenceForm(nn.Module):
         # The output of the stem is the largest of all maps, with 25 times its size in patches.
         # Neither is in memory as a whole, because the first expansion asks for the rows that it
         # needs.
-        def rows(first: int, last: int) -> Tensor:
+        def stem_rows(first: int, last: int) -> Tensor:
             return self.stem(patches[first:last].reshape(-1, 25)).relu_()
 
+        rows: _Rows = stem_rows
         for number, (stage, norm) in enumerate(zip(self.stages, self.stage_norms, strict=True)):
-            x = stage[0].expand_rows(rows, len(clips))
-            for block in stage:
+            blocks = cast(Sequence[_Block], stage)
+            x = blocks[0].expand_rows(rows, len(clips))
+            for block in blocks:
                 x = block(x)
             x = _pool(x, norm) if number < 2 else _normalize(x[1:-1], norm)
-
-            def rows(first: int, last: int, x: Tensor = x) -> Tensor:
-                return x[first:last].flatten(0, 2)
+            rows = partial(_flat_rows, x)
         return self.head(x.mean(dim=0).mean(dim=1))  # linear, so the mean can be taken before it
+
+
+def _flat_rows(x: Tensor, first: int, last: int) -> Tensor:
+    return x[first:last].flatten(0, 2)
 
 
 class _Product(nn.Module):
@@ -106,9 +120,13 @@ class _Product(nn.Module):
     Shape: the values under its kernel [positions, values] -> [positions, C].
     """
 
+    weight: Tensor
+    bias: Tensor
+
     def __init__(self, conv: nn.Conv2d) -> None:
         super().__init__()
         self.register_buffer("weight", conv.weight.detach().flatten(1).t().contiguous())
+        assert conv.bias is not None, "the norm behind it must be folded"
         self.register_buffer("bias", conv.bias.detach())
 
     def forward(self, values: Tensor, out: Tensor | None = None) -> Tensor:
@@ -124,10 +142,18 @@ class _Block(nn.Module):
     Shape: framed map [F + 2, N, T, C], after the expansion -> the same.
     """
 
+    shift: Tensor
+    mean_weight: Tensor
+    mean_shift: Tensor
+    weight: Tensor
+    time_weight: Tensor
+    time_bias: Tensor
+    mix: Tensor
+
     def __init__(self, block: BCResBlock, f: int, t: int) -> None:
         super().__init__()
         self.f, self.t, self.channels = f, t, block.mix.out_channels
-        self.expand = None if block.expand is None else _Product(block.expand[0])
+        self.expand = None if block.expand is None else _Product(cast(nn.Conv2d, block.expand[0]))
         self.bands = block.frequency_norm.sub_bands
         norm = block.frequency_norm.norm
         scale = norm.weight.detach().view(-1, self.bands).t()
@@ -155,16 +181,18 @@ class _Block(nn.Module):
         weight = torch.stack([above, centre + residual, below])
         self.register_buffer("weight", weight.repeat(1, 1, t).view(3, self.bands, 1, 1, -1))
         self.register_buffer("time_weight", block.time_conv.weight.detach().view(-1, 3).t().contiguous())
+        assert block.time_conv.bias is not None, "the norm behind it must be folded"
         self.register_buffer("time_bias", block.time_conv.bias.detach())
         self.register_buffer("mix", block.mix.weight.detach().flatten(1).t().contiguous())
 
-    def expand_rows(self, rows: Callable[[int, int], Tensor], clips: int) -> Tensor:
+    def expand_rows(self, rows: _Rows, clips: int) -> Tensor:
         """Return 1x1 convolution and ReLU of a map, of which ``rows`` gives a range of rows as
         [positions, channels].
 
         Shape: -> framed map [F + 2, N, T, C].
         """
         y = self._framed(clips)
+        assert self.expand is not None, "only blocks that widen the map expand it"
         row_bytes = clips * self.t * len(self.expand.weight) * y.element_size()
         for first, last in _pieces(self.f, row_bytes, _PRODUCT_BYTES):
             self.expand(rows(first, last), out=y[1 + first:1 + last].view(-1, self.channels)).relu_()
@@ -209,7 +237,7 @@ def _normalize(x: Tensor, norm: nn.Module) -> Tensor:
     A row of a clip is one frequency, so frequency-wise normalization is layer normalization over
     its T C values.
     """
-    if isinstance(norm, nn.Identity):
+    if not isinstance(norm, ResidualNorm):
         return x
     if norm.norm is relaxed_norm:
         return _relaxed(x, norm)
