@@ -256,13 +256,27 @@ def test_broken_connections_are_resumed(server, data_set, tmp_path):
     assert ranges and ranges == sorted(ranges)  # never back to the start
 
 
-def test_a_download_is_resumed_by_the_next_process(server, data_set, tmp_path):
-    part = tmp_path / f"{AUDIO}.part"
-    part.write_bytes(server.files[AUDIO][:123_456])
+PART = 123_456
+
+
+@pytest.mark.parametrize(("settings", "part", "most"), [
+    ({}, PART, -PART),
+    ({"early": 1000}, PART, 1000 - PART),  # a range may begin earlier than asked for
+    ({"lengths": False}, PART, -PART),
+    ({"ranges": False}, PART, 0),  # what it sends again is not stored
+    ({"lengths": False, "longer": b"x" * 1_000_000}, 0, 1_000_000),
+    ({"lengths": False, "bytes_per_second": 3_000_000, "longer": b"x" * 60_000_000}, 0, 4_500_000),  # never ends
+], ids=["ranges", "early", "no lengths", "no ranges", "more", "endless"])
+def test_servers_that_send_what_is_missing(server, data_set, tmp_path, settings, part, most):
+    content, settings = server.files[AUDIO], dict(settings)
+    server.files[AUDIO] += settings.pop("longer", b"")
+    vars(server).update(settings)
+    if part:
+        (tmp_path / f"{AUDIO}.part").write_bytes(content[:part])
     bring(tmp_path, data_set)
     assert content_of(tmp_path) == CONTENT
-    assert (AUDIO, "bytes=123456-") in server.requests
-    assert server.sent[AUDIO] == len(server.files[AUDIO]) - 123_456
+    assert (AUDIO, f"bytes={part}-" if part else None) in server.requests
+    assert server.sent[AUDIO] <= len(content) + most
 
 
 def test_a_server_without_ranges_does_not_set_a_download_back(server, data_set, tmp_path):
@@ -276,40 +290,16 @@ def test_a_server_without_ranges_does_not_set_a_download_back(server, data_set, 
     assert positions == sorted(positions)  # what the second attempt sent was on disk already
 
 
-def test_a_range_may_begin_earlier_than_asked_for(server, data_set, tmp_path):
-    server.early = 1000
-    (tmp_path / f"{AUDIO}.part").write_bytes(server.files[AUDIO][:123_456])
-    bring(tmp_path, data_set)
-    assert content_of(tmp_path) == CONTENT and server.sent[AUDIO] == len(server.files[AUDIO]) - 122_456
-
-
-def test_a_range_of_another_place_is_not_appended(server, data_set, tmp_path):
-    server.early = -1000
-    (tmp_path / f"{AUDIO}.part").write_bytes(server.files[AUDIO][:100_000])
-    fails(tmp_path, data_set, "another part of the file")
-    assert (tmp_path / f"{AUDIO}.part").read_bytes() == server.files[AUDIO][:100_000]
-
-
-def test_a_server_that_does_not_tell_sizes(server, data_set, tmp_path):
-    server.lengths = False
-    (tmp_path / f"{AUDIO}.part").write_bytes(server.files[AUDIO][:100_000])
-    bring(tmp_path, data_set)
-    assert content_of(tmp_path) == CONTENT
-
-
-def test_more_than_the_size_of_an_archive_is_not_stored(server, data_set, tmp_path):
-    server.lengths = False
-    server.files[AUDIO] += b"x" * 1_000_000
-    bring(tmp_path, data_set)
-    assert content_of(tmp_path) == CONTENT
-
-
-def test_an_answer_of_another_size_leaves_the_part(server, data_set, tmp_path):
-    """Such as the page on which a wireless network asks for a password."""
+@pytest.mark.parametrize(("settings", "content", "message"), [
+    ({"early": -1000}, None, "another part of the file"),
+    ({"ranges": False}, b"<html>", "offers a file of 6 bytes instead of"),  # a page that asks for a password
+], ids=["another part", "another size"])
+def test_a_wrong_answer_leaves_the_part(server, data_set, tmp_path, settings, content, message):
     part = tmp_path / f"{AUDIO}.part"
     part.write_bytes(server.files[AUDIO][:100_000])
-    server.files[AUDIO], server.ranges = b"<html>", False
-    fails(tmp_path, data_set, "offers a file of 6 bytes instead of")
+    server.files[AUDIO] = content or server.files[AUDIO]
+    vars(server).update(settings)
+    fails(tmp_path, data_set, message)
     assert part.read_bytes() == zipped(FILES[AUDIO], NAME)[:100_000]
 
 
@@ -362,13 +352,6 @@ def test_headers_that_make_no_sense(server, data_set, tmp_path, status, headers)
     server.refusals[AUDIO] = [(status, headers)] * 2
     bring(tmp_path, data_set)
     assert content_of(tmp_path) == CONTENT
-
-
-def test_a_server_that_never_ends(server, data_set, tmp_path):
-    server.lengths, server.bytes_per_second = False, 3_000_000
-    server.files[AUDIO] += b"x" * 60_000_000
-    bring(tmp_path, data_set)
-    assert content_of(tmp_path) == CONTENT and server.sent[AUDIO] < 5_000_000
 
 
 def test_a_server_that_drips(server, data_set, tmp_path, monkeypatch):
