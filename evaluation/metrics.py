@@ -241,11 +241,11 @@ def evaluate(reference: pd.DataFrame, predictions: pd.DataFrame,
     Returns:
         ``labels`` and ``devices``; the scores ``overall``, ``class_wise`` (by label),
         ``device_wise``, ``class_device_wise`` (by label, then device) and ``device_groups``
-        (``real``, ``seen``, ``unseen``), each ``{"logloss", "accuracy"}``, unrounded, or None without
-        clips; ``intervals``, those of all these scores in the same structure, None where they cannot
-        be estimated; ``calibration``, from :func:`reliability`; ``confusion``, the number of clips by
-        true and predicted label; ``highest_losses``, the clips with the highest log loss; and
-        ``probability_0``, the clips whose true label has a probability below ``EPS``.
+        (``real``, ``seen``, ``unseen``), each ``{"logloss", "accuracy"}``, unrounded, or None
+        without clips; ``intervals``, those of all these scores in the same structure, None where
+        they cannot be estimated; ``calibration``, from :func:`reliability`; ``confusion``, the
+        number of clips by true and predicted label; ``highest_losses``, the clips with the highest
+        log loss; and ``probability_0``, the clips whose true label has a probability below ``EPS``.
     """
     matched = match(reference, predictions)
     labels, devices = label_columns(predictions), sorted(set(reference.device))

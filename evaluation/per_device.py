@@ -1,6 +1,8 @@
-"""The per-device table of the official DCASE 2021 Task 1A baseline, for any predictions and data root.
+"""The per-device table of the official DCASE 2021 Task 1A baseline, for any predictions and data
+root.
 
-``python -m evaluation.per_device PREDICTIONS --data-root DIR [--format text|markdown|csv] [--json FILE]``
+``python -m evaluation.per_device PREDICTIONS --data-root DIR [--format text|markdown|csv] [--json
+FILE]``
 """
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,8 +19,8 @@ DEMO_NOTE = "demo data: figures say nothing about real recordings"
 def format_table(results: Mapping[str, Any]) -> str:
     """Format the scores as the official baseline prints them, and those of the device groups below.
 
-    One row per class with the log loss, the log loss by device, and the accuracy; then the log loss and
-    the accuracy over all classes. A score without clips is ``-``.
+    One row per class with the log loss, the log loss by device, and the accuracy; then the log loss
+    and the accuracy over all classes. A score without clips is ``-``.
 
     Args:
         results: from :func:`evaluation.metrics.evaluate`.
@@ -56,7 +58,8 @@ def format_table(results: Mapping[str, Any]) -> str:
 
 
 def summary(results: Mapping[str, Any]) -> str:
-    """Format accuracy and log loss with their intervals, one line per device and one over all clips."""
+    """Format accuracy and log loss with their intervals, one line per device and one over all
+    clips."""
     rows = _summary_rows(results)
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = []

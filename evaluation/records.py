@@ -104,8 +104,8 @@ def read(run: Run, name: str) -> Any:
 
     Args:
         run: the run.
-        name: ``data``, only its ``labels``, ``features``, ``environment``, ``complexity``, ``evaluation``, or only
-            its ``summary``.
+        name: ``data``, only its ``labels``, ``features``, ``environment``, ``complexity``,
+            ``evaluation``, or only its ``summary``.
 
     Raises:
         InputError: the record is missing or damaged; the message names the key and the stage that

@@ -1,12 +1,12 @@
 """Results of finished runs, as tables and comparisons use them, and what two runs differ in.
 
 A run is ``DIR/<name>/seed<N>/`` with ``config.yaml``, ``evaluation.json`` and, if they exist,
-``complexity.json`` and ``predictions/test.csv``. The name is that of the system, or another one for a
-trial with other settings.
+``complexity.json`` and ``predictions/test.csv``. The name is that of the system, or another one for
+a trial with other settings.
 
-Runs are averaged if, and only if, they differ in the seed alone (:func:`groups`); everything else is
-compared, and named by the keys in which it differs (:func:`differences`). Seeds may have test splits
-of their own, the folds of a data set, whose paths differ in the seed alone.
+Runs are averaged if, and only if, they differ in the seed alone (:func:`groups`); everything else
+is compared, and named by the keys in which it differs (:func:`differences`). Seeds may have test
+splits of their own, the folds of a data set, whose paths differ in the seed alone.
 
 Scores are those of :mod:`evaluation.metrics`. *Parameters* are trainable values, pruned ones
 included, without running statistics and scales. *KiB* are non-zero values times the bytes of their
@@ -31,7 +31,8 @@ METRICS = {"accuracy": ("Accuracy", 1), "logloss": ("Log loss", 3)}
 """title and decimals of each score, by its name in ``evaluation.json``"""
 
 POLICIES = ("dcase2021", "paper")
-"""ways to count the size: with running statistics, for the limit, and without, for the published sizes"""
+"""ways to count the size: with running statistics, for the limit, and without, for the published
+sizes"""
 
 PUBLISHED_ON = "TAU Urban Acoustic Scenes 2020 Mobile"
 """the data set that the results of the papers and of the challenge's baseline are of"""
@@ -101,7 +102,8 @@ def is_published_split(demo: bool, labels: Collection[str], devices: Collection[
 
 
 def settings(config: Config) -> dict[str, Any]:
-    """Return the settings that can change the results of a run, apart from the seed, by their key."""
+    """Return the settings that can change the results of a run, apart from the seed, by their
+    key."""
     found: dict[str, Any] = {}
     # by way of JSON, in which a tuple is a list, as in the values of a configuration file
     for section, value in json.loads(json.dumps(asdict(config))).items():
@@ -121,7 +123,8 @@ def settings(config: Config) -> dict[str, Any]:
 
 
 def shipped_settings(system: str, folder: Path = SYSTEMS) -> dict[str, Any] | None:
-    """Return the settings of a system in ``folder``, or else in ``system_configs``; None without one."""
+    """Return the settings of a system in ``folder``, or else in ``system_configs``; None without
+    one."""
     for path in (folder / f"{system}.yaml", SYSTEMS / f"{system}.yaml"):
         if path.is_file():
             return settings(load(path))
@@ -174,7 +177,8 @@ def format_side(found: Mapping[str, tuple[Any, Any]], side: int) -> str:
 def groups(runs: Sequence[Result]) -> list[list[Result]]:
     """Return lists of runs that differ in the seed alone, and so can be averaged.
 
-    A run with the seed and the settings of an earlier one, such as its copy, begins a list of its own.
+    A run with the seed and the settings of an earlier one, such as its copy, begins a list of its
+    own.
     """
     found: list[list[Result]] = []
     for run in runs:
@@ -198,7 +202,8 @@ def read_folder(folder: Path) -> tuple[list[Result], list[str]]:
 
 
 def read_systems(runs: Path, systems: Collection[str]) -> dict[str, tuple[list[Result], list[str]]]:
-    """Return, for each system, its finished runs below ``runs`` and the names of the unfinished ones.
+    """Return, for each system, its finished runs below ``runs`` and the names of the unfinished
+    ones.
 
     Runs in the folder with the system's name come first, in the order of the seeds, then those of
     other names.
@@ -225,7 +230,8 @@ def validate(runs: Sequence[Result]) -> None:
     """Check that runs can be put into one table.
 
     Raises:
-        InputError: they are on different data sets, or runs with the same seed were tested on different clips.
+        InputError: they are on different data sets, or runs with the same seed were tested on
+            different clips.
     """
     first = runs[0]
     by_seed: dict[int, Result] = {}
@@ -313,7 +319,8 @@ def _same_clips(one: Result, other: Result) -> bool:
 
 
 def _are_folds(one: Result, other: Result) -> bool:
-    """Return whether the paths of two data sets differ in numbers alone, by as much as the seeds do."""
+    """Return whether the paths of two data sets differ in numbers alone, by as much as the seeds
+    do."""
     parts = re.findall(r"[0-9]+|[^0-9]+", str(one.run.data_root))
     others = re.findall(r"[0-9]+|[^0-9]+", str(other.run.data_root))
     if parts == others or len(parts) != len(others):

@@ -1,1 +1,2 @@
-"""Predictions and judgement of a run -> a checked challenge package. Knows files and numbers, never models."""
+"""Predictions and judgement of a run -> a checked challenge package. Knows files and numbers, never
+models."""

@@ -1,7 +1,7 @@
 """The authors' file: everything about a submission that a run cannot know, as YAML.
 
-It has the blocks of the metadata file, with the list ``authors`` at the top. A file may serve several editions: fields
-that an edition does not have are left out of its metadata.
+It has the blocks of the metadata file, with the list ``authors`` at the top. A file may serve
+several editions: fields that an edition does not have are left out of its metadata.
 """
 import unicodedata
 from collections.abc import Mapping, Sequence
@@ -79,7 +79,8 @@ def read(path: Path | None, rules: Rules) -> dict[str, Any]:
 
 
 def team(authors: Sequence[Mapping[str, Any]]) -> str:
-    """The first two parts of a label, ``<Lastname>_<Institute>`` of the corresponding author, in plain letters."""
+    """The first two parts of a label, ``<Lastname>_<Institute>`` of the corresponding author, in
+    plain letters."""
     author = _corresponding(authors)
     return f"{_label_part(author['lastname'])}_{_label_part(author['affiliation']['abbreviation'])}"
 

@@ -1,9 +1,10 @@
-"""The final check before upload: is everything there, is it right, and by how much is it within the limits?
+"""The final check before upload: is everything there, is it right, and by how much is it within the
+limits?
 
-``python -m submission.check RUN [RUN...] [--authors FILE] [--report PDF] [--edition YEAR]`` makes the package in a
-temporary folder, validates it, compares it with its runs, and prints one screen: for every system the sizes with the
-limits and the results by device, then the findings and what is still missing. Exit status 0 only if the package can be
-uploaded as it is.
+``python -m submission.check RUN [RUN...] [--authors FILE] [--report PDF] [--edition YEAR]`` makes
+the package in a temporary folder, validates it, compares it with its runs, and prints one screen:
+for every system the sizes with the limits and the results by device, then the findings and what is
+still missing. Exit status 0 only if the package can be uploaded as it is.
 """
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -26,7 +27,8 @@ def sizes(records: Sequence[Records], rules: Rules) -> Iterator[str]:
     """One line for every limit of the edition: the size of the system, and the margin.
 
     Args:
-        records: records of the system's run, or of one run for each split, of which the largest counts.
+        records: records of the system's run, or of one run for each split, of which the largest
+            counts.
         rules: the edition.
     """
     counted = meta_yaml.sizes(records, rules)
@@ -50,7 +52,8 @@ def sizes(records: Sequence[Records], rules: Rules) -> Iterator[str]:
 
 
 def results(evaluation: Mapping[str, Any]) -> Iterator[str]:
-    """Accuracy in percent and log loss on the test split: overall, by group of devices, and by device."""
+    """Accuracy in percent and log loss on the test split: overall, by group of devices, and by
+    device."""
     note = f" ({DEMO_NOTE})" if evaluation["data"]["demo"] else ""
     yield f"{evaluation['data']['clips']:,} clips of {evaluation['data']['name']}{note}"
     lines = [f"{'':<8}", f"{'accuracy':<8}", f"{'log loss':<8}"]

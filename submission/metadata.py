@@ -1,12 +1,12 @@
 """The metadata file of a system, filled from its runs and from the authors' file.
 
-Sizes are those under the policy of the limit (``dcase2021``: everything a layer stores). A KB is 1,024
-bytes, as in the official model-size tool, and is not rounded, so that the number of bytes can be
-recovered from it.
+Sizes are those under the policy of the limit (``dcase2021``: everything a layer stores). A KB is
+1,024 bytes, as in the official model-size tool, and is not rounded, so that the number of bytes can
+be recovered from it.
 
-The YAML is written here because ruamel.yaml, which keeps comments, quotes by the rules of YAML 1.2: the
-name ``No`` and the number ``1e-05`` would be read as something else by the YAML 1.1 readers of the
-organisers.
+The YAML is written here because ruamel.yaml, which keeps comments, quotes by the rules of YAML 1.2:
+the name ``No`` and the number ``1e-05`` would be read as something else by the YAML 1.1 readers of
+the organisers.
 """
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -115,7 +115,8 @@ def results(runs: Sequence[Records], rules: Rules) -> dict[str, Records | None]:
 
 
 def stored_bytes(values: Iterable[tuple[int, int]]) -> int:
-    """Return the bytes of stored values, zeros too, given the bits of a value and the number of values."""
+    """Return the bytes of stored values, zeros too, given the bits of a value and the number of
+    values."""
     bits = sum(width * count for width, count in values)
     return -(-bits // 8)
 
@@ -126,7 +127,8 @@ def policy_bytes(size: Mapping[str, Any]) -> int:
 
 
 def sizes(runs: Sequence[Records], rules: Rules) -> dict[str, list[Any]]:
-    """Return the size of each run, by the fields in which the edition states it; None is not known."""
+    """Return the size of each run, by the fields in which the edition states it; None is not
+    known."""
     values: dict[str, list[Any]] = {}
     for record in runs:
         size = record.complexity["policies"][record.complexity["limit_policy"]]
@@ -163,8 +165,8 @@ def wrong_shares(file: str, runs: Sequence[Records], rules: Rules) -> list[Findi
     largest = max(counts)
     for share, count in zip(shares, counts, strict=False):
         expected = largest * share / 100
-        # The organisers' shares are not exact. The smallest steps, from 5 to 10 %, are far wider than
-        # the tolerance.
+        # The organisers' shares are not exact. The smallest steps, from 5 to 10 %, are far wider
+        # than the tolerance.
         if abs(count - expected) > 0.1 * expected + 1:
             return [Finding("error", file, "",
                             f"runs with {' / '.join(f'{count:,}' for count in counts)} training clips",

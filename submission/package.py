@@ -1,17 +1,18 @@
 """Make the challenge package of one to four systems, and validate it.
 
-``python -m submission.package RUN [RUN...] --authors FILE --out DIR`` writes below DIR, for every run, a
-system's outputs and metadata, ``<label>/<label>.output.csv`` and ``<label>/<label>.meta.yaml``, and the
-draft of a technical report, ``<label>.report.md``; then ``<Lastname>_<Institute>_task1.zip`` in the
-official hierarchy, with the report that ``--report PDF`` names. ``--init`` writes a template of the
-authors' file instead. For 2024, where a system is trained on five shares of the training data, RUN
-contains the placeholder ``{split}``. An edition of device-specific models gets the installable inference
-package of all runs as well, ``<Lastname>_<Institute>_task1_inference``.
+``python -m submission.package RUN [RUN...] --authors FILE --out DIR`` writes below DIR, for every
+run, a system's outputs and metadata, ``<label>/<label>.output.csv`` and
+``<label>/<label>.meta.yaml``, and the draft of a technical report, ``<label>.report.md``; then
+``<Lastname>_<Institute>_task1.zip`` in the official hierarchy, with the report that ``--report
+PDF`` names. ``--init`` writes a template of the authors' file instead. For 2024, where a system is
+trained on five shares of the training data, RUN contains the placeholder ``{split}``. An edition of
+device-specific models gets the installable inference package of all runs as well,
+``<Lastname>_<Institute>_task1_inference``.
 
-A package in DIR is removed first, except for edited drafts. The same runs give the same zip byte for
-byte. The zip is validated before it gets its final name; if it is malformed, no file is left behind. Exit
-status 0 if the package was written, even if it is marked as not submittable; 1 if it would be malformed
-or over a limit.
+A package in DIR is removed first, except for edited drafts. The same runs give the same zip byte
+for byte. The zip is validated before it gets its final name; if it is malformed, no file is left
+behind. Exit status 0 if the package was written, even if it is marked as not submittable; 1 if it
+would be malformed or over a limit.
 """
 import re
 import shutil
@@ -79,16 +80,16 @@ def package(runs: Sequence[Path], authors: Path | None, out: Path, rules: Rules 
     """Package runs as the systems 1, 2, ... of a team.
 
     Args:
-        runs: run folders with evaluation predictions, complexity.json and evaluation.json; ``{split}`` in
-            a path stands for each split of the edition.
+        runs: run folders with evaluation predictions, complexity.json and evaluation.json;
+            ``{split}`` in a path stands for each split of the edition.
         authors: the authors' file; default: example authors.
         out: folder of the package, which replaces an older one.
         rules: the edition.
         pdf: technical report for the zip.
 
     Raises:
-        InputError: a run is incomplete, the authors' file has problems (one line each), or the report is
-            no PDF.
+        InputError: a run is incomplete, the authors' file has problems (one line each), or the
+            report is no PDF.
     """
     out, runs = Path(out), [Path(run) for run in runs]
     clear(out)

@@ -1,8 +1,9 @@
 """A draft of the technical report on a system, with marks where the authors have to write.
 
-The draft is Markdown, ready to be edited. Its first line holds a digest of the rest. ``package`` overwrites
-a file whose digest still matches and keeps any other. Whatever is filled in stays text: authors, labels,
-devices and names come from files of any origin, and may look like HTML or Markdown.
+The draft is Markdown, ready to be edited. Its first line holds a digest of the rest. ``package``
+overwrites a file whose digest still matches and keeps any other. Whatever is filled in stays text:
+authors, labels, devices and names come from files of any origin, and may look like HTML or
+Markdown.
 """
 import hashlib
 import re
@@ -30,8 +31,8 @@ _TITLES = {"device_specific": "With a model for each known device",
            "general": "With the general model for all devices",
            **{f"split_{percent}": f"Trained on {percent} % of the training data"
               for percent in (5, 10, 25, 50, 100)}}
-# HTML and Markdown (CommonMark, tables, mathematics); an underscore within a word is none, and keeps names
-# legible
+# HTML and Markdown (CommonMark, tables, mathematics); an underscore within a word is none, and
+# keeps names legible
 _MARKUP = re.compile(r"[\\`*\[\]{}<>|~$&]|(?<![^\W_])_|_(?![^\W_])|^[#+=-](?!\d)|^\d{1,9}[.)](?= |$)")
 _ENTITIES = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
 

@@ -1,8 +1,8 @@
 """The rules of the challenge as data: what a submission contains, and the limits.
 
-Task 1 of DCASE 2021 (subtask A) to 2025. Sources: the organisers' descriptions of the task, their submission
-validators, the model-size tool of their 2021 baseline, and their template of the inference package of 2025. The fields
-of the metadata are in :mod:`submission.schema`.
+Task 1 of DCASE 2021 (subtask A) to 2025. Sources: the organisers' descriptions of the task, their
+submission validators, the model-size tool of their 2021 baseline, and their template of the
+inference package of 2025. The fields of the metadata are in :mod:`submission.schema`.
 """
 import argparse
 import re
@@ -60,12 +60,12 @@ class Rules:
     """folders above the labels' folders inside the zip; None is any name"""
     limits: tuple[Limit, ...]
     splits: tuple[str, ...] = ()
-    """shares of the training data, for each of which a system has a run, with an output and results of its own; only in
-    2024"""
+    """shares of the training data, for each of which a system has a run, with an output and results
+    of its own; only in 2024"""
     device_models: bool = False
-    """whether a system may have models of its own for single recording devices, as in 2025: the devices of the
-    evaluation clips are known, results are stated with these models and with the general model alone, and the code is
-    handed in as an inference package"""
+    """whether a system may have models of its own for single recording devices, as in 2025: the
+    devices of the evaluation clips are known, results are stated with these models and with the
+    general model alone, and the code is handed in as an inference package"""
     labels: tuple[str, ...] = LABELS
     """scene labels in the order of the output columns"""
     devices: tuple[str, ...] = DEVICES
@@ -107,7 +107,8 @@ class Rules:
         return tuple(f"{RESULTS}.{name}" for name in names) or (RESULTS,)
 
     def runs_of(self, run: Path) -> tuple[Path, ...]:
-        """Run folders of a system, one for each split, whose name replaces ``{split}`` in the path."""
+        """Run folders of a system, one for each split, whose name replaces ``{split}`` in the
+        path."""
         return tuple(Path(str(run).replace("{split}", split)) for split in self.splits) or (Path(run),)
 
     @property

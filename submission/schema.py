@@ -1,8 +1,10 @@
-"""The schema of the metadata file and of the authors' file: one model for the fields of all editions.
+"""The schema of the metadata file and of the authors' file: one model for the fields of all
+editions.
 
-A field states the years that have it, whether only the authors can know it, and what the organisers'
-validators ask of it: of most fields only that they are there. :func:`metadata` and :func:`authors_file`
-select the fields of an edition; :mod:`submission.validation.fields` checks a file against them.
+A field states the years that have it, whether only the authors can know it, and what the
+organisers' validators ask of it: of most fields only that they are there. :func:`metadata` and
+:func:`authors_file` select the fields of an edition; :mod:`submission.validation.fields` checks a
+file against them.
 """
 import re
 import sys
@@ -54,7 +56,8 @@ Percent = Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)]
 
 
 class Block(BaseModel):
-    """A block of fields, required unless they have a default; its docstring is the comment above the block."""
+    """A block of fields, required unless they have a default; its docstring is the comment above
+    the block."""
 
     model_config = ConfigDict(strict=True, extra="forbid", protected_namespaces=())
 
@@ -68,8 +71,10 @@ def _field(comment: str | None = None, since: int = 2021, until: int = 2025, by_
         since: first edition with the field.
         until: last edition with the field.
         by_authors: only the authors can know the value.
-        required_since: first edition whose validator asks for the field; its absence is a warning before.
-        any_value: the organisers read the value but check it in no edition, so that a wrong type is a warning.
+        required_since: first edition whose validator asks for the field; its absence is a warning
+            before.
+        any_value: the organisers read the value but check it in no edition, so that a wrong type is
+            a warning.
         **settings: default and constraints, as for ``pydantic.Field``.
     """
     facts = {"since": since, "until": until, "by_authors": by_authors, "required_since": required_since,
@@ -282,7 +287,8 @@ def metadata(year: int) -> type[Block]:
 
 @cache
 def authors_file(year: int | None) -> type[Block]:
-    """Return the schema of the authors' file of an edition; None: of all, with every field optional."""
+    """Return the schema of the authors' file of an edition; None: of all, with every field
+    optional."""
     return _select(AuthorsFile, year, by_authors=True)
 
 
@@ -321,7 +327,8 @@ def leaves(block: type[Block]) -> list[tuple[str, FieldInfo]]:
 
 
 def comments(block: type[Block]) -> dict[str, str]:
-    """Return the comments of all fields by path, with ``*`` for an item of a list or a free name."""
+    """Return the comments of all fields by path, with ``*`` for an item of a list or a free
+    name."""
     found = {}
     for path, field in _fields(block):
         # PYTHONOPTIMIZE=2 leaves no docstrings

@@ -1,17 +1,20 @@
 """Check a package of any origin: every rule, every violation.
 
-An error is what the organisers refuse or what changes the meaning; what their validators and templates take is a
-warning at most. Where their validators stop with an exception, so would the evaluation, and that is an error here.
+An error is what the organisers refuse or what changes the meaning; what their validators and
+templates take is a warning at most. Where their validators stop with an exception, so would the
+evaluation, and that is an error here.
 
-``python -m submission.validate ZIP|FOLDER [--edition YEAR] [--json] [--run DIR ...]``. A zip has the official
-hierarchy, ``<any>/task1/<label>/<label>.output.csv`` and ``<label>.meta.yaml`` in 2021, ``task1/<label>/...`` since; a
-folder holds the folders of the labels, or is an unpacked zip. PDF files (the technical report) are only checked for
-damage. With ``--run``, given once for each system in the order of the labels, the package is compared with the runs it
-was made from. In an edition of device-specific models, an inference package is checked, too: the folder itself, or one
-beside the folders of the labels. None of its code is executed.
+``python -m submission.validate ZIP|FOLDER [--edition YEAR] [--json] [--run DIR ...]``. A zip has
+the official hierarchy, ``<any>/task1/<label>/<label>.output.csv`` and ``<label>.meta.yaml`` in
+2021, ``task1/<label>/...`` since; a folder holds the folders of the labels, or is an unpacked zip.
+PDF files (the technical report) are only checked for damage. With ``--run``, given once for each
+system in the order of the labels, the package is compared with the runs it was made from. In an
+edition of device-specific models, an inference package is checked, too: the folder itself, or one
+next to the folders of the labels. None of its code is executed.
 
-Errors mean that the package is malformed. Other findings say why a well-formed package cannot be submitted: it is not
-about the challenge's data. Exit status 0 only for a package that can be submitted; warnings do not count.
+Errors mean that the package is malformed. Other findings say why a well-formed package cannot be
+submitted: it is not about the challenge's data. Exit status 0 only for a package that can be
+submitted; warnings do not count.
 """
 import json
 import re
@@ -32,79 +35,92 @@ _CLUTTER = (".ds_store", "thumbs.db", "ehthumbs.db", "desktop.ini")
 _WITHOUT_CLUTTER = ("a zip without them: zip -r PACKAGE.zip FOLDER -x '*.DS_Store' '*__MACOSX*' '*Thumbs.db' "
                     "'*desktop.ini'; an existing one: zip -d PACKAGE.zip with the same patterns")
 _SUBTASK_B = re.compile(r"[A-Za-z0-9-]+_[A-Za-z0-9-]+_task1b_[1-4]")
-_REPORT_BYTES = 64 * 1024 * 1024  # of all reports together
+# of all reports together
+_REPORT_BYTES = 64 * 1024 * 1024
 
 
 def validate(path: Path, rules: Rules = TASK1A_2021, runs: Sequence[Path] = ()) -> tuple[Finding, ...]:
-    """Everything that is wrong with a package, in the order of its files.
+    """Return everything that is wrong with a package, in the order of its files.
 
     Args:
         path: the zip, or a folder with the folders of the labels.
         rules: the edition.
-        runs: run folders to compare with, one for each system in the order of the labels; empty: no comparison.
-            ``{split}`` in a path stands for each split of the edition.
+        runs: run folders to compare with, one for each system in the order of the labels; empty: no
+            comparison. ``{split}`` in a path stands for each split of the edition.
 
     Raises:
-        InputError: ``path`` does not exist, there are too few or too many runs, or one cannot be read.
+        InputError: ``path`` does not exist, there are too few or too many runs, or one cannot be
+            read.
     """
     path = Path(path)
-    code = _inference_packages(path, rules) if rules.device_models and path.is_dir() else []
+    code = find_inference_packages(path, rules) if rules.device_models and path.is_dir() else []
     if path in code and runs:
-        raise InputError(f"{path}: an inference package, which --run does not compare; give the zip of the outputs")
-    findings = [] if path in code else _check_systems(path, rules, runs, code)
+        raise InputError(f"{path}: an inference package, which --run does not compare; give the zip of the "
+                         "outputs")
+    findings = [] if path in code else check_systems(path, rules, runs, code)
     for folder in code:
         from submission.inference2025.check import check  # imports torch, which takes seconds
+
         findings += check(folder, rules)
     return tuple(findings)
 
 
-def _inference_packages(path: Path, rules: Rules) -> list[Path]:
-    """The folder itself if it can be installed or holds modules of systems, else its folders that do.
+def find_inference_packages(path: Path, rules: Rules) -> list[Path]:
+    """Return the folder itself if it can be installed or holds modules of systems, else its folders
+    that do.
 
     Names are compared without case, so that a misnamed package is still checked as one.
     """
     module = re.compile(rf".*_{rules.task}.*/.*_{rules.task}_.*\.py", re.IGNORECASE)
+    found = []
+    for folder in (path, *sorted(path.iterdir())):
+        if folder is not path and (not folder.is_dir() or folder.is_symlink()):
+            continue
+        can_be_installed = any((folder / name).is_file() for name in INSTALLERS)
+        modules = (f"{file.parent.name}/{file.name}" for file in folder.glob("*/*.py"))
+        if can_be_installed or any(map(module.fullmatch, modules)):
+            if folder is path:
+                return [path]
+            found.append(folder)
+    return found
 
-    def holds_code(folder: Path) -> bool:
-        return (any((folder / name).is_file() for name in INSTALLERS)
-                or any(module.fullmatch(f"{file.parent.name}/{file.name}") for file in folder.glob("*/*.py")))
 
-    if holds_code(path):
-        return [path]
-    return [folder for folder in sorted(path.iterdir())
-            if folder.is_dir() and not folder.is_symlink() and holds_code(folder)]
-
-
-def _check_systems(path: Path, rules: Rules, runs: Sequence[Path], code: Collection[Path]) -> list[Finding]:
+def check_systems(path: Path, rules: Rules, runs: Sequence[Path], code: Collection[Path]) -> list[Finding]:
     """Check the outputs and metadata, without the folders of inference packages."""
     if (path / FOLDER).is_dir():
         path = path / FOLDER
     is_folder = path.is_dir()
-    of_system = len(rules.output_suffixes) * check_output.max_bytes(rules) + check_meta.MAX_BYTES
-    with opened(path, rules.systems * of_system + _REPORT_BYTES, without=code) as (members, findings):
-        systems, misplaced = _by_label(members, is_folder, rules)
+    system_bytes = len(rules.output_suffixes) * check_output.max_bytes(rules) + check_meta.MAX_BYTES
+    max_bytes = rules.systems * system_bytes + _REPORT_BYTES
+    with opened(path, max_bytes, without=code) as (members, findings):
+        systems, misplaced = sort_members(members, is_folder, rules)
         if not _has_outputs(systems, rules):
-            others = {year: other.name for year, other in EDITIONS.items()
-                      if _has_outputs(_by_label(members, is_folder, other)[0], other)}
+            others = {}
+            for year, other in EDITIONS.items():
+                if _has_outputs(sort_members(members, is_folder, other)[0], other):
+                    others[year] = other.name
             if others:
-                return [*findings, Finding("error", path.name, "", f"a package of {' or '.join(others.values())}",
-                                           f"one of {rules.name}; --edition {' or '.join(others)} checks it by its own "
-                                           "rules")]
+                return [*findings, Finding(
+                    "error", path.name, "", f"a package of {' or '.join(others.values())}",
+                    f"one of {rules.name}; --edition {' or '.join(others)} checks it by its own rules")]
         findings += misplaced
         if len(systems) > rules.systems or not (systems or with_level(findings, "error")):
             findings.append(Finding("error", path.name, "", counted(len(systems), "system"),
                                     f"1 to {rules.systems}; no more are checked"))
         elif len(systems) > rules.template_systems:
-            findings.append(Finding("warning", path.name, "", f"{len(systems)} systems",
-                                    f"1 to {rules.template_systems}, the numbers in the organisers' template of "
-                                    f"{rules.year}; their validator takes {rules.systems}"))
+            findings.append(Finding(
+                "warning", path.name, "", f"{len(systems)} systems",
+                f"1 to {rules.template_systems}, the numbers in the organisers' template of {rules.year}; "
+                f"their validator takes {rules.systems}"))
         labels = sorted(systems)[:rules.systems]
         if runs and len(runs) != len(labels):
-            raise InputError(f"--run is given {counted(len(runs), 'time')} for {counted(len(labels), 'system')}; give "
-                             f"it once for each, in this order: {shown(' '.join(labels))}")
+            raise InputError(f"--run is given {counted(len(runs), 'time')} for "
+                             f"{counted(len(labels), 'system')}; give it once for each, in this order: "
+                             f"{shown(' '.join(labels))}")
         outputs: dict[bytes, str] = {}
         for label, run in zip(labels, runs or [None] * len(labels), strict=True):
-            findings += _check_system(label, [members[name] for name in systems[label]], rules, run, outputs)
+            files = [members[name] for name in systems[label]]
+            findings += check_system(label, files, rules, run, outputs)
         for name in sorted(members):
             if name.endswith(_REPORT) and not _is_clutter(name):
                 data, problems = members[name].read(_REPORT_BYTES)
@@ -114,15 +130,20 @@ def _check_systems(path: Path, rules: Rules, runs: Sequence[Path], code: Collect
     return findings
 
 
-def _by_label(members: Collection[str], is_folder: bool, rules: Rules) -> tuple[dict[str, list[str]], list[Finding]]:
-    """Names of the files in every label's folder, and findings about files elsewhere.
+def sort_members(members: Collection[str], is_folder: bool,
+                 rules: Rules) -> tuple[dict[str, list[str]], list[Finding]]:
+    """Return the names of the files in every label's folder, and findings about files elsewhere.
 
-    The organisers' validator skips files with no ``task1`` in their path, names those in the folder of a system, and
-    crashes on all others.
+    The organisers' validator skips files with no ``task1`` in their path, names those in the folder
+    of a system, and crashes on all others.
     """
     systems: dict[str, list[str]] = {}
-    clutter, skipped, subtask_b, misnamed, misplaced = [], [], [], {}, {}
+    clutter, skipped, subtask_b = [], [], []
+    misnamed: dict[str, Finding] = {}
+    misplaced: dict[str, Finding] = {}
     above = () if is_folder else rules.above
+    names = " or ".join(f"<label>{suffix}" for suffix in (*rules.output_suffixes, META_SUFFIX))
+    hierarchy = "/".join([*(name or "<any>" for name in above), "<label>", names])
     for member in sorted(members):
         *folders, _ = member.split("/")
         label = folders[-1] if len(folders) == len(above) + 1 else ""
@@ -132,40 +153,38 @@ def _by_label(members: Collection[str], is_folder: bool, rules: Rules) -> tuple[
         is_skipped = FOLDER not in member and not is_folder
         if _is_clutter(member):
             clutter.append((member, bool(is_skipped or in_system or _REPORT in member)))
-        elif member.endswith(_REPORT) or (is_folder and not folders):  # the zip lies beside the labels' folders
-            continue
+        elif member.endswith(_REPORT) or (is_folder and not folders):
+            continue  # reports are checked apart, and a zip may lie next to the labels' folders
         elif in_system:
             systems.setdefault(label, []).append(member)
             if above and folders[-2] != FOLDER:
-                misnamed.setdefault(folders[-2], member)
+                misnamed.setdefault(folders[-2], Finding(
+                    "warning", member, "", f"the folder {shown(folders[-2])}",
+                    f"{FOLDER}, as the organisers name it"))
         elif is_skipped:
             skipped.append(member)
         elif in_place and _SUBTASK_B.fullmatch(label):
             subtask_b.append(member)
-        elif in_place:
-            misplaced.setdefault(("/".join(folders), f"the folder {shown(label)}", rules.label_format), member)
-        elif folders and rules.label_pattern.fullmatch(folders[-1]):
-            place = "/".join(folders[:-1])
-            misplaced.setdefault((place, f"systems in the folder {shown(place)}", ""), member)
-        else:
-            place = "/".join(folders) or member
-            misplaced.setdefault((place, "a file that does not belong here", ""), member)
+        else:  # one finding for each folder
+            place, found, expected = "/".join(folders) or member, "a file that does not belong here", hierarchy
+            if in_place:
+                found, expected = f"the folder {shown(label)}", rules.label_format
+            elif folders and rules.label_pattern.fullmatch(folders[-1]):
+                place = "/".join(folders[:-1])
+                found = f"systems in the folder {shown(place)}"
+            misplaced.setdefault(f"{place}: {found}", Finding("error", member, "", found, expected))
 
-    names = [f"<label>{suffix}" for suffix in (*rules.output_suffixes, META_SUFFIX)]
-    hierarchy = "/".join((*(name or "<any>" for name in above), "<label>", " or ".join(names)))
-    findings = [Finding("error", member, "", found, expected or hierarchy)
-                for (_, found, expected), member in misplaced.items()]
-    findings += [Finding("warning", member, "", f"the folder {shown(folder)}", f"{FOLDER}, as the organisers name it")
-                 for folder, member in misnamed.items()]
+    findings = [*misplaced.values(), *misnamed.values()]
     if clutter:
         crashes = [member for member, harmless in clutter if not harmless]
+        where = ", where the validator of the organisers stops" if crashes else ""
         findings.append(Finding(
             "error" if crashes and not is_folder else "warning", (crashes or [clutter[0][0]])[0], "",
-            f"{counted(len(clutter), 'file')} of the operating system (.DS_Store, __MACOSX, Thumbs.db, desktop.ini)"
-            f"{', where the validator of the organisers stops' if crashes else ''}", _WITHOUT_CLUTTER))
+            f"{counted(len(clutter), 'file')} of the operating system (.DS_Store, __MACOSX, Thumbs.db, "
+            f"desktop.ini){where}", _WITHOUT_CLUTTER))
     if skipped:
-        findings.append(Finding("warning", skipped[0], "", f"{counted(len(skipped), 'file')} of no system, which "
-                                "the organisers skip", hierarchy))
+        findings.append(Finding("warning", skipped[0], "", f"{counted(len(skipped), 'file')} of no system, "
+                                "which the organisers skip", hierarchy))
     if subtask_b:
         findings.append(Finding("warning", subtask_b[0], "", "systems of subtask B, which are not checked",
                                 rules.label_format))
@@ -173,95 +192,114 @@ def _by_label(members: Collection[str], is_folder: bool, rules: Rules) -> tuple[
 
 
 def _is_clutter(member: str) -> bool:
-    """Whether only an operating system puts such a file into a zip."""
+    """Return whether only an operating system puts such a file into a zip."""
     *folders, base = member.split("/")
     return base.lower() in _CLUTTER or base.startswith("._") or "__MACOSX" in folders
 
 
 def _has_outputs(systems: Mapping[str, Sequence[str]], rules: Rules) -> bool:
-    return any(name.endswith(rules.output_suffixes) for names in systems.values() for name in names)
+    return any(name.endswith(rules.output_suffixes) for name in sum(systems.values(), []))
 
 
-def _check_system(label: str, members: Sequence[Member], rules: Rules, run: Path | None,
-                  outputs: dict[bytes, str]) -> Iterator[Finding]:
-    """Check the files in a label's folder, and compare them with the run of the system if there is one.
+def check_system(label: str, members: Sequence[Member], rules: Rules, run: Path | None,
+                 outputs: dict[bytes, str]) -> Iterator[Finding]:
+    """Check the files in a label's folder, and compare them with the run of the system if there is
+    one.
 
     Args:
-        outputs: names of the outputs before, by the digest of their content; gets those of this system.
+        label: name of the folder.
+        members: the files in it.
+        rules: the edition.
+        run: run folder to compare with.
+        outputs: names of the outputs before, by the digest of their content; gets those of this
+            system.
     """
+    picked, findings = pick_files(label, members, rules)
+    yield from findings
+    runs = rules.runs_of(run) if run else ()
+    labels: tuple[str, ...] = ()
+    same_names: dict[str, list[str]] = {}
+    for number, suffix in enumerate(rules.output_suffixes):
+        if suffix not in picked:
+            continue
+        name = picked[suffix].base
+        data, findings = picked[suffix].read(check_output.max_bytes(rules))
+        yield from findings
+        if data is None:
+            continue
+        table, findings = check_output.check(data, name, rules)
+        yield from findings
+        if table is None:
+            continue
+        labels = labels or table.labels
+        first = outputs.setdefault(sha256(table.text.encode("utf-8", "replace")).digest(), name)
+        same_names.setdefault(first, []).append(name)
+        if first not in same_names[first]:  # it is of another system
+            yield Finding("warning", name, "", f"the same predictions as in {first}",
+                          "those of another system")
+        if runs and not with_level(findings, "error"):
+            from submission.validation import against_run  # imports torch, which takes seconds
+
+            yield from against_run.compare_output(table.text, name, runs[number])
+    for names in same_names.values():
+        if len(names) > 1:
+            yield Finding("error", names[1], "", f"the same predictions in {', '.join(names)}",
+                          "an output for each share of the training data")
+
+    if META_SUFFIX not in picked:
+        return
+    member = picked[META_SUFFIX]
+    data, findings = member.read(check_meta.MAX_BYTES)
+    yield from findings
+    meta, findings = (None, []) if data is None else check_meta.read(data, member.base)
+    yield from findings
+    if meta is not None:
+        yield from check_meta.check(meta, member.base, label, labels, rules)
+        if runs:
+            from submission.validation import against_run
+
+            yield from against_run.compare_meta(meta, member.base, runs, rules)
+
+
+def pick_files(label: str, members: Sequence[Member],
+               rules: Rules) -> tuple[dict[str, Member], list[Finding]]:
+    """Return the files of a system by the end of their names, and findings about names and other
+    files."""
     suffixes = (*rules.output_suffixes, META_SUFFIX)
-    picked = {}
+    picked, names = {}, {}
     for suffix in suffixes:
         # the file with the right name, else the only one whose name means the same
         candidates = [member for member in members if _meant(member.base).endswith(suffix)]
         right = [member for member in candidates if member.base == label + suffix]
         if right or len(candidates) == 1:
             picked[suffix] = (right or candidates)[0]
+            names[picked[suffix].name] = label + suffix
 
-    names = [label + suffix for suffix in suffixes]
+    findings = []
     for member in members:
-        name = next((label + suffix for suffix, other in picked.items() if other is member), "")
+        name = names.get(member.name, "")
         if name and name != member.base:
-            # the organisers' validator looks for the ending in the name, and compares the name up to the first dot
+            # the organisers' validator looks for the ending in the name, and compares the name up
+            # to the first dot
             is_read = name in member.base and member.base.startswith(f"{label}.")
-            yield Finding("warning" if is_read else "error", member.name, "", f"the name {shown(member.base)}",
-                          f"the name {name}, as its folder")
+            findings.append(Finding("warning" if is_read else "error", member.name, "",
+                                    f"the name {shown(member.base)}", f"the name {name}, as its folder"))
         elif not name:
             level = "error" if any(suffix in member.base for suffix in suffixes) else "warning"
-            yield Finding(level, member.name, "", "an extra file", f"{' and '.join(names)} only")
+            expected = " and ".join(label + suffix for suffix in suffixes)
+            findings.append(Finding(level, member.name, "", "an extra file", f"{expected} only"))
     for suffix in suffixes:
         if suffix not in picked:
-            yield Finding("error", label, "", f"no {label}{suffix}", "every system output and its metadata")
-
-    runs = rules.runs_of(run) if run else ()
-    labels: tuple[str, ...] = ()
-    alike: dict[str, list[str]] = {}
-    for suffix, split_run in zip(rules.output_suffixes, runs or [None] * len(rules.output_suffixes), strict=True):
-        if suffix not in picked:
-            continue
-        data, findings = picked[suffix].read(check_output.max_bytes(rules))
-        yield from findings
-        if data is None:
-            continue
-        name = picked[suffix].base
-        table, findings = check_output.check(data, name, rules)
-        yield from findings
-        if table is None:
-            continue
-        labels = labels or table.labels
-        same = outputs.setdefault(sha256(table.text.encode("utf-8", "replace")).digest(), name)
-        alike.setdefault(same, []).append(name)
-        if same not in alike[same]:  # it is of another system
-            yield Finding("warning", name, "", f"the same predictions as in {same}", "those of another system")
-        if split_run and not with_level(findings, "error"):
-            from submission.validation import against_run  # imports torch, which takes seconds
-            yield from against_run.compare_output(table.text, name, split_run)
-    for names in alike.values():
-        if len(names) > 1:
-            yield Finding("error", names[1], "", f"the same predictions in {', '.join(names)}",
-                          "an output for each share of the training data")
-    if META_SUFFIX in picked:
-        yield from _check_meta(picked[META_SUFFIX], label, labels, rules, runs)
+            findings.append(Finding("error", label, "", f"no {label}{suffix}",
+                                    "every system output and its metadata"))
+    return picked, findings
 
 
 def _meant(name: str) -> str:
-    """A file's name without what editors and file managers change: case, ``.yml``, a second ending ``.txt``."""
+    """Return a file's name without what editors change: case, ``.yml``, a second ending
+    ``.txt``."""
     name = name.lower().removesuffix(".txt")
     return f"{name.removesuffix('.yml')}.yaml" if name.endswith(".yml") else name
-
-
-def _check_meta(member: Member, label: str, labels: Sequence[str], rules: Rules,
-                runs: Sequence[Path]) -> list[Finding]:
-    data, findings = member.read(check_meta.MAX_BYTES)
-    if data is None:
-        return findings
-    meta, findings = check_meta.read(data, member.base)
-    if meta is not None:
-        findings += check_meta.check(meta, member.base, label, labels, rules)
-    if meta is not None and runs:
-        from submission.validation import against_run  # imports torch, which takes seconds
-        findings += against_run.compare_meta(meta, member.base, runs, rules)
-    return findings
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -271,9 +309,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--edition", type=edition, choices=EDITIONS, default="2021",
                         help="year of the challenge (default: 2021)")
     parser.add_argument("--json", action="store_true", help="print the findings as JSON")
-    parser.add_argument("--run", type=Path, action="append", default=[], metavar="DIR", help="compare with the run "
-                        "that a system was made from; once for each system, in the order of the labels; where the "
-                        "edition has splits, a path with {split} for their runs")
+    parser.add_argument("--run", type=Path, action="append", default=[], metavar="DIR", help="compare with the "
+                        "run that a system was made from; once for each system, in the order of the labels; where "
+                        "the edition has splits, a path with {split} for their runs")
     arguments = parser.parse_args(argv)
     rules = EDITIONS[arguments.edition]
     findings = validate(arguments.package, rules, arguments.run)

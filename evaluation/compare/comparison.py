@@ -1,11 +1,12 @@
-"""Paired tests of two systems, or of two settings of one: is one significantly better than the other?
+"""Paired tests of two systems, or of two settings of one: is one significantly better than the
+other?
 
 ``python -m evaluation.compare A B [--data-root DIR] [--json FILE]``
 
 A and B are folders of runs that differ in the seed alone, or single runs; what A and B differ in is
 named. They are compared clip by clip, over the seeds that both have and the locations of the test
-clips, with the tests of :mod:`evaluation.compare.intervals`. Differences are those of the first system
-minus the second.
+clips, with the tests of :mod:`evaluation.compare.intervals`. Differences are those of the first
+system minus the second.
 """
 import math
 from collections.abc import Mapping
@@ -44,22 +45,24 @@ def compare(first: Path, second: Path, data_root: str | None = None) -> dict[str
     """Compare two systems.
 
     Args:
-        first: folder of runs, ``<runs>/<name>``, whose seeds are paired with the same seeds of the other
-            folder; or of a single run, ``<runs>/<name>/seed<N>``.
+        first: folder of runs, ``<runs>/<name>``, whose seeds are paired with the same seeds of the
+            other folder; or of a single run, ``<runs>/<name>/seed<N>``.
         second: likewise.
-        data_root: development set with the test split of the predictions; ``{seed}`` in it stands for the
-            seed, for seeds that are folds. Default: the data set that each run was made with.
+        data_root: development set with the test split of the predictions; ``{seed}`` in it stands
+            for the seed, for seeds that are folds. Default: the data set that each run was made
+            with.
 
     Returns:
-        ``first``, ``second``, their names; ``differences``, both values of each setting that differs;
-        ``data``, ``seeds``, ``locations``, ``paired_predictions``; for ``accuracy`` and ``logloss`` the
-        scores of both systems, averaged over the seeds, the results of
-        :func:`evaluation.compare.intervals.evaluate`, and a ``verdict`` in words; in ``device_wise`` the
-        ``difference``, ``interval`` and ``p_locations`` of both metrics for each device.
+        ``first``, ``second``, their names; ``differences``, both values of each setting that
+        differs; ``data``, ``seeds``, ``locations``, ``paired_predictions``; for ``accuracy`` and
+        ``logloss`` the scores of both systems, averaged over the seeds, the results of
+        :func:`evaluation.compare.intervals.evaluate`, and a ``verdict`` in words; in
+        ``device_wise`` the ``difference``, ``interval`` and ``p_locations`` of both metrics for
+        each device.
 
     Raises:
-        InputError: they have no common seed, are on different data sets, the runs of one of them differ
-            in more than the seed, or the predictions are not for this test split.
+        InputError: they have no common seed, are on different data sets, the runs of one of them
+            differ in more than the seed, or the predictions are not for this test split.
     """
     import pandas as pd
 
@@ -141,8 +144,8 @@ def pair_runs(first: Path, second: Path) -> list[tuple[Result, Result]]:
     """Return the two runs, or the pairs of runs of two systems with the same seed.
 
     Raises:
-        InputError: a run is to be compared with a system, two systems have no common seed, or the runs of
-            one of them differ in more than the seed.
+        InputError: a run is to be compared with a system, two systems have no common seed, or the
+            runs of one of them differ in more than the seed.
     """
     single = [folder for folder in (first, second) if Run(folder).evaluation.is_file()]
     if len(single) == 2:
@@ -170,7 +173,8 @@ def pair_runs(first: Path, second: Path) -> list[tuple[Result, Result]]:
 
 def name_systems(first: Path, second: Path, one: Result, other: Result,
                  found: Mapping[str, tuple[Any, Any]]) -> tuple[str, str]:
-    """Return the names of both folders; if these are the same, with some settings that differ, or paths."""
+    """Return the names of both folders; if these are the same, with some settings that differ, or
+    paths."""
     names = []
     for folder, run in ((first, one), (second, other)):
         names.append(str(run) if Run(folder).evaluation.is_file() else run.name)
@@ -188,7 +192,8 @@ def subtract_scores(one: Result, other: Result, data_root: str | None) -> "pd.Da
         Columns ``seed``, ``location``, ``device``, ``scene_label`` and the metrics.
 
     Raises:
-        InputError: the runs have other damaged clips, or predictions of other clips or other scores.
+        InputError: the runs have other damaged clips, or predictions of other clips or other
+            scores.
     """
     import pandas as pd
 

@@ -1,9 +1,10 @@
 """Figures of the report: matplotlib drawings as inline SVG that follow the page's text colour.
 
-Every figure is drawn for a width of 400 pixels, so that it is legible on a telephone. Colours are those
-of Okabe and Ito (*Color Universal Design*, 2008), which people with any colour vision can distinguish;
-several runs differ in their marker, too. Names of scenes, devices, files and the like may be any text:
-they are drawn as text (:func:`task1a.errors.printable`), never as mathematics or markup.
+Every figure is drawn for a width of 400 pixels, so that it is legible on a telephone. Colours are
+those of Okabe and Ito (*Color Universal Design*, 2008), which people with any colour vision can
+distinguish; several runs differ in their marker, too. Names of scenes, devices, files and the like
+may be any text: they are drawn as text (:func:`task1a.errors.printable`), never as mathematics or
+markup.
 """
 import html
 import io
@@ -86,7 +87,8 @@ def intervals(groups: Sequence[Sequence[str]],
 
 def heat_map(values: np.ndarray, rows: Sequence[str], columns: Sequence[str], label: str,
              decimals: int) -> str:
-    """Draw a table of numbers as colours, with the number in every cell up to 40 by 40; NaN is empty.
+    """Draw a table of numbers as colours, with the number in every cell up to 40 by 40; NaN is
+    empty.
 
     Shape: values [rows, columns].
     """
@@ -112,8 +114,8 @@ def reliability(bins: Mapping[str, Sequence[Mapping[str, float]]]) -> str:
     """Draw accuracy against confidence; the area of a marker is the number of the clips of its bin.
 
     Args:
-        bins: ``confidence``, ``accuracy`` (in percent) and ``clips`` of every bin, by the name of the
-            series.
+        bins: ``confidence``, ``accuracy`` (in percent) and ``clips`` of every bin, by the name of
+            the series.
     """
     with _figure(3.2) as (figure, axes):
         axes.plot([0, 100], [0, 100], color=_INK, linewidth=0.6, linestyle="--",
@@ -198,7 +200,8 @@ def spectrogram(samples: np.ndarray, rate: int, title: str) -> str:
 
 @contextmanager
 def _figure(height: float) -> "Iterator[tuple[Figure, Axes]]":
-    """Yield an empty figure of a height in inches, and apply the style to what is drawn meanwhile."""
+    """Yield an empty figure of a height in inches, and apply the style to what is drawn
+    meanwhile."""
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
@@ -215,7 +218,8 @@ def _names(texts: Iterable[str]) -> list[str]:
 
 
 def _svg(figure: "Figure", title: str) -> str:
-    """Return the figure as an SVG element, scaled to the page, with ``title`` as alternative text."""
+    """Return the figure as an SVG element, scaled to the page, with ``title`` as alternative
+    text."""
     text = io.StringIO()
     with warnings.catch_warnings():
         # about signs that matplotlib's font lacks: the browser draws them with its own

@@ -24,7 +24,8 @@ class Media(NamedTuple):
 
 
 def read_media(run: Run, filename: str) -> Media:
-    """Read the seconds of a test clip that the network was given, as a drawing and as compressed audio.
+    """Read the seconds of a test clip that the network was given, as a drawing and as compressed
+    audio.
 
     Nothing that is wrong with a recording ends the report of a finished run.
     """

@@ -4,9 +4,9 @@
 
 Everything in it comes from the records of the runs; the recordings are only needed for the
 spectrograms and the players of the clips with the highest loss. Intervals are those of
-``evaluation.json``: 95 %, over locations. Published figures are shown only next to results on the same
-test split. Names in the records may be any text, and are shown as text: the page allows no script, and
-asks for nothing outside of it.
+``evaluation.json``: 95 %, over locations. Published figures are shown only next to results on the
+same test split. Names in the records may be any text, and are shown as text: the page allows no
+script, and asks for nothing outside of it.
 """
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -46,8 +46,8 @@ def page(runs: Sequence[Run]) -> str:
     """Return the report of runs, as HTML.
 
     Raises:
-        InputError: a run has not been evaluated or is given twice, or runs were tested on different data
-            sets.
+        InputError: a run has not been evaluated or is given twice, or runs were tested on different
+            data sets.
     """
     import jinja2
 

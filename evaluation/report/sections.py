@@ -1,4 +1,5 @@
-"""The sections of the report, each from the records of one run; the first one from those of all runs."""
+"""The sections of the report, each from the records of one run; the first one from those of all
+runs."""
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -105,7 +106,8 @@ def scores_by_device(results: Mapping[str, Mapping[str, Any]], training_devices:
 
 
 def compare_runs(runs: Sequence[Run], names: Sequence[str]) -> str:
-    """Say which runs differ in the seed alone, with their mean scores, and what the others differ in."""
+    """Say which runs differ in the seed alone, with their mean scores, and what the others differ
+    in."""
     from evaluation.compare.intervals import spread
 
     found = groups([read_result(run) for run in runs])

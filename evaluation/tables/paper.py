@@ -3,10 +3,10 @@
 * Scores are those of :mod:`evaluation.results`; ± is the sample standard deviation (n - 1) over
   seeds, if there are several.
 * Rows without runs are empty, and so are values that a run lacks.
-* All runs of a table are on one data set. A row is the mean of runs that differ in the seed alone: of
-  those with the settings of the system's configuration or, if there are none, of those in the folder
-  with the system's name. Notes say what differs from the configuration, and which other runs of the
-  system there are.
+* All runs of a table are on one data set. A row is the mean of runs that differ in the seed alone:
+  of those with the settings of the system's configuration or, if there are none, of those in the
+  folder with the system's name. Notes say what differs from the configuration, and which other runs
+  of the system there are.
 * Published results are shown only if ours are of the same test split.
 
 Published results: B. Kim, S. Yang, J. Kim, S. Chang, arXiv 2206.13909.
@@ -62,8 +62,8 @@ def evaluate(table: Table, runs: Path) -> Results:
     """Return the table with the results of all finished runs of its systems below ``runs``.
 
     Raises:
-        InputError: the folder does not exist or has no finished run of any row, a record is damaged, or
-            the runs cannot share a table (:func:`evaluation.results.validate`).
+        InputError: the folder does not exist or has no finished run of any row, a record is
+            damaged, or the runs cannot share a table (:func:`evaluation.results.validate`).
     """
     if not runs.is_dir():
         raise InputError(f"{runs}: no such folder; give the folder of the runs with --runs")
@@ -101,7 +101,8 @@ def evaluate(table: Table, runs: Path) -> Results:
 
 def choose(system: str, runs: Sequence[Result],
            shipped: Mapping[str, Any] | None) -> tuple[list[Result], list[str]]:
-    """Return the runs of a row, which differ in the seed alone, and notes on its system's other runs.
+    """Return the runs of a row, which differ in the seed alone, and notes on its system's other
+    runs.
 
     Raises:
         InputError: there are several such groups of runs, none of which comes before the others.

@@ -72,7 +72,8 @@ class Table:
 
 
 def published(system: str) -> Published | None:
-    """Return the published figures of a system of the shipped tables; None if it is in none of them."""
+    """Return the published figures of a system of the shipped tables; None if it is in none of
+    them."""
     for path in sorted(TABLES.glob("*.yaml")):
         for row in read_table(str(path)).rows:
             if row.system == system:

@@ -25,8 +25,8 @@ FUNCTIONS = {
 }
 """functions that the organisers call, and their first arguments"""
 
-# of everything, which only needs listing; of all modules and of one, whose syntax takes up to 700 times its size to
-# check; of the file that installs, which takes more; and of a model
+# of everything, which only needs listing; of all modules and of one, whose syntax takes up to 700
+# times its size to check; of the file that installs, which takes more; and of a model
 _MAX_BYTES, _MAX_PYTHON_BYTES, _MAX_MODULE_BYTES, _MAX_SETUP_BYTES = 1 << 31, 1 << 21, 1 << 18, 1 << 15
 _MAX_MODEL_BYTES = 1 << 23
 _MAX_LOOKUPS = 1000  # of patterns in the folders of a package
@@ -157,7 +157,8 @@ def _read_setup(root: Path, members: Mapping[str, Member]) -> _Setup:
 
 
 def _left_out(root: Path, package: Path, inside: Mapping[str, Member], setup: _Setup) -> list[str]:
-    """Files of a package that are missing once it is installed; none if what is installed is not written out."""
+    """Files of a package that are missing once it is installed; none if what is installed is not
+    written out."""
     if setup.packages is None or (root / "MANIFEST.in").is_file():
         return []
     wanted = {(name, pattern) for name in setup.packages
@@ -176,7 +177,8 @@ def _left_out(root: Path, package: Path, inside: Mapping[str, Member], setup: _S
 
 
 def _check_module(member: Member, of_system: bool) -> Iterator[Finding]:
-    """Check that a module can be imported, and that one of a system has the functions that the organisers call.
+    """Check that a module can be imported, and that one of a system has the functions that the
+    organisers call.
 
     Its table of symbols is made without building a syntax tree in Python, or any code.
     """

@@ -1,10 +1,13 @@
-"""The interface of the 2025 edition: a general model, and models for the recording devices that are known.
+"""The interface of the 2025 edition: a general model, and models for the recording devices that are
+known.
 
-The organisers' evaluation calls the functions of this module (https://github.com/CPJKU/dcase2025_task1_inference). A
-submission contains a copy of it and of the modules that it imports, and needs nothing else of this project.
+The organisers' evaluation calls the functions of this module
+(https://github.com/CPJKU/dcase2025_task1_inference). A submission contains a copy of it and of the
+modules that it imports, and needs nothing else of this project.
 
-The model files of a system are in one folder: ``general.safetensors``, and ``<device>.safetensors`` for each device
-with a model of its own. The logits of a clip come from the model of its device, or from the general one.
+The model files of a system are in one folder: ``general.safetensors``, and ``<device>.safetensors``
+for each device with a model of its own. The logits of a clip come from the model of its device, or
+from the general one.
 """
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -36,8 +39,8 @@ class DeviceModels(nn.Module):
     Shape: log-mel energies [N, 1, F, T] and the device of each clip -> logits [N, classes].
 
     Raises:
-        InputError: the general model is missing, a file is not a usable model, or the models differ in their features
-            or labels.
+        InputError: the general model is missing, a file is not a usable model, or the models differ
+            in their features or labels.
     """
 
     def __init__(self, path: Path) -> None:
@@ -73,7 +76,8 @@ def load_model(model_file_path: str | Path) -> DeviceModels:
 
 
 def get_model_for_device(model: DeviceModels, device_id: str) -> nn.Module:
-    """The model that predicts the clips of a device: log-mel energies [N, 1, F, T] -> logits [N, classes]."""
+    """The model that predicts the clips of a device: log-mel energies [N, 1, F, T] -> logits [N,
+    classes]."""
     return _TakesHalf(model.of_device(device_id))
 
 
@@ -81,7 +85,8 @@ def load_inputs(file_paths: Sequence[str], device_ids: Sequence[str], model: Dev
     """Log-mel energies of recordings, [1, 1, F, T] each, in half precision as in training.
 
     Raises:
-        InputError: there is not one device per file, or a recording cannot be read; the message names it.
+        InputError: there is not one device per file, or a recording cannot be read; the message
+            names it.
     """
     if len(file_paths) != len(device_ids):
         raise InputError(f"{len(file_paths):,} files, but {len(device_ids):,} device ids")
@@ -109,7 +114,8 @@ def predict(file_paths: Sequence[str], device_ids: Sequence[str], model_file_pat
         use_cuda: use a GPU if there is one.
 
     Returns:
-        Logits [classes] of each recording, in their order, on the CPU; and the labels of the classes.
+        Logits [classes] of each recording, in their order, on the CPU; and the labels of the
+        classes.
 
     Raises:
         InputError: as :func:`load_model` and :func:`load_inputs`.

@@ -1,6 +1,8 @@
-"""The inference package of the 2025 edition: an installable package that the organisers call to predict.
+"""The inference package of the 2025 edition: an installable package that the organisers call to
+predict.
 
-Layout, functions and limits are those of the organisers' template (https://github.com/CPJKU/dcase2025_task1_inference)::
+Layout, functions and limits are those of the organisers' template
+(https://github.com/CPJKU/dcase2025_task1_inference)::
 
     <team>_task1_inference/
         pyproject.toml  README.md
@@ -47,8 +49,8 @@ def render(runs: Mapping[str, Path], out: Path) -> Path:
         The package's folder.
 
     Raises:
-        InputError: a run has no usable model, is an ensemble or averages several passes; a label is no name of a
-            module; or the folder exists and is not an older package.
+        InputError: a run has no usable model, is an ensemble or averages several passes; a label is
+            no name of a module; or the folder exists and is not an older package.
     """
     systems = {}
     for label, folder in runs.items():
@@ -109,8 +111,8 @@ def sizes(path: Path) -> dict[str, int]:
     """Size of a model file of this project.
 
     Returns:
-        ``bytes``: of all stored values, zeros too; ``parameter_bytes``: without running statistics, as the organisers'
-        script counts; ``macs``: multiply-accumulates for a clip.
+        ``bytes``: of all stored values, zeros too; ``parameter_bytes``: without running statistics,
+        as the organisers' script counts; ``macs``: multiply-accumulates for a clip.
     """
     counted = measure([path])
     stored = {name: sum(int(bits) * part["parameters"] // 8 for bits, part in policy["by_bits"].items())
@@ -119,7 +121,8 @@ def sizes(path: Path) -> dict[str, int]:
 
 
 def copied_modules() -> dict[str, Path]:
-    """The modules that predicting needs: :mod:`submission.inference2025.interface` and everything that it imports.
+    """The modules that predicting needs: :mod:`submission.inference2025.interface` and everything
+    that it imports.
 
     Returns:
         The files, by their paths in the package's folder ``task1a``.

@@ -1,7 +1,7 @@
 """Layers that hold the tensors of a packed model in their stored types and compute in float32.
 
-They give the outputs of the unpacked model. In memory they take what the packed form takes, and a program that adds up
-the parameters of a module finds the stored types.
+They give the outputs of the unpacked model. In memory they take what the packed form takes, and a
+program that adds up the parameters of a module finds the stored types.
 """
 from collections.abc import Mapping
 

@@ -1,8 +1,8 @@
 """Compare a package with the runs it was made from: outputs, sizes and results.
 
-The size is counted again from the model files, and the results are computed again from the predictions
-of the test split, so edited or outdated records do not count. If a model or the data set is no longer
-there, the records of the run are used instead, with a warning.
+The size is counted again from the model files, and the results are computed again from the
+predictions of the test split, so edited or outdated records do not count. If a model or the data
+set is no longer there, the records of the run are used instead, with a warning.
 """
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -28,7 +28,8 @@ _TOLERANCE = 1e-9
 
 
 def compare_output(text: str, file: str, run: Path) -> Iterator[Finding]:
-    """Name every row of an output that differs from the run's predictions, in any order of the rows.
+    """Name every row of an output that differs from the run's predictions, in any order of the
+    rows.
 
     Args:
         text: the output, in which no errors were found, without quotes and with LF line ends.
@@ -82,7 +83,8 @@ def compare_meta(meta: Mapping[str, Any], file: str, runs: Sequence[Path],
         rules: the edition.
 
     Raises:
-        InputError: a record, a model file or the predictions of the test split are missing or damaged.
+        InputError: a record, a model file or the predictions of the test split are missing or
+            damaged.
     """
     systems = []
     for run in runs:
@@ -138,7 +140,8 @@ def recompute(folder: Path, file: str) -> tuple[Records, list[Finding]]:
 
 
 def evaluate_again(records: Records, file: str) -> tuple[Records, list[Finding]]:
-    """Return the records of a run with its results computed again; warn if the data set is missing."""
+    """Return the records of a run with its results computed again; warn if the data set is
+    missing."""
     run, evaluation = Run(records.run), records.evaluation
     root = run.data_root
     if not (root / tau_layout.META).is_file():

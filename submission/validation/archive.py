@@ -1,9 +1,11 @@
-"""The files of a package of unknown origin: listed first, read one by one, within bounds, never extracted.
+"""The files of a package of unknown origin: listed first, read one by one, within bounds, never
+extracted.
 
-A zip is refused before anything is unpacked if it declares more than a package can hold, or if its members overlap, as
-in zip bombs (D. Fifield, "A better zip bomb", WOOT 2019). Its table of contents is read only up to a maximum size, so
-neither time nor memory depend on what a file claims. A zip states most facts twice; where the two contradict each
-other, programs would read different packages, so that is refused, too.
+A zip is refused before anything is unpacked if it declares more than a package can hold, or if its
+members overlap, as in zip bombs (D. Fifield, "A better zip bomb", WOOT 2019). Its table of contents
+is read only up to a maximum size, so neither time nor memory depend on what a file claims. A zip
+states most facts twice; where the two contradict each other, programs would read different
+packages, so that is refused, too.
 """
 import copy
 import os
@@ -30,10 +32,11 @@ _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 _BROKEN = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, NotImplementedError, RuntimeError, ValueError,
            OverflowError, IndexError, OSError)
 _CHUNK = 64 * 1024
-# before a member: flags, method, time, checksum, both sizes, lengths of the name and of the extra fields
+# before a member: flags, method, time, checksum, both sizes, lengths of the name and of the extra
+# fields
 _LOCAL_HEADER = struct.Struct("<4s2xHHLLLLHH")
-# after the table of contents: two disks, two numbers of members, its size, its place, and the length of a comment;
-# before that in zip64 the same wider, and the place of this record
+# after the table of contents: two disks, two numbers of members, its size, its place, and the
+# length of a comment; before that in zip64 the same wider, and the place of this record
 _END, _END64 = struct.Struct("<4s4H2LH"), struct.Struct("<4s12x2L4Q4s4xQ4x")
 _IN_ZIP64 = (0xFFFF, 0xFFFFFFFF)  # stand for numbers that may need more bytes and are given elsewhere
 _ENCRYPTED, _UTF8 = 0x2041, 0x800  # flags
@@ -148,7 +151,8 @@ def _too_large(name: str, files: int, size: int, max_bytes: int) -> Finding:
 
 
 def _end_agrees(file: BinaryIO, archive: zipfile.ZipFile) -> bool:
-    """Whether the end of a zip describes its table of contents, of which zipfile only reads the size there."""
+    """Whether the end of a zip describes its table of contents, of which zipfile only reads the
+    size there."""
     try:
         end = file.seek(-_END.size - len(archive.comment), os.SEEK_END)
         signature, *stated, comment = _END.unpack(file.read(_END.size))
@@ -166,7 +170,8 @@ def _end_agrees(file: BinaryIO, archive: zipfile.ZipFile) -> bool:
 
 
 def _header_agrees(file: BinaryIO, info: zipfile.ZipInfo, next_start: int) -> bool:
-    """Whether the header before a member agrees with the table of contents, and nothing is hidden behind the member."""
+    """Whether the header before a member agrees with the table of contents, and nothing is hidden
+    behind the member."""
     try:
         file.seek(info.header_offset)
         signature, flags, method, _, crc, packed, size, *lengths = _LOCAL_HEADER.unpack(file.read(_LOCAL_HEADER.size))

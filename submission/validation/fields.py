@@ -1,6 +1,8 @@
-"""Check a file against the schema of its fields, and read values that stand for the same as the schema's.
+"""Check a file against the schema of its fields, and read values that stand for the same as the
+schema's.
 
-pydantic finds what is wrong; here it becomes findings in the words and with the levels of the challenge.
+pydantic finds what is wrong; here it becomes findings in the words and with the levels of the
+challenge.
 """
 import re
 from collections.abc import Mapping
@@ -31,8 +33,8 @@ def check(block: type[Block], tree: Any, file: str, unknown: Level) -> list[Find
         block: model of the file.
         tree: content of the file.
         file: its name in findings.
-        unknown: level of an unknown field; unless it is an error, what the organisers do not check is a
-            warning, too.
+        unknown: level of an unknown field; unless it is an error, what the organisers do not check
+            is a warning, too.
     """
     try:
         block.model_validate(tree)
@@ -57,8 +59,8 @@ def check(block: type[Block], tree: Any, file: str, unknown: Level) -> list[Find
             level: Level = "error" if unknown == "error" or by_schema else "warning"
             findings.append(Finding(level, file, where, "no such field", "a field of this name"))
         else:
-            # pydantic writes "Input should be greater than 0", and "Value error, " before the text of
-            # a validator
+            # pydantic writes "Input should be greater than 0", and "Value error, " before the text
+            # of a validator
             expected = re.sub("^(.* should (be|have)|Value error,) ", "", problem["msg"])
             is_field = step in siblings or isinstance(step, int)
             unchecked = is_field and facts.get("any_value") and kind not in _ALWAYS_ERRORS
@@ -71,8 +73,8 @@ def normalize(block: type[Block], tree: Any, above: str = "") -> tuple[Any, list
     """Write a tree as the schema has it, where the organisers' programs take a value for the same.
 
     Empty text, lists and blocks are null where null is allowed, and so are items of a list that say
-    nothing. Numbers may be text (``1e-3`` is text in YAML 1.1), integers may be whole floats, a text may
-    be a list of one text.
+    nothing. Numbers may be text (``1e-3`` is text in YAML 1.1), integers may be whole floats, a
+    text may be a list of one text.
 
     Args:
         block: model of the tree.
@@ -80,8 +82,8 @@ def normalize(block: type[Block], tree: Any, above: str = "") -> tuple[Any, list
         above: path of the tree, with a dot at its end.
 
     Returns:
-        A copy of the tree, and the paths and values of all text that was taken for a number, true or
-        false.
+        A copy of the tree, and the paths and values of all text that was taken for a number, true
+        or false.
     """
     if not isinstance(tree, Mapping):
         return tree, []

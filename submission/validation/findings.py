@@ -19,7 +19,8 @@ class Finding:
     """One violation of the rules."""
 
     level: Level
-    """``error``: the package is malformed; ``not_submittable``: well-formed, but not of the challenge's data"""
+    """``error``: the package is malformed; ``not_submittable``: well-formed, but not of the
+    challenge's data"""
     file: str
     """name of the file, or of the package"""
     where: str
@@ -28,7 +29,8 @@ class Finding:
     expected: str
 
     def __str__(self) -> str:
-        """Format the finding as one line that is safe to print, whatever names the package contains."""
+        """Format the finding as one line that is safe to print, whatever names the package
+        contains."""
         half = _NAME_SHOWN // 2
         names = []
         for name in filter(None, (self.file, self.where)):

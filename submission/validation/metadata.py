@@ -1,8 +1,10 @@
-"""Checks of the metadata file: its schema, and whether its values agree with each other and with the package.
+"""Checks of the metadata file: its schema, and whether its values agree with each other and with
+the package.
 
-Overall log loss is a mean over clips, so it lies between the least and the greatest of the classes, and of the
-devices; overall accuracy is the mean of the classes' accuracies (``evaluation.metrics``). Results that contradict this
-are only a warning: the figures are the authors' own.
+Overall log loss is a mean over clips, so it lies between the least and the greatest of the classes,
+and of the devices; overall accuracy is the mean of the classes' accuracies
+(``evaluation.metrics``). Results that contradict this are only a warning: the figures are the
+authors' own.
 """
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -96,7 +98,8 @@ def check(meta: Mapping[str, Any], file: str, label: str, labels: Sequence[str],
 
 
 def check_authors(authors: Any, file: str, where: str) -> Iterator[Finding]:
-    """Check that the authors are not those of the example, and that at most one is the corresponding author."""
+    """Check that the authors are not those of the example, and that at most one is the
+    corresponding author."""
     authors = [author for author in authors if isinstance(author, Mapping)] if isinstance(authors, list) else []
     for author in authors:
         email = author.get("email")
@@ -155,8 +158,9 @@ def _check_names(results: Any, path: str, file: str, labels: Sequence[str], rule
 def _check_scores(results: Mapping[str, Any] | None, path: str, file: str, rules: Rules) -> Iterator[Finding]:
     """Check whether scores of the right type can be true together, and name those that are null.
 
-    The organisers' templates allow null for what was not computed, and their validators take null for a whole block;
-    the validator of 2021, where log loss decides, prints each null score without counting it as an error.
+    The organisers' templates allow null for what was not computed, and their validators take null
+    for a whole block; the validator of 2021, where log loss decides, prints each null score without
+    counting it as an error.
     """
     if results is None and rules.device_models:
         return

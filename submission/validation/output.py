@@ -2,9 +2,10 @@
 
 Every violation is reported with its line.
 
-The organisers' validator reads the table with Python's ``csv`` and finds columns by their names. What it reads alike,
-such as CR LF, quotes, spaces around numbers, another folder or another order of the columns, is a warning. It stops
-at an empty line and at a byte order mark, so these are errors.
+The organisers' validator reads the table with Python's ``csv`` and finds columns by their names.
+What it reads alike, such as CR LF, quotes, spaces around numbers, another folder or another order
+of the columns, is a warning. It stops at an empty line and at a byte order mark, so these are
+errors.
 """
 import codecs
 import csv
@@ -24,12 +25,14 @@ MAX_LABELS = 100
 MAX_VIOLATIONS = 10_000
 """maximum number of reported violations of one file"""
 MAX_LINE_BYTES = 4096
-"""maximum length of a line; if one is longer, nothing else is checked, which bounds the time of every check"""
+"""maximum length of a line; if one is longer, nothing else is checked, which bounds the time of
+every check"""
 
 _EXTRA_ROWS = 100_000  # for data sets other than the challenge's
 _ROW_BYTES = 320  # two names, ten numbers with all digits, and the tabs
 _FOLDER = CLIP_FOLDER.removesuffix("/")
-# float() accepts more than decimal numbers: nan, 1_0, the digits of other scripts, spaces around them
+# float() accepts more than decimal numbers: nan, 1_0, the digits of other scripts, spaces around
+# them
 _NUMBER_CHARACTERS = re.compile(r"[0-9.eE+\-\t]*")
 
 
@@ -44,7 +47,8 @@ Rows = Sequence[tuple[int, bytes]]
 
 @dataclass(frozen=True)
 class Table:
-    """A system output as it is understood: LF, columns in the official order, no quotes, no spaces around numbers."""
+    """A system output as it is understood: LF, columns in the official order, no quotes, no spaces
+    around numbers."""
 
     labels: tuple[str, ...]
     """labels of its columns"""
@@ -144,15 +148,16 @@ def _unquoted(lines: Rows, file: str) -> tuple[Rows, list[Finding]]:
 
 
 def _reordered(line: bytes, order: Sequence[int]) -> bytes:
-    """The cells of a row in the official order; a row of another length stays, and is reported as one."""
+    """The cells of a row in the official order; a row of another length stays, and is reported as
+    one."""
     cells = line.split(b"\t")
     return b"\t".join(cells[index] for index in order) if len(cells) == len(order) else line
 
 
 def _check_header(header: bytes, file: str,
                   rules: Rules) -> tuple[tuple[str, ...], list[int] | None, list[Finding]]:
-    """The labels (empty if the columns are wrong), the places of the official columns if they are in another order, and
-    the findings."""
+    """The labels (empty if the columns are wrong), the places of the official columns if they are
+    in another order, and the findings."""
     text = header.decode("utf-8", "replace")
     columns, known = text.split("\t"), " ".join(rules.labels)
     labels = tuple(columns[2:])
