@@ -22,6 +22,7 @@ MAX_BYTES = 64 * 1024
 
 # reserved for examples by RFC 2606
 _EXAMPLE_DOMAINS = ("example.org", "example.com", "example.net")
+_EXAMPLE_HOSTS = (".example.org", ".example.com", ".example.net")
 # a number of values, the field with their size, and the bytes in one unit of that field
 _SIZES = (("total_parameters_non_zero", "model_size", 1024), ("total_parameters", "total_model_size", 1))
 # tolerances for figures that were rounded to one decimal (percent) or two (log loss)
@@ -61,39 +62,50 @@ def check(meta: Mapping[str, Any], file: str, label: str, labels: Sequence[str],
     meta, texts = fields.normalize(rules.metadata, meta)
     findings = fields.check(rules.metadata, meta, file, unknown="warning")
     wrong = {finding.where for finding in findings if finding.found != fields.UNKNOWN}
+
+    def is_wrong(path: str) -> bool:
+        # also if a block above or a field below is wrong
+        return any(f"{where}.".startswith(f"{path}.") or f"{path}.".startswith(f"{where}.")
+                   for where in wrong)
+
     if texts:
         (where, text), *others = texts
         more = f", and {len(others)} others" if others else ""
         findings.append(Finding("warning", file, where, f"the text {shown(text)}{more}", "a number without quotes; "
                                 "YAML reads 1.0e-3 as one, 1e-3 as text"))
-    valid = {path: at(meta, path) for path, _ in schema.leaves(rules.metadata) if path not in wrong}
+    valid = {}
+    for path, _ in schema.leaves(rules.metadata):
+        if path not in wrong:
+            valid[path] = at(meta, path)
 
     name = valid.get("submission.name")
     if valid.get("submission.label") not in (None, label):
         findings.append(Finding("error", file, "submission.label", shown(valid["submission.label"]),
                                 f"the name of its folder, {label}"))
     if name is not None and name.endswith(DEMO_SUFFIX):
-        findings.append(Finding("not_submittable", file, "submission.name", f"{shown(name)}, a system trained on demo "
-                                "data", "a system trained on the challenge's data"))
+        findings.append(Finding("not_submittable", file, "submission.name",
+                                f"{shown(name)}, a system trained on demo data",
+                                "a system trained on the challenge's data"))
     code = valid.get("system.inference_code")
-    if code is not None and f".{urlsplit(code).hostname}".endswith(tuple(f".{name}" for name in _EXAMPLE_DOMAINS)):
-        findings.append(Finding("not_submittable", file, "system.inference_code", f"{shown(code)}, an address of the "
-                                "example", "the address of your inference package (--authors FILE)"))
+    if code is not None and f".{urlsplit(code).hostname}".endswith(_EXAMPLE_HOSTS):
+        findings.append(Finding("not_submittable", file, "system.inference_code",
+                                f"{shown(code)}, an address of the example",
+                                "the address of your inference package (--authors FILE)"))
     authors = valid.get("submission.authors")
     findings += check_authors(authors, file, "submission.authors")
     if authors and not any(at(author, "corresponding") is True for author in authors):
         findings.append(Finding("error", file, "submission.authors", "no corresponding author", "exactly one"))
 
-    findings += _check_sizes(valid, file, rules)
+    findings += check_sizes(valid, file, rules)
     stated = [path for path in rules.result_blocks if at(meta, path) is not None]
     if rules.device_models and not stated and not any(path.startswith("results") for path in wrong):
-        findings.append(Finding("error", file, RESULTS, "no results", f"those of {' or '.join(rules.result_blocks)}"))
+        findings.append(Finding("error", file, RESULTS, "no results",
+                                f"those of {' or '.join(rules.result_blocks)}"))
     for path in rules.result_blocks:
-        others = list(_check_names(at(meta, path), path, file, labels, rules))
-        findings += others
-        if not others and not any(f"{where}.".startswith(f"{path}.") or f"{path}.".startswith(f"{where}.")
-                                  for where in wrong):
-            findings += _check_scores(at(meta, path), path, file, rules)
+        problems = list(check_names(at(meta, path), path, file, labels, rules))
+        findings += problems
+        if not problems and not is_wrong(path):
+            findings += check_scores(at(meta, path), path, file, rules)
     return findings
 
 
@@ -112,14 +124,16 @@ def check_authors(authors: Any, file: str, where: str) -> Iterator[Finding]:
         yield Finding("error", file, where, f"{corresponding} corresponding authors", "exactly one")
 
 
-def _check_sizes(valid: Mapping[str, Any], file: str, rules: Rules) -> Iterator[Finding]:
+def check_sizes(valid: Mapping[str, Any], file: str, rules: Rules) -> Iterator[Finding]:
+    """Check whether sizes can be true together, and are within the limits."""
     block = "system.complexity"
-    total, non_zero = (valid.get(f"{block}.{key}") for key in ("total_parameters", "total_parameters_non_zero"))
+    total = valid.get(f"{block}.total_parameters")
+    non_zero = valid.get(f"{block}.total_parameters_non_zero")
     if total is not None and non_zero is not None and non_zero > total:
         yield Finding("error", file, f"{block}.total_parameters_non_zero", f"{non_zero:,}",
                       f"no more than total_parameters, {total:,}")
     for values, size, unit in _SIZES:
-        count, amount = (valid.get(f"{block}.{key}") for key in (values, size))
+        count, amount = valid.get(f"{block}.{values}"), valid.get(f"{block}.{size}")
         if count is not None and amount is not None and count > 8 * unit * float(amount):
             yield Finding("error", file, f"{block}.{size}", f"{unit * float(amount):,.15g} bytes",
                           f"at least 1 bit per value, for {count:,} values ({values})")
@@ -131,13 +145,14 @@ def _check_sizes(valid: Mapping[str, Any], file: str, rules: Rules) -> Iterator[
         if amount > limit.max:
             yield Finding("error", file, limit.path, found, f"at most {limit.max:,} {limit.unit}")
         elif limit.warn_above is not None and amount > limit.warn_above:
-            yield Finding("warning", file, limit.path, found, f"at most {limit.warn_above:,} {limit.unit}, to be "
-                          "within the limit however its unit is read")
+            yield Finding("warning", file, limit.path, found, f"at most {limit.warn_above:,} "
+                          f"{limit.unit}, to be within the limit however its unit is read")
         elif amount == 0:
             yield Finding("warning", file, limit.path, found, "more than none")
 
 
-def _check_names(results: Any, path: str, file: str, labels: Sequence[str], rules: Rules) -> Iterator[Finding]:
+def check_names(results: Any, path: str, file: str, labels: Sequence[str],
+                rules: Rules) -> Iterator[Finding]:
     """Check that there is a result for every label and device, and no other."""
     classes, devices = at(results, "class_wise"), at(results, "device_wise")
     if isinstance(classes, Mapping) and classes and labels:
@@ -155,62 +170,69 @@ def _check_names(results: Any, path: str, file: str, labels: Sequence[str], rule
                       f"those of {rules.name}: {' '.join(rules.devices)}")
 
 
-def _check_scores(results: Mapping[str, Any] | None, path: str, file: str, rules: Rules) -> Iterator[Finding]:
+def check_scores(results: Mapping[str, Any] | None, path: str, file: str,
+                 rules: Rules) -> Iterator[Finding]:
     """Check whether scores of the right type can be true together, and name those that are null.
 
-    The organisers' templates allow null for what was not computed, and their validators take null
-    for a whole block; the validator of 2021, where log loss decides, prints each null score without
-    counting it as an error.
+    The organisers' templates allow null for what was not computed, and their validators take null for a
+    whole block; the validator of 2021, where log loss decides, prints each null score without counting it
+    as an error.
     """
     if results is None and rules.device_models:
         return
-    scores: dict[str, Mapping[str, Any]] = {}
-    absent = []
+    losses: dict[str, dict[str, float | None]] = {}
+    accuracies: dict[str, dict[str, float | None]] = {}
+    absent, unknown = [], []
     for part in ("overall", "class_wise", "device_wise"):
         block = results[part] if results else None
         if not block:
             absent.append(part)
-        elif part == "overall":
-            scores[part] = block
-        else:
-            scores |= {f"{part}.{format_key(name)}": score for name, score in block.items()}
-    for where, score in scores.items():
-        log_loss = score["logloss"]
-        if log_loss is not None and not 0 < log_loss <= _GREATEST_LOG_LOSS:
-            yield Finding("warning", file, f"{path}.{where}.logloss", f"{log_loss:.6g}",
-                          f"more than 0, and not above {_GREATEST_LOG_LOSS:.2f}, where every clip is wrong")
-        absent += [f"{where}.{name}" for name in ("logloss", "accuracy") if score[name] is None]
-    if rules.year > 2021:
-        absent = [where for where in absent if not where.endswith(".logloss")]
+            continue
+        losses[part], accuracies[part] = {}, {}
+        for name, score in ({"": block} if part == "overall" else block).items():
+            where = f"{part}.{format_key(name)}".removesuffix(".")
+            losses[part][where], accuracies[part][where] = score["logloss"], score["accuracy"]
+            if score["logloss"] is None and rules.year == 2021:
+                unknown.append(f"{where}.logloss")
+            if score["accuracy"] is None:
+                unknown.append(f"{where}.accuracy")
+            if score["logloss"] is not None and not 0 < score["logloss"] <= _GREATEST_LOG_LOSS:
+                yield Finding("warning", file, f"{path}.{where}.logloss", f"{score['logloss']:.6g}",
+                              f"more than 0, and not above {_GREATEST_LOG_LOSS:.2f}, where every clip is wrong")
+    absent += unknown
     if absent:
         more = f", and {len(absent) - 1} others" if len(absent) > 1 else ""
-        yield Finding("warning", file, path, f"null for {absent[0]}{more}", "all scores that were computed; the others "
-                      "may be null")
+        yield Finding("warning", file, path, f"null for {absent[0]}{more}",
+                      "all scores that were computed; the others may be null")
 
-    def values(name: str, part: str) -> list[float]:
-        return [score[name] for where, score in scores.items() if where.startswith(part) and score[name] is not None]
-
-    for overall in values("logloss", "overall"):
-        groups = [group for group in (values("logloss", "class_wise"), values("logloss", "device_wise")) if group]
-        least, greatest = max(map(min, groups), default=overall), min(map(max, groups), default=overall)
-        complete = all(score["logloss"] is not None for score in scores.values())
+    for overall in _stated(losses.get("overall")):
+        groups = [group for group in (_stated(losses.get("class_wise")), _stated(losses.get("device_wise")))
+                  if group]
+        least = max(map(min, groups), default=overall)
+        greatest = min(map(max, groups), default=overall)
+        complete = all(None not in part.values() for part in losses.values())
         if complete and not least - _LOG_LOSS_ROUNDING <= overall <= greatest + _LOG_LOSS_ROUNDING:
             yield Finding("warning", file, f"{path}.overall.logloss", f"{overall:.6g}",
-                          f"{least:.6g} to {greatest:.6g}, between the least and the greatest of classes and devices")
-    accuracies = values("accuracy", "")
-    for overall in values("accuracy", "overall"):
-        classes = values("accuracy", "class_wise")
-        if 0 < max(accuracies) <= 1:
-            yield Finding("warning", file, f"{path}.overall.accuracy", f"{overall:.6g}", "percent, not a share of 1")
-        elif classes and None not in [score["accuracy"] for score in scores.values()]:
+                          f"{least:.6g} to {greatest:.6g}, between the least and the greatest of classes and "
+                          "devices")
+    for overall in _stated(accuracies.get("overall")):
+        classes = _stated(accuracies.get("class_wise"))
+        where, given = f"{path}.overall.accuracy", f"{overall:.6g}"
+        if 0 < max(max(_stated(part), default=0) for part in accuracies.values()) <= 1:
+            yield Finding("warning", file, where, given, "percent, not a share of 1")
+        elif classes and all(None not in part.values() for part in accuracies.values()):
             mean = sum(classes) / len(classes)
             if abs(overall - mean) > _ACCURACY_ROUNDING + 1e-9:
-                yield Finding("warning", file, f"{path}.overall.accuracy", f"{overall:.6g}",
+                yield Finding("warning", file, where, given,
                               f"{mean:.6g}, the mean of the classes' accuracies")
 
 
+def _stated(scores: Mapping[str, float | None] | None) -> list[float]:
+    return [score for score in (scores or {}).values() if score is not None]
+
+
 def at(node: Any, path: str) -> Any:
-    """The value at the path of a field; None if there is none."""
+    """Return the value at the path of a field; None if there is none."""
     for key in path.split("."):
         node = node.get(key) if isinstance(node, Mapping) else None
     return node

@@ -9,7 +9,6 @@ errors.
 """
 import codecs
 import csv
-import math
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
@@ -28,8 +27,10 @@ MAX_LINE_BYTES = 4096
 """maximum length of a line; if one is longer, nothing else is checked, which bounds the time of
 every check"""
 
-_EXTRA_ROWS = 100_000  # for data sets other than the challenge's
-_ROW_BYTES = 320  # two names, ten numbers with all digits, and the tabs
+# for data sets other than the challenge's
+_EXTRA_ROWS = 100_000
+# two names, ten numbers with all digits, and the tabs
+_ROW_BYTES = 320
 _FOLDER = CLIP_FOLDER.removesuffix("/")
 # float() accepts more than decimal numbers: nan, 1_0, the digits of other scripts, spaces around
 # them
@@ -37,7 +38,7 @@ _NUMBER_CHARACTERS = re.compile(r"[0-9.eE+\-\t]*")
 
 
 def max_bytes(rules: Rules) -> int:
-    """Maximum size of an output that is checked."""
+    """Return the maximum size of an output that is checked."""
     return _ROW_BYTES * (rules.clips + _EXTRA_ROWS)
 
 
@@ -76,6 +77,35 @@ def check(data: bytes, file: str, rules: Rules) -> tuple[Table | None, list[Find
     count = data.count(b"\n")
     if count > rules.clips + _EXTRA_ROWS or len(data) > max_bytes(rules):
         return None, [Finding("error", file, "", f"{count:,} lines, {len(data):,} bytes", rows_expected)]
+    lines, findings = split_lines(data, file)
+    if not lines:
+        return None, findings
+    lines, problems = remove_quotes(lines, file)
+    findings += problems
+    (_, header), *rows = lines
+    labels, order, problems = check_header(header, file, rules)
+    findings += problems
+    if not labels:
+        return None, findings
+    if order:
+        for index, (number, line) in enumerate(rows):
+            cells = line.split(b"\t")
+            if len(cells) == len(order):  # a row of another length is reported as one
+                rows[index] = number, b"\t".join([cells[place] for place in order])
+    if not rows:
+        return Table(labels, rows), [*findings, Finding("error", file, "", "no rows", rows_expected)]
+    problems = chain(check_rows(rows, file, labels), check_clips(rows, file, rules))
+    violations = list(_bounded(problems, file))
+    if order and len(violations) > len(rows) // 2:
+        findings.pop()  # the note about the order, because the cells are in another one
+        violations = [Finding("error", file, "line 1",
+                              "names of columns in an order that the cells contradict",
+                              f"the order {' '.join(rules.columns)}")]
+    return Table(labels, rows), findings + violations
+
+
+def split_lines(data: bytes, file: str) -> tuple[Rows, list[Finding]]:
+    """Return the lines that are not empty, or none if they cannot be checked; and the findings."""
     findings = []
     if data.startswith(codecs.BOM_UTF8):
         findings.append(Finding("error", file, "line 1", "a byte order mark", "UTF-8 text without one"))
@@ -83,39 +113,26 @@ def check(data: bytes, file: str, rules: Rules) -> tuple[Table | None, list[Find
     if b"\r" in data:
         data = data.replace(b"\r\r\n", b"\n").replace(b"\r\n", b"\n")
         if b"\r" in data:
-            return None, [*findings, Finding("error", file, "", "carriage returns without line feeds",
-                                             "lines that end with LF")]
-        findings.append(Finding("warning", file, "", "lines that end with CR LF", "lines that end with LF"))
-    lines = list(enumerate(data.removesuffix(b"\n").split(b"\n"), start=1))
-    too_long = [Finding("error", file, f"line {number}", f"{len(line):,} bytes", f"at most {MAX_LINE_BYTES:,}")
-                for number, line in lines if len(line) > MAX_LINE_BYTES]
+            return [], [*findings, Finding("error", file, "", "carriage returns without line feeds",
+                                           "lines that end with LF")]
+        findings.append(Finding("warning", file, "", "lines that end with CR LF",
+                                "lines that end with LF"))
+    rows, empty, too_long = [], [], []
+    for number, line in enumerate(data.removesuffix(b"\n").split(b"\n"), start=1):
+        if len(line) > MAX_LINE_BYTES:
+            too_long.append(Finding("error", file, f"line {number}", f"{len(line):,} bytes",
+                                    f"at most {MAX_LINE_BYTES:,}"))
+        elif line.strip(b" \t"):
+            rows.append((number, line))
+        else:
+            empty.append((number, line))
     if too_long:
-        return None, [*findings, *_bounded(too_long, file)]
-    rows = [(number, line) for number, line in lines if line.strip(b" \t")]
-    if rows and len(rows) < len(lines):
-        first = next(number for number, line in lines if not line.strip(b" \t"))
-        count = len(lines) - len(rows)
-        findings.append(Finding("error", file, f"line {first}", "an empty line" if count == 1 else
-                                f"the first of {count:,} empty lines", "none; the organisers' validator stops there"))
-
-    rows, notes = _unquoted(rows or lines[:1], file)
-    (_, header), *rows = rows
-    labels, order, wrong = _check_header(header, file, rules)
-    findings += [*notes, *wrong]
-    if not labels:
-        return None, findings
-    if order:
-        rows = [(number, _reordered(line, order)) for number, line in rows]
-    if not rows:
-        findings.append(Finding("error", file, "", "no rows", rows_expected))
-    else:
-        violations = list(_bounded(chain(_check_rows(rows, file, labels), _check_clips(rows, file, rules)), file))
-        if order and len(violations) > len(rows) // 2:
-            findings.pop()
-            violations = [Finding("error", file, "line 1", "names of columns in an order that the cells contradict",
-                                  f"the order {' '.join(rules.columns)}")]
-        findings += violations
-    return Table(labels, rows), findings
+        return [], [*findings, *_bounded(too_long, file)]
+    if rows and empty:
+        found = "an empty line" if len(empty) == 1 else f"the first of {len(empty):,} empty lines"
+        findings.append(Finding("error", file, f"line {empty[0][0]}", found,
+                                "none; the organisers' validator stops there"))
+    return rows or empty[:1], findings
 
 
 def _bounded(violations: Iterable[Finding], file: str) -> Iterator[Finding]:
@@ -125,8 +142,8 @@ def _bounded(violations: Iterable[Finding], file: str) -> Iterator[Finding]:
         yield Finding("error", file, "", f"more than {MAX_VIOLATIONS:,} violations", "none")
 
 
-def _unquoted(lines: Rows, file: str) -> tuple[Rows, list[Finding]]:
-    """Remove the quotes around cells, and the spaces around numbers."""
+def remove_quotes(lines: Rows, file: str) -> tuple[list[tuple[int, bytes]], list[Finding]]:
+    """Return the lines without quotes around cells and spaces around numbers, and the findings."""
     plain, quotes, spaces = [], [], []
     for number, line in lines:
         if b'"' in line:
@@ -137,54 +154,53 @@ def _unquoted(lines: Rows, file: str) -> tuple[Rows, list[Finding]]:
                     quotes.append(number)
         if plain and b" " in line:  # names of columns are not numbers
             names, numbers = line.split(b"\t")[:2], line.split(b"\t")[2:]
-            stripped = b"\t".join([*names, *(cell.strip(b" ") for cell in numbers)])
+            stripped = b"\t".join(names + [cell.strip(b" ") for cell in numbers])
             if stripped != line:
                 line = stripped
                 spaces.append(number)
         plain.append((number, line))
-    found = (("quotes around cells", quotes), ("spaces around numbers", spaces))
-    return plain, [Finding("warning", file, f"line {numbers[0]}", what, "the values alone")
-                   for what, numbers in found if numbers]
+    findings = []
+    for what, places in (("quotes around cells", quotes), ("spaces around numbers", spaces)):
+        if places:
+            findings.append(Finding("warning", file, f"line {places[0]}", what, "the values alone"))
+    return plain, findings
 
 
-def _reordered(line: bytes, order: Sequence[int]) -> bytes:
-    """The cells of a row in the official order; a row of another length stays, and is reported as
-    one."""
-    cells = line.split(b"\t")
-    return b"\t".join(cells[index] for index in order) if len(cells) == len(order) else line
+def check_header(header: bytes, file: str,
+                 rules: Rules) -> tuple[tuple[str, ...], list[int] | None, list[Finding]]:
+    """Check the names of the columns.
 
-
-def _check_header(header: bytes, file: str,
-                  rules: Rules) -> tuple[tuple[str, ...], list[int] | None, list[Finding]]:
-    """The labels (empty if the columns are wrong), the places of the official columns if they are
-    in another order, and the findings."""
+    Returns:
+        The labels (empty if the columns are wrong), the places of the official columns if they are in
+        another order, and the findings.
+    """
     text = header.decode("utf-8", "replace")
-    columns, known = text.split("\t"), " ".join(rules.labels)
+    columns, official = text.split("\t"), " ".join(rules.columns)
     labels = tuple(columns[2:])
     if "\N{REPLACEMENT CHARACTER}" in text:
         return (), None, [Finding("error", file, "line 1", "no UTF-8", "UTF-8 text")]
+    if tuple(columns) == rules.columns:
+        return labels, None, []
     if sorted(columns) == sorted(rules.columns):
-        if tuple(columns) == rules.columns:
-            return labels, None, []
         order = [columns.index(name) for name in rules.columns]
-        return rules.labels, order, [Finding("warning", file, "line 1", "the columns in another order", "the order "
-                                             f"{' '.join(rules.columns)}, for programs that read it by place")]
+        return rules.labels, order, [Finding("warning", file, "line 1", "the columns in another order",
+                                             f"the order {official}, for programs that read it by place")]
     if (tuple(columns[:2]) != KEY_COLUMNS or not 2 <= len(labels) <= MAX_LABELS
             or len(set(columns)) < len(columns) or "" in columns):
         return (), None, [Finding("error", file, "line 1", shown(" ".join(columns)),
-                                  f"the columns {' '.join(rules.columns)}, with tabs between them")]
+                                  f"the columns {official}, with tabs between them")]
     return labels, None, [Finding("not_submittable", file, "line 1", f"the labels {shown(' '.join(labels))}",
-                                  f"those of {rules.name}: {known}")]
+                                  f"those of {rules.name}: {' '.join(rules.labels)}")]
 
 
-def _check_rows(rows: Rows, file: str, labels: Sequence[str]) -> Iterator[Finding]:
+def check_rows(rows: Rows, file: str, labels: Sequence[str]) -> Iterator[Finding]:
     """Yield what is wrong within the rows below the header."""
     for number, line in rows:
-        for field, *rest in _check_row(line, labels):
-            yield Finding("error", file, f"line {number}{field}", *rest)
+        for field, found, expected in check_row(line, labels):
+            yield Finding("error", file, f"line {number}{field}", found, expected)
 
 
-def _check_row(line: bytes, labels: Sequence[str]) -> Iterator[tuple[str, str, str]]:
+def check_row(line: bytes, labels: Sequence[str]) -> Iterator[tuple[str, str, str]]:
     """Yield (column, found, expected) for everything that is wrong within a row."""
     try:
         cells = line.decode("utf-8").split("\t")
@@ -197,34 +213,32 @@ def _check_row(line: bytes, labels: Sequence[str]) -> Iterator[tuple[str, str, s
     filename, scene_label, *cells = cells
     if not _is_clip(filename):
         yield ", filename", shown(filename), "the name of a wav file"
-    legal = scene_label in labels
-    if not legal:
+    if scene_label not in labels:
         yield ", scene_label", shown(scene_label), "one of the labels of the columns"
-    values = [_number(cell) for cell in cells]
-    wrong = [index for index, value in enumerate(values) if not 0 <= value <= 1]
-    for index in wrong:
-        yield f", {labels[index]}", shown(cells[index]), "a number from 0 to 1"
-    if wrong:
+    values = []
+    for label, cell in zip(labels, cells, strict=True):
+        value = -1.0
+        with suppress(ValueError):
+            if _NUMBER_CHARACTERS.fullmatch(cell):
+                value = float(cell)
+        if 0 <= value <= 1:
+            values.append(value)
+        else:
+            yield f", {label}", shown(cell), "a number from 0 to 1"
+    if len(values) < len(labels):
         return
     if abs(sum(values) - 1) > SUM_TOLERANCE:
         yield "", f"probabilities that sum to {sum(values):.6g}", f"1 within {SUM_TOLERANCE:g}"
-    if legal and values[labels.index(scene_label)] < max(values):
-        yield ", scene_label", shown(scene_label), f"{labels[values.index(max(values))]}, which is more probable"
-
-
-def _number(cell: str) -> float:
-    """The number in a cell; NaN if it is not a decimal number."""
-    try:
-        return float(cell) if _NUMBER_CHARACTERS.fullmatch(cell) else math.nan
-    except ValueError:
-        return math.nan
+    if scene_label in labels and values[labels.index(scene_label)] < max(values):
+        best = labels[values.index(max(values))]
+        yield ", scene_label", shown(scene_label), f"{best}, which is more probable"
 
 
 def _is_clip(filename: str) -> bool:
     return filename.endswith(".wav") and filename.isprintable() and "\\" not in filename
 
 
-def _check_clips(rows: Rows, file: str, rules: Rules) -> Iterator[Finding]:
+def check_clips(rows: Rows, file: str, rules: Rules) -> Iterator[Finding]:
     """Yield repeated clips, and a finding if the clips are not those of the challenge."""
     first: dict[str, int] = {}
     nameless, elsewhere = 0, ""
@@ -237,7 +251,8 @@ def _check_clips(rows: Rows, file: str, rules: Rules) -> Iterator[Finding]:
         if folder not in ("", _FOLDER):
             elsewhere = elsewhere or filename
         if key in first:
-            yield Finding("error", file, f"line {number}", f"{shown(filename)} again", f"it on line {first[key]} only")
+            yield Finding("error", file, f"line {number}", f"{shown(filename)} again",
+                          f"it on line {first[key]} only")
         else:
             first[key] = number
     files = rules.files
@@ -245,8 +260,8 @@ def _check_clips(rows: Rows, file: str, rules: Rules) -> Iterator[Finding]:
     extra, missing = len(first.keys() - expected), len(expected - first.keys())
     # rows with a wrong name are reported already, and may be meant for the missing clips
     if extra or missing > nameless:
-        yield Finding("not_submittable", file, "",
-                      f"{len(first):,} files, {extra:,} of them not of the evaluation set, {missing:,} of it missing",
+        yield Finding("not_submittable", file, "", f"{len(first):,} files, {extra:,} of them not of the "
+                      f"evaluation set, {missing:,} of it missing",
                       f"the {len(files):,} files {files[0]} to {files[-1]}")
     elif elsewhere:
         yield Finding("warning", file, "", f"the folder of {shown(elsewhere)}", f"{CLIP_FOLDER} or no folder")
