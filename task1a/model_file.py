@@ -36,7 +36,7 @@ MAX_CLIP_BYTES, MAX_CLIP_OPERATIONS = 10 ** 10, 2 ** 38
 """Maximum memory of the activations and maximum number of multiply-accumulates for one clip: 80 and
 500 times those of the paper's largest network, so that the file of a stranger cannot exhaust the
 machine."""
-# neither its position nor its neighbours help to predict a byte of a sparse int8 tensor
+# lc = lp = pb = 0: bytes of a sparse int8 tensor do not depend on position or neighbours
 _XZ = [{"id": lzma.FILTER_LZMA2, "preset": 9 | lzma.PRESET_EXTREME, "lc": 0, "lp": 0, "pb": 0}]
 
 
@@ -121,7 +121,7 @@ def save(path: Path, tensors: Mapping[str, Tensor], spec: ModelSpec) -> None:
 
 
 def save_xz(path: Path) -> Path:
-    """Write a model file compressed with xz beside it, and return the path."""
+    """Write a model file compressed with xz next to it, and return the path."""
     compressed = path.with_name(path.name + ".xz")
     with replacing(compressed) as part:
         part.write_bytes(lzma.compress(path.read_bytes(), check=lzma.CHECK_SHA256, filters=_XZ))
@@ -137,11 +137,12 @@ def load(path: Path) -> tuple[nn.Module, ModelSpec]:
     """
     tensors, spec = read(path)
     model = spec.build()
+    # not strict, because step counters of batch norms are not stored; :func:`verify` has compared names
     model.load_state_dict(tensors if spec.packing is None else unpack(tensors), strict=False)
     return model.eval(), spec
 
 
-def load_for_inference(path: Path, device: torch.device) -> tuple[nn.Module, ModelSpec]:
+def load_for_inference(path: Path, torch_device: torch.device) -> tuple[nn.Module, ModelSpec]:
     """Load a model like :func:`load`, onto a device; on a CPU in the form that is fastest for
     inference.
 
@@ -149,9 +150,9 @@ def load_for_inference(path: Path, device: torch.device) -> tuple[nn.Module, Mod
     (:mod:`task1a.models.cpu.inference_form`).
     """
     model, spec = load(path)
-    if device.type == "cpu":
+    if torch_device.type == "cpu":
         model = inference_form(fold_batch_norms(model, spec.input_shape), spec.input_shape)
-    return model.to(device), spec
+    return model.to(torch_device), spec
 
 
 def read(path: Path) -> tuple[dict[str, Tensor], ModelSpec]:
@@ -162,12 +163,14 @@ def read(path: Path) -> tuple[dict[str, Tensor], ModelSpec]:
     """
     tensors = {}
     with opened(path) as stored:
-        spec = verified(stored)
+        spec = verify(stored)
+        # read from the open file, so that what is used is what was verified, whatever replaces the file
         for name, entry in stored.tensors.items():
             content = bytearray().join(stored.blocks(name))
             dtype = getattr(torch, entry.dtype)
             flat = torch.frombuffer(content, dtype=dtype) if content else torch.empty(0, dtype=dtype)
             tensors[name] = flat.reshape(entry.shape)
+    # Codes and scales may be finite while their products are not, so packed tensors are decoded, too.
     for name, value in (tensors if spec.packing is None else tensors | unpack(tensors)).items():
         if not value.isfinite().all():
             raise InputError(f"{path}: tensor {name} holds values that are not finite numbers; train the model again")
@@ -176,22 +179,23 @@ def read(path: Path) -> tuple[dict[str, Tensor], ModelSpec]:
     return tensors, spec
 
 
-def largest(path: Path) -> tuple[str, float]:
-    """Name of the tensor with the largest magnitude, decoded to float32, and that magnitude."""
+def find_largest(path: Path) -> tuple[str, float]:
+    """Return the name of the tensor with the largest magnitude, decoded to float32, and that
+    magnitude."""
     tensors, spec = read(path)
-    found = {name: float(value.abs().max()) for name, value in
-             (tensors if spec.packing is None else unpack(tensors)).items()}
-    return max(found.items(), key=lambda item: item[1])
+    state = tensors if spec.packing is None else unpack(tensors)
+    name = max(state, key=lambda name: float(state[name].abs().max()))
+    return name, float(state[name].abs().max())
 
 
 def stated_spec(path: Path) -> ModelSpec | None:
-    """The specification in a file's metadata, not checked against the tensors; None for files of
+    """Return the specification in a file's metadata, not checked against the tensors; None for files of
     other origin."""
     with opened(path) as stored:
         return _stated(stored)[0] if FORMAT in stored.metadata else None
 
 
-def verified(stored: SafetensorsFile) -> ModelSpec:
+def verify(stored: SafetensorsFile) -> ModelSpec:
     """Check an open model file completely and return its specification.
 
     Raises:
@@ -252,7 +256,7 @@ def _excess(spec: ModelSpec, tensors: Mapping[str, Tensor]) -> str:
 
 
 def _stated(stored: SafetensorsFile) -> tuple[ModelSpec, Mapping[str, Any]]:
-    """The specification in the metadata, and the plain data it was read from."""
+    """Return the specification in the metadata, and the plain data it was read from."""
     try:
         plain = json.loads(stored.metadata[FORMAT])["spec"]
         return _SPEC.validate_json(json.dumps(plain)), plain
@@ -267,7 +271,7 @@ def _stated(stored: SafetensorsFile) -> tuple[ModelSpec, Mapping[str, Any]]:
 
 
 def _metadata(spec: Mapping[str, Any], contents: Iterable[tuple[str, str, Iterable[bytes]]]) -> str:
-    """The text of the metadata: the specification as plain data, and the digest of it and of the
+    """Return the text of the metadata: the specification as plain data, and the digest of it and of the
     tensors.
 
     ``contents`` are name, type and shape, and blocks of bytes of every tensor, in alphabetical
@@ -282,5 +286,5 @@ def _metadata(spec: Mapping[str, Any], contents: Iterable[tuple[str, str, Iterab
 
 
 def _kind(tensor: Any) -> str:
-    """Type and shape of a tensor or of the header entry of one."""
+    """Format type and shape of a tensor or of the header entry of one."""
     return f"{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}"

@@ -122,11 +122,11 @@ def read_tensors(path: Path, key: str | None = None) -> list[TensorSize]:
 
 def read_safetensors(path: Path, key: None = None) -> Iterator[TensorSize]:
     """Yield the tensors of a safetensors file; one of this project is checked completely."""
-    from task1a.model_file import FORMAT, verified
+    from task1a.model_file import FORMAT, verify
 
     with readable(path, "safetensors file"), opened(path) as stored:
         if FORMAT in stored.metadata:
-            verified(stored)
+            verify(stored)
         for name, entry in stored.tensors.items():
             non_zero = sum(count_non_zero(block, entry.dtype) for block in stored.blocks(name))
             bits = TYPES[entry.dtype]
