@@ -108,21 +108,8 @@ def package(runs: Sequence[Path], authors: Path | None, out: Path, rules: Rules 
 
     target = out / f"{team}_{FOLDER}.zip"
     above = "/".join(folder or target.stem for folder in rules.above)
-    findings: list[Finding] = []
-    members: dict[str, Path] = {}
     try:
-        for label, system in systems.items():
-            findings += system.findings
-            draft = out / f"{label}{report.SUFFIX}"
-            if draft.is_file():  # an unedited one was removed above
-                findings.append(Finding("warning", draft.name, "", "a report that was edited",
-                                        "a draft; it is kept, delete it to get a new one"))
-            else:
-                write_text(draft, system.draft)
-            for suffix, text in system.files.items():
-                name = f"{label}/{label}{suffix}"
-                write_text(out / name, text)
-                members[f"{above}/{name}"] = out / name
+        members, findings = write_systems(systems, out, above)
         if rules.device_models:
             from submission.inference2025 import check  # import torch, which takes seconds
             from submission.inference2025 import package as inference_package
@@ -143,6 +130,35 @@ def package(runs: Sequence[Path], authors: Path | None, out: Path, rules: Rules 
         clear(out)
         raise
     return Package(target, tuple(findings))
+
+
+def write_systems(systems: Mapping[str, System], out: Path,
+                  above: str) -> tuple[dict[str, Path], list[Finding]]:
+    """Write the files of systems and their drafts.
+
+    Args:
+        systems: the systems, by label.
+        out: folder of the package.
+        above: folders above the labels' folders inside the zip.
+
+    Returns:
+        The files by their names in the zip, and findings.
+    """
+    members: dict[str, Path] = {}
+    findings: list[Finding] = []
+    for label, system in systems.items():
+        findings += system.findings
+        draft = out / f"{label}{report.SUFFIX}"
+        if draft.is_file():  # an unedited one was removed before
+            findings.append(Finding("warning", draft.name, "", "a report that was edited",
+                                    "a draft; it is kept, delete it to get a new one"))
+        else:
+            write_text(draft, system.draft)
+        for suffix, text in system.files.items():
+            name = f"{label}/{label}{suffix}"
+            write_text(out / name, text)
+            members[f"{above}/{name}"] = out / name
+    return members, findings
 
 
 def clear(out: Path) -> None:

@@ -10,10 +10,9 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-from submission.inference2025.package import GENERAL, sizes
 from submission.rules import FOLDER, INFERENCE_SUFFIX, INSTALLERS, Rules
 from submission.validation.archive import Member, opened
-from submission.validation.findings import Finding
+from submission.validation.findings import Finding, with_level
 from task1a.data.recording import open_recording
 from task1a.errors import InputError, counted, shown
 
@@ -25,13 +24,15 @@ FUNCTIONS = {
 }
 """functions that the organisers call, and their first arguments"""
 
-# of everything, which only needs listing; of all modules and of one, whose syntax takes up to 700
-# times its size to check; of the file that installs, which takes more; and of a model
+# sizes: of everything, which only needs listing; of all modules and of one, whose syntax takes up
+# to 700 times its size to check; of the file that installs, which takes more; and of a model
 _MAX_BYTES, _MAX_PYTHON_BYTES, _MAX_MODULE_BYTES, _MAX_SETUP_BYTES = 1 << 31, 1 << 21, 1 << 18, 1 << 15
 _MAX_MODEL_BYTES = 1 << 23
-_MAX_LOOKUPS = 1000  # of patterns in the folders of a package
+# of patterns in the folders of a package
+_MAX_LOOKUPS = 1000
 # endings of files that are no models
-_NO_MODELS = ("", ".cfg", ".csv", ".ini", ".json", ".md", ".py", ".pyc", ".toml", ".txt", ".wav", ".yaml", ".yml")
+_NO_MODELS = ("", ".cfg", ".csv", ".ini", ".json", ".md", ".py", ".pyc", ".toml", ".txt", ".wav", ".yaml",
+              ".yml")
 _PACKAGE = re.compile(rf"[A-Za-z0-9-]+(_[A-Za-z0-9-]+)+_{FOLDER}")
 _MODULE = re.compile(rf".*{FOLDER}.*_[0-9]+\.py", re.IGNORECASE)
 
@@ -49,69 +50,97 @@ def check(folder: Path, rules: Rules) -> list[Finding]:
         root = inside[0]
     # everything is listed, and counted, before a file is opened
     with opened(root, _MAX_BYTES, without=[root / ".git"]) as (members, findings):
-        return findings or list(_findings(root, members, rules))
+        return findings or list(check_package(root, members, rules))
 
 
-def _findings(root: Path, members: Mapping[str, Member], rules: Rules) -> Iterator[Finding]:
+def check_package(root: Path, members: Mapping[str, Member], rules: Rules) -> Iterator[Finding]:
+    """Check the files of an inference package, of which nothing is executed."""
     if not any((root / name).is_file() for name in INSTALLERS):
         yield Finding("error", root.name, "", "no pyproject.toml or setup.py", "a package that pip can install")
-    folders = sorted(path for path in root.iterdir() if path.is_dir())
-    packages = [path for path in folders if _PACKAGE.fullmatch(path.name)]
-    misnamed = [path for path in folders if any(_MODULE.fullmatch(file.name) for file in path.glob("*.py"))]
-    if not packages and misnamed:
-        yield Finding("error", root.name, "", f"the folder {shown(misnamed[0].name)}",
-                      f"Lastname_Institute_{FOLDER} of letters and digits, with modules of this name and a number")
+    package, findings = find_package(root)
+    yield from findings
+    if package is None:
         return
-    if len(packages) != 1:
-        yield Finding("error", root.name, "", f"{len(packages)} folders named Lastname_Institute_{FOLDER}", "one")
-        return
-
-    package = packages[0]
     modules = sorted(package.glob(f"{package.name}_*.py"))
     names = f"{package.name}_1.py to {package.name}_{rules.systems}.py"
     if not modules:
         yield Finding("error", package.name, "", "no module of a system", names)
-    inside = {name: member for name, member in members.items() if name.startswith(f"{package.name}/")}
-    has_models = any(file.size and PurePosixPath(name).suffix not in _NO_MODELS for name, file in inside.items())
+    inside, sources, python_bytes, has_models = {}, [], 0, False
+    for name, member in members.items():
+        if not name.startswith(f"{package.name}/"):
+            continue
+        inside[name] = member
+        if name.endswith(".py"):
+            sources.append(member)
+            python_bytes += member.size
+        elif member.size and PurePosixPath(name).suffix not in _NO_MODELS:
+            has_models = True
     if not has_models:
         yield Finding("error", package.name, "", "no model", "the models of every system, in ckpts/<label>")
+    systems = []
     for path in modules:
         if path.is_dir():
             yield Finding("error", path.name, "", "a folder", "a module")
         elif not re.fullmatch(rf"{re.escape(package.name)}_[1-{rules.systems}]\.py", path.name):
             yield Finding("error", path.name, "", "a module with this number", names)
         elif has_models:
-            yield from _check_models(package / "ckpts" / path.stem, rules)
-    sources = {name: member for name, member in inside.items() if name.endswith(".py")}
-    python_bytes = sum(member.size for member in sources.values())
+            systems.append(path.stem)
     if python_bytes > _MAX_PYTHON_BYTES:
-        yield Finding("error", package.name, "", f"{python_bytes:,} bytes of Python", f"at most {_MAX_PYTHON_BYTES:,}")
+        yield Finding("error", package.name, "", f"{python_bytes:,} bytes of Python",
+                      f"at most {_MAX_PYTHON_BYTES:,}")
         return
-    for member in sources.values():
-        yield from _check_module(member, package / member.base in modules)
-    setup = _read_setup(root, members)
-    if setup.name and not any(rules.label_pattern.fullmatch(f"{name}_1") and name.replace("-", "_") == package.name
-               for name in (package.name, setup.name)):
-        yield Finding("warning", package.name, "", "an institute with _, which no label has",
-                      f"Lastname_Institute_{FOLDER}; if the _ stands for a hyphen, write the hyphen in the name that "
-                      "pyproject.toml or setup.py states")
-    left_out = _left_out(root, package, inside, setup)
-    if left_out:
-        more = f" and {len(left_out) - 5:,} more" if len(left_out) > 5 else ""
-        yield Finding("warning", package.name, "", f"files that installing leaves out: {', '.join(left_out[:5])}{more}",
-                      f"package_data for {package.name} that includes them, and an __init__.py beside every module; "
-                      "pip install -e needs neither")
-    dummy = package / "resources" / "dummy.wav"
+    problems: list[Finding] = []
+    for member in sources:
+        problems += check_module(member, package / member.base in modules)
+    yield from problems
+    # Models are counted with torch, which takes seconds and memory of its own: not after modules that may
+    # have been made to take as much.
+    for name in systems if not with_level(problems, "error") else ():
+        yield from check_models(package / "ckpts" / name, rules)
+    yield from check_installation(root, package, members, inside, rules)
     try:
-        with open_recording(dummy):
+        with open_recording(package / "resources" / "dummy.wav"):
             pass
     except (InputError, OSError) as error:
         yield Finding("error", "resources/dummy.wav", "", getattr(error, "strerror", None) or str(error),
                       "a recording, with which the organisers' script measures the models")
 
 
+def find_package(root: Path) -> tuple[Path | None, list[Finding]]:
+    """Return the folder of the modules, or None and what is found in its place."""
+    folders = sorted(path for path in root.iterdir() if path.is_dir())
+    packages = [path for path in folders if _PACKAGE.fullmatch(path.name)]
+    if len(packages) == 1:
+        return packages[0], []
+    found, expected = f"{len(packages)} folders named Lastname_Institute_{FOLDER}", "one"
+    for path in () if packages else reversed(folders):
+        if any(_MODULE.fullmatch(file.name) for file in path.glob("*.py")):
+            found = f"the folder {shown(path.name)}"
+            expected = (f"Lastname_Institute_{FOLDER} of letters and digits, with modules of this name and "
+                        "a number")
+    return None, [Finding("error", root.name, "", found, expected)]
+
+
+def check_installation(root: Path, package: Path, members: Mapping[str, Member],
+                       inside: Mapping[str, Member], rules: Rules) -> Iterator[Finding]:
+    """Warn about a name that no label has, and about files that pip would not install."""
+    setup = read_setup(root, members)
+    labels = [f"{name}_1" for name in (package.name, setup.name) if name.replace("-", "_") == package.name]
+    if setup.name and not any(map(rules.label_pattern.fullmatch, labels)):
+        yield Finding("warning", package.name, "", "an institute with _, which no label has",
+                      f"Lastname_Institute_{FOLDER}; if the _ stands for a hyphen, write the hyphen in the "
+                      "name that pyproject.toml or setup.py states")
+    excluded = not_installed(root, package, inside, setup)
+    if excluded:
+        more = f" and {len(excluded) - 5:,} more" if len(excluded) > 5 else ""
+        yield Finding("warning", package.name, "",
+                      f"files that installing leaves out: {', '.join(excluded[:5])}{more}",
+                      f"package_data for {package.name} that includes them, and an __init__.py next to every "
+                      "module; pip install -e needs neither")
+
+
 @dataclass(frozen=True)
-class _Setup:
+class Setup:
     """What pip would read of a package, as far as it is written out; nothing of it is executed."""
 
     name: str = ""
@@ -121,7 +150,7 @@ class _Setup:
     """patterns of the other files, by package"""
 
 
-def _read_setup(root: Path, members: Mapping[str, Member]) -> _Setup:
+def read_setup(root: Path, members: Mapping[str, Member]) -> Setup:
     """Read pyproject.toml, or else setup.py, unless they are damaged or too large."""
     from setuptools import find_namespace_packages, find_packages
     from setuptools.compat.py310 import tomllib
@@ -137,7 +166,7 @@ def _read_setup(root: Path, members: Mapping[str, Member]) -> _Setup:
                 packages = (find_namespace_packages if find.get("namespaces", True) else find_packages)(
                     str(root), exclude=find.get("exclude", ()), include=find.get("include", ("*",)))
             if packages is not None or "setup.py" not in texts:
-                return _Setup(name, packages, tool.get("package-data", data))
+                return Setup(name, packages, tool.get("package-data", data))
         given = {}
         for node in ast.walk(ast.parse(texts["setup.py"])):
             if isinstance(node, ast.Call) and getattr(node.func, "attr", getattr(node.func, "id", "")) == "setup":
@@ -149,34 +178,41 @@ def _read_setup(root: Path, members: Mapping[str, Member]) -> _Setup:
                         "find_namespace_packages": find_namespace_packages}[finder](str(root))
         elif packages is not None:
             packages = ast.literal_eval(packages)
-        name, data = (ast.literal_eval(given[key]) if key in given else empty
-                      for key, empty in (("name", ""), ("package_data", {})))
-        return _Setup(str(name), packages, {key: list(patterns) for key, patterns in data.items()})
+        name = ast.literal_eval(given["name"]) if "name" in given else ""
+        data = ast.literal_eval(given["package_data"]) if "package_data" in given else {}
+        return Setup(str(name), packages, {key: list(patterns) for key, patterns in data.items()})
     except (OSError, SyntaxError, ValueError, TypeError, AttributeError, KeyError, RecursionError, MemoryError):
-        return _Setup()
+        return Setup()
 
 
-def _left_out(root: Path, package: Path, inside: Mapping[str, Member], setup: _Setup) -> list[str]:
-    """Files of a package that are missing once it is installed; none if what is installed is not
-    written out."""
+def not_installed(root: Path, package: Path, inside: Mapping[str, Member], setup: Setup) -> list[str]:
+    """Return the files of a package that are missing once it is installed.
+
+    There are none if what is installed is not written out.
+    """
     if setup.packages is None or (root / "MANIFEST.in").is_file():
         return []
-    wanted = {(name, pattern) for name in setup.packages
-              for pattern in ("*.py", *setup.data.get(name, ()), *setup.data.get("", ()), *setup.data.get("*", ()))}
-    if len(wanted) > _MAX_LOOKUPS or any(pattern.count("**") > 1 for _, pattern in wanted):
-        return []
+    wanted = set()
+    for name in setup.packages:
+        for pattern in ("*.py", *setup.data.get(name, ()), *setup.data.get("", ()), *setup.data.get("*", ())):
+            wanted.add((name, pattern))
+            if pattern.count("**") > 1 or len(wanted) > _MAX_LOOKUPS:
+                return []
     installed = set()
     for name, pattern in wanted:
         with suppress(ValueError, NotImplementedError):
-            found = root.joinpath(*name.split(".")).glob(pattern)
-            installed.update(path.relative_to(root).as_posix() for path in found)
+            for path in root.joinpath(*name.split(".")).glob(pattern):
+                installed.add(path.relative_to(root).as_posix())
     # the organisers' script fetches the list of the test split where it is missing
     installed.add(f"{package.name}/resources/test.csv")
-    return [name.removeprefix(f"{package.name}/") for name in sorted(inside)
-            if name not in installed and not name.endswith(".pyc")]
+    missing = []
+    for name in sorted(inside):
+        if name not in installed and not name.endswith(".pyc"):
+            missing.append(name.removeprefix(f"{package.name}/"))
+    return missing
 
 
-def _check_module(member: Member, of_system: bool) -> Iterator[Finding]:
+def check_module(member: Member, is_system: bool) -> Iterator[Finding]:
     """Check that a module can be imported, and that one of a system has the functions that the
     organisers call.
 
@@ -200,7 +236,7 @@ def _check_module(member: Member, of_system: bool) -> Iterator[Finding]:
         yield Finding("error", member.base, where, found, "a module that can be imported")
         return
     symbols = {symbol.get_name(): symbol for symbol in table.get_symbols()}
-    for name, arguments in FUNCTIONS.items() if of_system else ():
+    for name, arguments in FUNCTIONS.items() if is_system else ():
         symbol = symbols.get(name)
         if symbol is None or not (symbol.is_assigned() or symbol.is_imported()):
             yield Finding("error", member.base, name, "no such function", "one that the organisers can call")
@@ -211,17 +247,17 @@ def _check_module(member: Member, of_system: bool) -> Iterator[Finding]:
                               f"{', '.join(arguments)}, in this order")
 
 
-def _check_models(folder: Path, rules: Rules) -> Iterator[Finding]:
-    """Check size and labels of the model files of a system."""
+def check_models(folder: Path, rules: Rules) -> Iterator[Finding]:
+    """Check number, size and labels of the model files of a system."""
     where = f"ckpts/{folder.name}"
     files = sorted(folder.glob("*.safetensors"))
     if not files:
-        yield Finding("warning", where, "", "no model files of this project", "*.safetensors, whose size is counted "
-                      "here; count other files with python -m task1a.complexity")
+        yield Finding("warning", where, "", "no model files of this project", "*.safetensors, whose size is "
+                      "counted here; count other files with python -m task1a.complexity")
         return
     if len(files) > 1 + len(rules.devices):
-        yield Finding("error", where, "", counted(len(files), "model"), f"at most one for each of the "
-                      f"{len(rules.devices)} devices, and {GENERAL}.safetensors")
+        yield Finding("error", where, "", counted(len(files), "model"),
+                      f"at most one for each of the {len(rules.devices)} devices, and general.safetensors")
         return
     large = [path for path in files if path.stat().st_size > _MAX_MODEL_BYTES]
     for path in large:
@@ -229,9 +265,13 @@ def _check_models(folder: Path, rules: Rules) -> Iterator[Finding]:
                       f"at most {_MAX_MODEL_BYTES:,}")
     if large:
         return
+    # import torch, which takes seconds
+    from submission.inference2025.interface import GENERAL
+    from submission.inference2025.package import sizes
+    from task1a import model_file
+
     if GENERAL not in [path.stem for path in files]:
         yield Finding("error", where, "", f"no {GENERAL}.safetensors", "a model for the clips of unknown devices")
-    from task1a import model_file  # imports torch, which takes seconds
     other_labels = set()
     for path in files:
         name = f"{where}/{path.name}"

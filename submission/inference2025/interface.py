@@ -17,16 +17,17 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from submission.inference2025.stored import hold
+from submission.inference2025.stored import load_packed
 from task1a import model_file
-from task1a.errors import InputError
+from task1a.errors import InputError, ModelError
 from task1a.features.audio import read_clip
 from task1a.features.log_mel import stored_log_mel
 from task1a.machine import cores
 
 GENERAL = "general"
 
-_BLOCK = 2048  # clips whose features are in memory at once
+# clips whose features are in memory at once
+_BLOCK = 2048
 _BATCH = 64
 
 
@@ -39,8 +40,8 @@ class DeviceModels(nn.Module):
     Shape: log-mel energies [N, 1, F, T] and the device of each clip -> logits [N, classes].
 
     Raises:
-        InputError: the general model is missing, a file is not a usable model, or the models differ
-            in their features or labels.
+        InputError: the general model is missing, a file is not a usable model, a mel filter of its
+            features is empty, or the models differ in their features or labels.
     """
 
     def __init__(self, path: Path) -> None:
@@ -59,9 +60,13 @@ class DeviceModels(nn.Module):
         for file, spec in zip(files, specs, strict=True):
             if (spec.features, spec.labels) != (self.features, self.labels):
                 raise InputError(f"{file}: has other features or labels than {files[0].name}")
+        try:
+            stored_log_mel(np.zeros(self.features.n_fft, np.float32), self.features)
+        except InputError as error:
+            raise ModelError(f"{files[0]}: {error}") from None
 
     def of_device(self, device_id: str) -> nn.Module:
-        """The model of a device, or the general model if the device has none."""
+        """Return the model of a device, or the general model if the device has none."""
         name = f"of_{device_id}"
         return self.model[name if name in self.model else f"of_{GENERAL}"]
 
@@ -76,13 +81,13 @@ def load_model(model_file_path: str | Path) -> DeviceModels:
 
 
 def get_model_for_device(model: DeviceModels, device_id: str) -> nn.Module:
-    """The model that predicts the clips of a device: log-mel energies [N, 1, F, T] -> logits [N,
+    """Return the model for the clips of a device: log-mel energies [N, 1, F, T] -> logits [N,
     classes]."""
     return _TakesHalf(model.of_device(device_id))
 
 
 def load_inputs(file_paths: Sequence[str], device_ids: Sequence[str], model: DeviceModels) -> list[Tensor]:
-    """Log-mel energies of recordings, [1, 1, F, T] each, in half precision as in training.
+    """Return log-mel energies of recordings, [1, 1, F, T] each, in half precision as in training.
 
     Raises:
         InputError: there is not one device per file, or a recording cannot be read; the message
@@ -91,15 +96,18 @@ def load_inputs(file_paths: Sequence[str], device_ids: Sequence[str], model: Dev
     if len(file_paths) != len(device_ids):
         raise InputError(f"{len(file_paths):,} files, but {len(device_ids):,} device ids")
 
-    def energies(file: str) -> Tensor:
+    def log_mel(file: str) -> Tensor:
         try:
             values = stored_log_mel(read_clip(Path(file), model.features), model.features)
         except InputError as error:
             raise InputError(f"{file}: {error}") from None
-        return torch.from_numpy(values).half()[None, None]
+        inputs = torch.from_numpy(values).half()[None, None]
+        if not inputs.isfinite().all():
+            raise InputError(f"{file}: holds samples too large to compute with")
+        return inputs
 
     with ThreadPoolExecutor(cores()) as pool:
-        return list(pool.map(energies, file_paths))
+        return list(pool.map(log_mel, file_paths))
 
 
 @torch.inference_mode()
@@ -118,7 +126,8 @@ def predict(file_paths: Sequence[str], device_ids: Sequence[str], model_file_pat
         classes.
 
     Raises:
-        InputError: as :func:`load_model` and :func:`load_inputs`.
+        InputError: as :func:`load_model` and :func:`load_inputs`, or the outputs of a model
+            overflow.
     """
     device = torch.device("cuda" if use_cuda and torch.cuda.is_available() else "cpu")
     model = load_model(model_file_path)
@@ -133,6 +142,11 @@ def predict(file_paths: Sequence[str], device_ids: Sequence[str], model_file_pat
             for first in range(0, len(rows), _BATCH):
                 batch = rows[first:first + _BATCH]
                 outputs[batch] = network(inputs[batch].to(device).float()).cpu()
+            if not outputs[rows].isfinite().all():  # the features are finite
+                file = model.files.get(name, model.files[GENERAL])
+                tensor, largest = model_file.largest(file)
+                raise ModelError(f"{file}: its outputs overflow; the largest of its values, {largest:g}, "
+                                 f"is in tensor {tensor}")
         logits += list(outputs)
     return logits, list(model.labels)
 
@@ -143,7 +157,7 @@ def load_stored(path: Path) -> tuple[nn.Module, model_file.ModelSpec]:
     tensors, spec = model_file.read(path)
     if spec.packing is None:
         return model_file.load(path)
-    return hold(spec.build(), tensors), spec
+    return load_packed(spec.build(), tensors), spec
 
 
 class _TakesHalf(nn.Module):

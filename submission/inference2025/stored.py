@@ -1,7 +1,7 @@
 """Layers that hold the tensors of a packed model in their stored types and compute in float32.
 
-They give the outputs of the unpacked model. In memory they take what the packed form takes, and a
-program that adds up the parameters of a module finds the stored types.
+They give the outputs of the unpacked model. They need as much memory as the packed file, and
+summing ``numel * element_size`` over the parameters gives the stored size.
 """
 from collections.abc import Mapping
 
@@ -30,7 +30,7 @@ class StoredConv2d(nn.Module):
         return F.conv2d(x, dequantize(self.weight, self.scale), bias, *self.geometry)
 
 
-def hold(model: nn.Module, tensors: Mapping[str, Tensor]) -> nn.Module:
+def load_packed(model: nn.Module, tensors: Mapping[str, Tensor]) -> nn.Module:
     """Load packed tensors into a model, keeping their stored types.
 
     Args:
