@@ -47,6 +47,7 @@ Name = Annotated[str, Field(max_length=100, pattern=r"^[A-Za-z0-9_-][A-Za-z0-9._
 Device = Annotated[str, Field(max_length=50, pattern=r"^[A-Za-z0-9_-]+$")]
 Teacher = Annotated[str, Field(max_length=200, pattern=r"^(vanilla|[A-Za-z0-9_-][A-Za-z0-9._-]*/seed[0-9]+)$")]
 
+# no conversions: true is not 1, and "3" is not a number; a misspelt key is an error
 _strict = ConfigDict(extra="forbid", strict=True)
 
 
@@ -70,6 +71,7 @@ class DataConfig:
     skip_damaged: bool = False
     """exclude and list unreadable clips instead of stopping (``--skip-damaged``)"""
 
+    # the checks of a section name its keys, because pydantic knows only that the section is wrong
     def __post_init__(self) -> None:
         given = [key for key in ("root", "evaluation_root") if getattr(self, key) is not None]
         if self.source == "demo" and given:
@@ -450,6 +452,7 @@ class Config:
             calibrated: says which clips these are: the training of this system, or of the ensemble
                 that it belongs to.
         """
+        # its validation clips are the ones that fit the temperature
         training = replace(self.training, validation_fraction=calibrated.pilot_fraction,
                            validation_seed=calibrated.validation_seed, calibrate=False, pilot_fraction=0.0)
         return replace(self, system=f"{self.system}_pilot", training=training)

@@ -61,7 +61,8 @@ def load(path: Path, overrides: Sequence[str] = (), options: Mapping[str, Any] |
         _drop_own_names(tree)
     config = from_tree(_layer(tree, given), str(path), keys)
     name = config.submission.name or _describe(config)
-    abbreviation = config.submission.abbreviation or _abbreviate(config)
+    short = "Ensemble" if config.ensemble else f"{config.model.abbreviation}{config.model.size:g}"
+    abbreviation = config.submission.abbreviation or short[:10]
     return replace(config, description=config.description or _describe(config),
                    submission=replace(config.submission, name=name, abbreviation=abbreviation))
 
@@ -155,6 +156,7 @@ def _read_tree(path: Path) -> dict[str, Any]:
         if len(seen) > MAX_BASES:
             raise InputError(f"{seen[0]}: is based on a chain of more than {MAX_BASES} configurations")
         path = following
+    # from the lowest base up, so that each layer overrides those below
     tree: dict[str, Any] = {}
     for layer in reversed(layers):
         tree = _layer(tree, layer)
@@ -168,7 +170,9 @@ def _layer(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
     network = _value(above, "model", "name")
     if isinstance(network, str) and network in NETWORKS and network != _value(below, "model", "name"):
         known = {key.name for key in fields(NETWORKS[network])} | set(above["model"])
+        # tau is no setting of CP-ResNet, so it is not inherited; it stays an error where it was given
         merged["model"] = {key: value for key, value in merged["model"].items() if key in known}
+    # A warm-up or a pruning schedule of the base that is longer than the new training is cut.
     for section, defaults in (("training", TrainingConfig), ("compression", CompressionConfig)):
         epochs = _value(above, section, "epochs")
         if isinstance(epochs, bool) or not isinstance(epochs, int):
@@ -213,10 +217,6 @@ def _describe(config: Config) -> str:
     return text + (", fine-tuned to each device" if config.device_models else "")
 
 
-def _abbreviate(config: Config) -> str:
-    return "Ensemble" if config.ensemble else f"{config.model.abbreviation}{config.model.size:g}"[:10]
-
-
 def _merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
     merged = dict(below)
     for key, value in above.items():
@@ -244,6 +244,7 @@ def _suggest(name: str) -> str:
     for section, keys in KEYS.items():
         names += [f"{section}.{key}" for key in keys] or [section]
     last = name.rpartition(".")[2]
+    # the right key in the wrong section is a likelier mistake than a misspelt one
     similar = [known for known in names if known.rpartition(".")[2] == last]
     for spelling in (name, last):
         similar = similar or difflib.get_close_matches(spelling, names, n=1, cutoff=0.5)

@@ -9,7 +9,7 @@ import importlib.util
 import json
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -41,6 +41,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     arguments = _parse_arguments(argv)
 
+    from tqdm import tqdm
+
+    from evaluation import metrics
     from task1a import model_file
     from task1a.export import check
     from task1a.predict.recordings import recordings
@@ -57,7 +60,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     with tempfile.TemporaryDirectory() as folder:
         alone, files = _export(Path(folder), arguments, network, spec, read)
-        waveforms = _read_all(paths, read) if paths else check.noise(spec.features)
+        hidden = len(paths) < 2 or not sys.stderr.isatty()
+        progress = tqdm(paths, unit=" clips", disable=hidden)
+        waveforms = map(read, progress) if paths else check.noise(spec.features)
         compared = check.compare(network, spec.features, [alone, *files.values()], waveforms)
         stored, of_network, complete = compared[:3]
         where = printable(f"{len(stored):,} {where}")
@@ -72,8 +77,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"probabilities of {where} differ from those in torch by at most {difference:.1e}"
               + (f", with features inside by {inside:.1e}" if from_waveform else ""))
         if test_clips is not None:
+            scenes = test_clips.scene_label
             for name, probabilities in zip(["torch", *files], [stored, *compared[2:]], strict=True):
-                print(f"  {name:<22} {_scores(test_clips, probabilities, spec)}")
+                predicted = [spec.labels[index] for index in probabilities.argmax(axis=1)]
+                print(f"  {name:<22} accuracy {metrics.accuracy(scenes, predicted):.1f}%  "
+                      f"log loss {metrics.log_loss(scenes, probabilities, spec.labels):.3f}")
         print(f"\n{_sizes(arguments.model, files, from_waveform)}")
     print(printable(arguments.out))
     return 0
@@ -174,21 +182,6 @@ def _clips(run: Run, spec: "ModelSpec", split: str) -> "pd.DataFrame":
     clips = Dataset(run.data_root).split(split)
     damaged = records.read(run, "features")["damaged"]["development"]
     return clips[~clips.filename.isin(set(damaged))].reset_index(drop=True)
-
-
-def _read_all(paths: Sequence[Path], read: Callable[[Path], np.ndarray]) -> Iterator[np.ndarray]:
-    from tqdm import tqdm
-
-    for path in tqdm(paths, unit=" clips", disable=len(paths) < 2 or not sys.stderr.isatty()):
-        yield read(path)
-
-
-def _scores(clips: "pd.DataFrame", probabilities: np.ndarray, spec: "ModelSpec") -> str:
-    from evaluation import metrics
-
-    predicted = [spec.labels[index] for index in probabilities.argmax(axis=1)]
-    accuracy = metrics.accuracy(clips.scene_label, predicted)
-    return f"accuracy {accuracy:.1f}%  log loss {metrics.log_loss(clips.scene_label, probabilities, spec.labels):.3f}"
 
 
 def _sizes(model: Path, files: dict[str, Path], from_waveform: bool) -> str:

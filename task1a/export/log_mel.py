@@ -77,9 +77,11 @@ class LogMel(nn.Module):
 
     def forward(self, waveform: Tensor) -> Tensor:
         """The energies of clips."""
+        # the dense matrix is made when the model runs, so that the file holds its values that are not 0
         filters = torch.zeros(self.kept * self.b * self.features.n_mels)
         filters = filters.scatter(0, self.filter_places.long(), self.filter_values)
         mel = self._power(self._frames(waveform)) @ filters.reshape(-1, self.features.n_mels)
+        # rounded like the features of a data set, which the network was trained on
         energies = torch.log(mel + self.log_floor).transpose(1, 2).unsqueeze(1)
         return energies.to(torch.float16).to(torch.float32)
 

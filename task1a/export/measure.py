@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
+import psutil
 
 from task1a.errors import CommandParser, InputError, run_command
 
@@ -66,17 +67,6 @@ def _torch(model: Path, from_waveform: bool) -> Callable[[], object]:
     return run
 
 
-def _peak_bytes() -> int:
-    status = Path("/proc/self/status")
-    if status.is_file():  # Linux; its getrusage includes the memory of the parent process
-        [peak] = [line for line in status.read_text().splitlines() if line.startswith("VmHWM:")]
-        return 1024 * int(peak.split()[1])
-    import psutil
-
-    memory = psutil.Process().memory_info()
-    return getattr(memory, "peak_wset", memory.rss)  # macOS: the present memory
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a model, and print what was measured; returns 0."""
     parser = CommandParser(prog="python -m task1a.export.measure", description="Latency and memory of a model.")
@@ -85,13 +75,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     path = arguments.model
     run = _onnx(path) if path.suffix == ".onnx" else _torch(path, arguments.waveform)
-    for _ in range(3):
+    for _ in range(3):  # the first rounds allocate memory and choose algorithms
         run()
     started = time.process_time()
     for _ in range(ROUNDS):
         run()
     milliseconds = 1000 * (time.process_time() - started) / ROUNDS
-    print(json.dumps({"milliseconds": milliseconds, "peak_bytes": _peak_bytes()}))
+    status = Path("/proc/self/status")
+    if status.is_file():  # Linux, whose getrusage includes the memory of the parent process
+        [peak] = [line for line in status.read_text().splitlines() if line.startswith("VmHWM:")]
+        peak_bytes = 1024 * int(peak.split()[1])
+    else:
+        memory = psutil.Process().memory_info()
+        peak_bytes = getattr(memory, "peak_wset", memory.rss)  # macOS: the present memory
+    print(json.dumps({"milliseconds": milliseconds, "peak_bytes": peak_bytes}))
     return 0
 
 

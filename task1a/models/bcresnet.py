@@ -29,6 +29,7 @@ class BCResBlock(nn.Module):
     def __init__(self, in_channels: int, channels: int, sub_bands: int, dropout: float, stride: int = 1,
                  dilation: int = 1) -> None:
         super().__init__()
+        # f2, over frequency: the sub-spectral norm lets low and high sub-bands have other statistics
         self.expand = None
         if in_channels != channels:
             self.expand = nn.Sequential(
@@ -36,6 +37,7 @@ class BCResBlock(nn.Module):
         self.frequency_conv = FrequencyConv2d(channels, channels, (3, 1), stride=(stride, 1), padding=(1, 0),
                                               groups=channels, bias=False)
         self.frequency_norm = SubSpectralNorm(channels, sub_bands)
+        # f1, over time: it sees the mean over frequency alone, so it costs 1 / F of f2
         self.time_conv = nn.Conv2d(channels, channels, (1, 3), padding=(0, dilation), dilation=(1, dilation),
                                    groups=channels, bias=False)
         self.time_norm = nn.BatchNorm2d(channels)
@@ -84,6 +86,7 @@ class BCResNet(nn.Module):
                 BCResBlock(out if k else channels, out, sub_bands, dropout, 1 if k else stride, 2 ** number)
                 for k in range(blocks))))
             channels = out
+        # the 5x5 kernel has no padding over frequency: it takes the 5 or more frequencies that are left
         wide = round(4 * base)
         self.tail = nn.Sequential(
             nn.Conv2d(channels, channels, 5, padding=(0, 2), groups=channels, bias=False),

@@ -72,4 +72,5 @@ class BCResNetASC(nn.Module):
             x = stage_norm(stage(x))
             if number < 2:
                 x = F.max_pool2d(x, 2)
+        # the classifier first, as in the paper's table; both are linear, so the order does not matter
         return torch.flatten(self.head(x).mean(dim=(2, 3)), 1)

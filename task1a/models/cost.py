@@ -47,6 +47,8 @@ def estimate(model: nn.Module, input_shape: tuple[int, ...], batch_size: int = 2
         if isinstance(layer, FreqMixStyle):
             layer.eval()  # which batches are mixed is random, and its distribution cannot be sampled without data
 
+    # A tensor that autograd saves stays in memory until the backward pass reaches its operation, so
+    # all of them together are the peak.
     saved: dict[int, Tensor] = {}  # by storage, because several operations may save one tensor, or views of it
 
     def save(tensor: Tensor) -> Tensor:

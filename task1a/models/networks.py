@@ -25,7 +25,7 @@ def with_front_end(network: nn.Module, name: str, bins: int, frame_rate: float, 
     """
     match name:
         case "log_mel":
-            return network
+            return network  # without a wrapper, so that its tensors have plain names in a model file
         case "freqnorm":
             return WithFrontEnd(FreqNorm(bins), network)
         case "pcen":

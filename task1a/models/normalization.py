@@ -20,6 +20,7 @@ def residual_norm(x: Tensor, shortcut: float | Tensor, eps: float) -> Tensor:
     """
     if kernels.applies(x):
         return kernels.residual_norm(x, shortcut, eps)
+    # a population's variance, without Bessel's correction, as layer and instance norms have it
     variance, mean = torch.var_mean(x, dim=(1, 3), correction=0, keepdim=True)
     scale = torch.rsqrt(variance + eps)
     # one pass over x: x (scale + lambda) - mean scale
@@ -90,5 +91,7 @@ class SubSpectralNorm(nn.Module):
         n, c, f, t = x.shape
         if f % self.sub_bands:
             raise ValueError(f"{f} frequencies do not divide into {self.sub_bands} sub-bands")
+        # Consecutive frequencies of a channel become one channel of the batch norm, c sub_bands + b for
+        # sub-band b of channel c. For contiguous memory that is a view.
         bands = x.reshape(n, c * self.sub_bands, f // self.sub_bands, t)
         return self.norm(bands).reshape(n, c, f, t)

@@ -81,6 +81,6 @@ def _read_rolled(read: ReadClips, shift: int, indices: np.ndarray) -> np.ndarray
 def probabilities(outputs: Tensor, path: Path) -> np.ndarray:
     """Compute the softmax of the logits [clips, classes] of a model file, in float64."""
     if not outputs.isfinite().all():  # the features are finite
-        name, largest = model_file.largest(path)
+        name, largest = model_file.find_largest(path)
         raise ModelError(f"{path}: its outputs overflow; the largest of its values, {largest:g}, is in tensor {name}")
     return torch.softmax(outputs.double(), dim=1).numpy()

@@ -137,6 +137,7 @@ class Predictor:
             InputError, OSError: the recording cannot be read, or the outputs of the model overflow
                 (ModelError).
         """
+        # windows wait until a batch is full; the first predictions of a long recording come early
         waiting: list[tuple[float, float, np.ndarray]] = []
         for start, end, samples in read_windows(source, self.spec.features, window, overlap, sound):
             log_mel = stored_log_mel(samples, self.spec.features)

@@ -31,6 +31,7 @@ def reestimate(model: nn.Module, examples: Examples, batch_size: int, seed: int,
     model.eval()
     norms = [layer for layer in model.modules() if isinstance(layer, nn.BatchNorm2d)]
     momenta = [norm.momentum for norm in norms]
+    # the dropout stays off: its scaled zeros would change the variances
     for norm in norms:
         norm.train()
         norm.reset_running_stats()

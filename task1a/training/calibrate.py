@@ -45,6 +45,7 @@ def best_temperature(outputs: np.ndarray, targets: np.ndarray, devices: np.ndarr
     weights = torch.from_numpy(1 / (len(counts) * counts[device]))
     places = len(set(locations))
 
+    # in log T, where T and 1 / T are as far from 1; the posterior has one maximum
     def loss(log_temperature: float) -> float:
         losses = F.cross_entropy(scores / math.exp(log_temperature), classes, reduction="none")
         return places * float(weights @ losses) + log_temperature ** 2 / (2 * PRIOR_DEVIATION ** 2)

@@ -52,6 +52,7 @@ def compress(job: Job, config: CompressionConfig, vanilla: Path, teachers: Seque
     packing = Packing(config.weight_scales)
     model, spec = load_prepared(vanilla, packing)
     ratio = choose_ratio(model, packing, config)
+    # built once: after every epoch it takes what the file would hold
     stored = spec.build().eval().to(fabric.device)
 
     def prune(epoch: int) -> None:
@@ -88,6 +89,8 @@ def choose_ratio(model: nn.Module, packing: Packing, config: CompressionConfig) 
     """Return the pruning ratio: as configured, or computed from the target size."""
     if config.target_bytes is None:
         return config.ratio
+    # Only the int8 weights can be pruned. Everything else counts in full, as if none of it were 0,
+    # so the result is below the target rather than above it.
     tensors = packed.pack(model, packing).values()
     weights = sum(value.numel() for value in tensors if value.dtype == torch.int8)
     others = sum(value.numel() * value.element_size() for value in tensors) - weights
@@ -139,6 +142,7 @@ class Teacher:
     @torch.no_grad()
     def __call__(self, x: Tensor) -> Tensor:
         """Log probabilities of augmented clips at the softmax temperature."""
+        # the log of the mean of the probabilities, without leaving the log domain
         each = torch.stack([F.log_softmax(model(x).float() / self.temperature, dim=1) for model in self.models])
         return each.logsumexp(dim=0) - math.log(len(self.models))
 
@@ -168,18 +172,17 @@ def distillation_loss(outputs: Tensor, targets: Tensor, teacher: Tensor, tempera
 def _loss(config: CompressionConfig, teachers: Sequence[Path], job: Job, torch_device: torch.device) -> Loss:
     if not teachers:
         return cross_entropy
-    teacher = Teacher([_load_teacher(path, job.spec, torch_device) for path in teachers], config.temperature)
+    models = []
+    for path in teachers:
+        model, spec = model_file.load_for_inference(path, torch_device)
+        for name in ("labels", "features"):
+            if getattr(spec, name) != getattr(job.spec, name):
+                raise InputError(f"{path}: the teacher was trained on different {name}; use one with the same {name}")
+        models.append(model)
+    teacher = Teacher(models, config.temperature)
     weights = config.cross_entropy_weight, config.distillation_weight
 
     def loss(x: Tensor, outputs: Tensor, targets: Tensor) -> Tensor:
         return distillation_loss(outputs, targets, teacher(x), config.temperature, weights)
 
     return loss
-
-
-def _load_teacher(path: Path, student: ModelSpec, torch_device: torch.device) -> nn.Module:
-    model, spec = model_file.load_for_inference(path, torch_device)
-    for name in ("labels", "features"):
-        if getattr(spec, name) != getattr(student, name):
-            raise InputError(f"{path}: the teacher was trained on different {name}; use one with the same {name}")
-    return model

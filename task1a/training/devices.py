@@ -61,12 +61,15 @@ def draw_devices(clips: int, bins: int, config: TrainingConfig, rng: np.random.G
     ``device_response_db``; threshold, compression and level of the noise are uniform. The noise has
     the shape of another response.
     """
+    # Everything is drawn for every clip, also for those that no device hears, so that the draws of a
+    # clip do not depend on how many before it are used.
     used = rng.random(clips) < config.device_probability
     points = rng.normal(0, config.device_response_db * NATS_PER_DB, (2, clips, CONTROL_POINTS))
     response, colour = _interpolate(points, bins)
     threshold = NATS_PER_DB * rng.uniform(0, THRESHOLD_DB, clips)
     compression = rng.uniform(0, config.device_compression, clips)
     level = -NATS_PER_DB * (config.device_noise_db + rng.uniform(0, NOISE_RANGE_DB, clips))
+    # The noise floor of a device has a colour of its own: the second of the two responses.
     values = (response, threshold, compression, level[:, None] + colour)
     return DeviceDraws(torch.from_numpy(used), *[torch.from_numpy(value).float() for value in values])
 

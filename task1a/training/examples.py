@@ -53,6 +53,7 @@ class Examples:
         nothing is to be
         copied: the page cache already holds the memory-mapped features.
         """
+        # copied in blocks, because all clips in float32 would take twice the memory of the machine
         first = torch.from_numpy(self.read(np.arange(min(1, len(self)))))
         if not len(self) or 2 * len(self) * first[0].numel() > HELD_SHARE * free_bytes:
             return self

@@ -76,6 +76,7 @@ def check_memory(spec: ModelSpec, config: TrainingConfig, device: str) -> None:
     """
     with torch.device("meta"):
         model = spec.build()
+    # a lower bound: the workspace of the operations and the data are not counted
     needed = cost.estimate(model, spec.input_shape, config.batch_size).training_bytes
     if config.precision != "32-true":
         needed //= 2
@@ -148,7 +149,10 @@ def fit(job: Job, fabric: lightning_fabric.Fabric, model: nn.Module, loss: Loss,
     for epoch in range(len(history), config.epochs):
         started = time.monotonic()
         before_epoch(epoch)
-        torch.manual_seed(job.seed + 1_000_003 * (epoch + 1) + rank)  # for the dropout
+        # For the dropout and Freq-MixStyle. The factor is a prime that is larger than usual seeds and
+        # numbers of processes, so that no two of seed, epoch and rank share a stream. An epoch does not
+        # depend on how many were computed before it in this process.
+        torch.manual_seed(job.seed + 1_000_003 * (epoch + 1) + rank)
         steps = draw_steps(epoch, job.seed, len(clips), augmentation, fabric)
         wrapped.train()
         epoch_loss = train_epoch(epoch, steps, clips, targets, augmentation, fabric, wrapped,
@@ -157,10 +161,13 @@ def fit(job: Job, fabric: lightning_fabric.Fabric, model: nn.Module, loss: Loss,
         if not math.isfinite(mean_loss):
             raise InputError(f"epoch {epoch + 1}: the training loss is {mean_loss}; lower the learning rate")
 
+        # every process validates for itself: the clips are few, and the models are the same
         with fabric.autocast():
             accuracy, log_loss = validate(as_stored(stored), job.validation, config.batch_size, device)
         rate = learning_rate((epoch + 1) * len(steps) - 1, len(steps), config)
         history.append([epoch + 1, rate, mean_loss, accuracy, log_loss, round(time.monotonic() - started, 2)])
+        # The history is part of the checkpoint; the table is written after it. If the process is
+        # killed in between, the next one writes the table again.
         if rank == 0:
             _save(job.folder / "checkpoint.pt", state)
             _write_history(job.folder / "history.csv", history)
@@ -265,6 +272,7 @@ def _update_average(average: nn.Module, model: nn.Module, decay: float) -> None:
             values.append(value)
         else:  # pruning masks and counters have no average
             averaged.copy_(value)
+    # one call for all tensors: one by one, a small network would take longer for this than for a step
     torch._foreach_lerp_(averages, values, 1 - decay)
 
 
@@ -304,6 +312,7 @@ def _load(path: Path, state: dict[str, Any]) -> None:
         if damaged:
             raise ValueError(f"the checksum of {damaged} differs")
         checkpoint = torch.load(path, weights_only=True, map_location="cpu")
+        # a checkpoint of another training is overwritten after the first epoch
         if checkpoint["identity"] == state["identity"]:
             for key in state.keys() - {"identity", "history"}:
                 state[key].load_state_dict(checkpoint[key])
@@ -329,6 +338,7 @@ def _write_history(path: Path, history: list[list[float]]) -> None:
 
 def _progress(history: list[list[float]], epochs: int) -> str:
     epoch, rate, loss, accuracy, log_loss, _ = history[-1]
+    # the median, because the first epoch of a process takes longer, and a pause may lie in another
     left = (epochs - epoch) * float(np.median([row[-1] for row in history]))
     left_text = f"{left:.0f} s" if left < 120 else f"{left / 60:.0f} min"
     validation = "" if math.isnan(accuracy) else f"  validation accuracy {accuracy:.1f} %  log loss {log_loss:.3f}"

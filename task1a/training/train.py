@@ -2,13 +2,12 @@
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from task1a import model_file
 from task1a.compression.packed import stored_state
 from task1a.errors import InputError
-from task1a.model_file import ModelSpec
 from task1a.models import networks
 from task1a.training.batch_norms import reestimate
 from task1a.training.calibrate import calibrate
@@ -28,7 +27,16 @@ def train(job: Job, initial: Path | None = None) -> None:
     """
     fabric = launch(job.device, job.config.precision)
     torch.manual_seed(job.seed)
-    model = job.spec.build() if initial is None else _load_initial(initial, job.spec)
+    if initial is None:
+        model = job.spec.build()
+    else:
+        model, spec = model_file.load(initial)
+        for name, noun in (("labels", "labels"), ("features", "features"), ("model", "network settings")):
+            if getattr(spec, name) != getattr(job.spec, name):
+                raise InputError(f"{initial}: the initial model has different {noun}; fine-tune one with the same "
+                                 f"{noun}")
+        if spec.packing is not None:
+            raise InputError(f"{initial}: the initial model is compressed; fine-tune the vanilla model")
 
     def fit_front_end(epoch: int) -> None:
         if epoch == 0 and initial is None:  # a checkpoint or an initial model contains the statistics
@@ -46,13 +54,3 @@ def train(job: Job, initial: Path | None = None) -> None:
 def cross_entropy(_: Tensor, outputs: Tensor, targets: Tensor) -> Tensor:
     """Compute the loss of a training without a teacher."""
     return F.cross_entropy(outputs, targets)
-
-
-def _load_initial(path: Path, wanted: ModelSpec) -> nn.Module:
-    model, spec = model_file.load(path)
-    for name, noun in (("labels", "labels"), ("features", "features"), ("model", "network settings")):
-        if getattr(spec, name) != getattr(wanted, name):
-            raise InputError(f"{path}: the initial model has different {noun}; fine-tune one with the same {noun}")
-    if spec.packing is not None:
-        raise InputError(f"{path}: the initial model is compressed; fine-tune the vanilla model")
-    return model
