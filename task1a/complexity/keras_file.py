@@ -54,4 +54,5 @@ def tensor_size(path: Path, name: str, dataset: h5py.Dataset) -> TensorSize:
     non_zero = count_non_zero(values.astype(values.dtype.newbyteorder("<")).tobytes(), dtype)
     parts = name.split("/")
     excluded = _EXCLUDED.get(parts[0], "random state" if "seed_generator" in parts else "")
-    return TensorSize(name.removesuffix(":0"), dataset.shape, dtype, TYPES[dtype], dataset.size, non_zero, excluded)
+    return TensorSize(name.removesuffix(":0"), dataset.shape, dtype, TYPES[dtype], dataset.size,
+                      non_zero, excluded)

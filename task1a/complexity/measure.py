@@ -51,7 +51,7 @@ def measure(paths: Sequence[Path], passes: Sequence[int] | None = None, alternat
         return max(each, key=lambda counted: counted["policies"][LIMIT_POLICY]["bytes"])
     models, tensors, listed = [], [], []
     for index, (path, times) in enumerate(zip(paths, passes, strict=True)):
-        model, counted = _measure_file(Path(path), times, key)
+        model, counted = measure_file(Path(path), times, key)
         models.append(model)
         tensors += counted
         for tensor in counted:
@@ -75,7 +75,7 @@ def measure(paths: Sequence[Path], passes: Sequence[int] | None = None, alternat
     }
 
 
-def _measure_file(path: Path, passes: int, key: str | None) -> "tuple[dict[str, Any], list[TensorSize]]":
+def measure_file(path: Path, passes: int, key: str | None) -> "tuple[dict[str, Any], list[TensorSize]]":
     """Count one file: its entry in ``models``, and the tensors that count."""
     from task1a.complexity.model_files import stored_tensors
     from task1a.safetensors_file import printable
@@ -86,7 +86,7 @@ def _measure_file(path: Path, passes: int, key: str | None) -> "tuple[dict[str, 
             by_reason.setdefault(tensor.excluded, []).append(tensor)
         else:
             kept.append(tensor)
-    counted, device_models = _largest_device_model(kept)
+    counted, device_models = largest_device_model(kept)
 
     spec = None
     if path.name.lower().endswith((".safetensors", ".safetensors.xz")):
@@ -107,7 +107,7 @@ def _measure_file(path: Path, passes: int, key: str | None) -> "tuple[dict[str, 
     }, counted
 
 
-def _largest_device_model(tensors: "list[TensorSize]") -> "tuple[list[TensorSize], dict[str, int]]":
+def largest_device_model(tensors: "list[TensorSize]") -> "tuple[list[TensorSize], dict[str, int]]":
     """Return the tensors of the largest of several models, one a recording device, and all sizes.
 
     Tensors outside of them are part of every model. Without such models, all tensors are returned.

@@ -40,7 +40,7 @@ _MAX_AXES = 64  # as in numpy
 _TORCH = (".pt", ".pth", ".ckpt", ".bin")
 # module, function that reads the format, and the extra that installs the package it needs
 _READERS = {
-    ".safetensors": ("model_files", "read_safetensors", ""), ".safetensors.xz": ("model_files", "read_safetensors", ""),
+    **dict.fromkeys((".safetensors", ".safetensors.xz"), ("model_files", "read_safetensors", "")),
     **dict.fromkeys(_TORCH, ("torch_file", "read_state_dict", "")),
     ".onnx": ("onnx_file", "read_onnx", "onnx"), ".tflite": ("tflite_file", "read_tflite", "tflite"),
     ".h5": ("keras_file", "read_keras", "keras"), ".keras": ("keras_file", "read_keras", "keras"),

@@ -45,8 +45,10 @@ def stored_in(graph: Any) -> Iterator[tuple[str | bytes, Any]]:
     Of sparse tensors only the values are yielded, because indices do not count.
     """
     attributes = [("", attribute, False) for attribute in getattr(graph, "attribute_proto", ())]
-    for tensor in (*getattr(graph, "initializer", ()), *(s.values for s in getattr(graph, "sparse_initializer", ()))):
+    for tensor in getattr(graph, "initializer", ()):  # a function has none
         yield tensor.name, tensor
+    for sparse in getattr(graph, "sparse_initializer", ()):
+        yield sparse.values.name, sparse.values
     for node in graph.node:
         output = node.output[0] if node.output else node.name
         attributes += [(output, attribute, node.op_type == "Constant") for attribute in node.attribute]
@@ -97,4 +99,5 @@ def tensor_size(path: Path, name: str, tensor: Any, excluded: str) -> TensorSize
                                  f"{shown(lengths)}")
             tensor.external_data.add(key="length", value=str(size))
         values = onnx.numpy_helper.to_array(tensor, base_dir=str(path.parent))
-    return TensorSize(name, tuple(tensor.dims), dtype.name, bits, values.size, int(np.count_nonzero(values)), excluded)
+    return TensorSize(name, tuple(tensor.dims), dtype.name, bits, values.size,
+                      int(np.count_nonzero(values)), excluded)

@@ -11,10 +11,11 @@ from task1a.errors import InputError
 from task1a.safetensors_file import BLOCK
 
 TYPES = {
-    "bool": 8, "uint8": 8, "uint16": 16, "uint32": 32, "uint64": 64, "int8": 8, "int16": 16, "int32": 32, "int64": 64,
-    "quint8": 8, "qint8": 8, "qint32": 32, "uint2": 2, "int2": 2, "uint4": 4, "int4": 4, "float4_e2m1fn": 4,
-    "float6_e2m3fn": 6, "float6_e3m2fn": 6, "float8_e4m3fn": 8, "float8_e4m3fnuz": 8, "float8_e5m2": 8,
-    "float8_e5m2fnuz": 8, "float8_e8m0fnu": 8, "float16": 16, "bfloat16": 16, "float32": 32, "float64": 64,
+    "bool": 8, "uint8": 8, "uint16": 16, "uint32": 32, "uint64": 64, "int8": 8, "int16": 16,
+    "int32": 32, "int64": 64, "quint8": 8, "qint8": 8, "qint32": 32, "uint2": 2, "int2": 2,
+    "uint4": 4, "int4": 4, "float4_e2m1fn": 4, "float6_e2m3fn": 6, "float6_e3m2fn": 6,
+    "float8_e4m3fn": 8, "float8_e4m3fnuz": 8, "float8_e5m2": 8, "float8_e5m2fnuz": 8,
+    "float8_e8m0fnu": 8, "float16": 16, "bfloat16": 16, "float32": 32, "float64": 64,
     "complex64": 64, "complex128": 128,
 }
 """Bits of a value, by the names of torch and of ml_dtypes."""

@@ -175,7 +175,8 @@ def check_splits(parts: Mapping[str, pd.DataFrame], excluded: Sequence[str], rep
     train, test = parts["train"], parts["test"]
     if older := tau_layout.older_copy(len(train), len(test)):
         report.problems.append(older)
-    _add(report.problems, "clips in both the train and the test split: {}", train.filename[train.split == "both"])
+    _add(report.problems, "clips in both the train and the test split: {}",
+         train.filename[train.split == "both"])
     in_train, in_test = train.identifier.value_counts(), test.identifier.value_counts()
     shared = []
     for name in sorted(set(in_train.index) & set(in_test.index)):
@@ -218,7 +219,8 @@ def note_identical_files(clips: pd.DataFrame, headers: dict[str, Header], report
     _add(report.notes, "recordings that one split lists under several names: {}", within)
 
 
-def _check_files(which: str, root: Path, headers: dict[str, Header], report: DataReport, skip_damaged: bool) -> None:
+def _check_files(which: str, root: Path, headers: dict[str, Header], report: DataReport,
+                 skip_damaged: bool) -> None:
     missing = [name for name, header in headers.items() if header.missing]
     for number, name in enumerate(missing[:NAMED]):
         # the two may look the same, so it is shown in ASCII
@@ -251,7 +253,8 @@ def _note_sound(which: str, headers: dict[str, Header], sample_rate: int, clip_s
 
     # libsndfile reads a truncated file as a shorter recording, and only of a WAV file the header
     # tells
-    [(usual, count)] = Counter(round(value, 2) for value in seconds.values()).most_common(1) or [(0.0, 0)]
+    lengths = Counter(round(value, 2) for value in seconds.values())
+    [(usual, count)] = lengths.most_common(1) or [(0.0, 0)]
     if count > len(seconds) / 2:
         _add(report.notes, f"{which}recordings of another length than most, which have {usual:g} s: {{}}; they may be "
              "truncated", [f"{name} ({value:.2f} s)" for name, value in seconds.items()

@@ -134,12 +134,12 @@ def download(wanted: Mapping[Path, Release], accept_licence: bool = False,
     """
     tasks = []
     for folder, data_set in wanted.items():
-        _check_folder(folder, data_set)
+        check_folder(folder, data_set)
         tasks += [_Task(folder, data_set, archive) for archive in data_set.archives]
     if all(task.is_done() for task in tasks):
         log(f"{', '.join(map(str, wanted))}: complete, nothing to download")
         return
-    _ask_for_acceptance(wanted, accept_licence)
+    ask_for_acceptance(wanted, accept_licence)
 
     with ExitStack() as locks:
         for folder, data_set in wanted.items():
@@ -147,8 +147,8 @@ def download(wanted: Mapping[Path, Release], accept_licence: bool = False,
             (folder / RESERVED / data_set.name).mkdir(exist_ok=True)
         # another process may have ended meanwhile
         tasks = [task for task in tasks if not task.is_done()]
-        _check_room(tasks, keep_archives, jobs)
-        _download_all(tasks, keep_archives, jobs)
+        check_room(tasks, keep_archives, jobs)
+        download_all(tasks, keep_archives, jobs)
 
 
 def challenge_sets(development: Path, evaluation: Path | None) -> dict[Path, Release]:
@@ -160,7 +160,7 @@ def challenge_sets(development: Path, evaluation: Path | None) -> dict[Path, Rel
     return {development: release("tau2020-development"), evaluation: release("tau2021-evaluation")}
 
 
-def _check_folder(folder: Path, data_set: Release) -> None:
+def check_folder(folder: Path, data_set: Release) -> None:
     """Raise InputError if a folder holds anything that this data set did not bring."""
     if (folder / RESERVED / data_set.name).is_dir() or not folder.exists():
         return
@@ -176,7 +176,7 @@ def _check_folder(folder: Path, data_set: Release) -> None:
                          "without --download")
 
 
-def _ask_for_acceptance(wanted: Mapping[Path, Release], accept_licence: bool) -> None:
+def ask_for_acceptance(wanted: Mapping[Path, Release], accept_licence: bool) -> None:
     """Print the licences that were not accepted before; raise InputError unless they are now."""
     asked = []
     for folder, data_set in wanted.items():
@@ -198,7 +198,7 @@ def _ask_for_acceptance(wanted: Mapping[Path, Release], accept_licence: bool) ->
         raise InputError(f"{', '.join(asked)}: the licence was not accepted, and nothing was downloaded")
 
 
-def _check_room(tasks: Sequence[_Task], keep_archives: bool, jobs: int) -> None:
+def check_room(tasks: Sequence[_Task], keep_archives: bool, jobs: int) -> None:
     """Raise InputError if a disk has too little room for the archives and their content."""
     by_disk: dict[int, list[_Task]] = {}
     for task in tasks:
@@ -220,7 +220,7 @@ def _check_room(tasks: Sequence[_Task], keep_archives: bool, jobs: int) -> None:
                              + (", or leave out --keep-archives" if keep_archives else ""))
 
 
-def _download_all(tasks: Sequence[_Task], keep_archives: bool, jobs: int) -> None:
+def download_all(tasks: Sequence[_Task], keep_archives: bool, jobs: int) -> None:
     """Fetch and unpack archives in threads, each of which unpacks while the others fetch."""
     stop = Event()
     total, there = 0, 0

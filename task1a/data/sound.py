@@ -10,24 +10,28 @@ import numpy as np
 
 NOTES = {
     # from the header, see task1a.data.recording
-    "open_length": "recordings that do not declare their length, as programs write to a pipe, and are read to the end "
-                   "of their files; if they were cut off, nothing tells",
-    "wrapped": "recordings beyond the 4 GiB that their format can declare, which are read to the end; save such long "
-               "ones as RF64 or FLAC",
-    "more_behind": "recordings with much more data than they declare as audio, which is not read; the recorder may "
-                   "have been stopped before it wrote the length",
-    "unpadded": "recordings with a chunk of odd size without the byte that makes it even, which other programs may "
-                "not read",
-    "tag": "WAV files that begin with an ID3 tag, which is skipped and which other programs may not read",
+    "open_length": "recordings that do not declare their length, as programs write to a pipe, and "
+                   "are read to the end of their files; if they were cut off, nothing tells",
+    "wrapped": "recordings beyond the 4 GiB that their format can declare, which are read to the "
+               "end; save such long ones as RF64 or FLAC",
+    "more_behind": "recordings with much more data than they declare as audio, which is not read; "
+                   "the recorder may have been stopped before it wrote the length",
+    "unpadded": "recordings with a chunk of odd size without the byte that makes it even, which "
+                "other programs may not read",
+    "tag": "WAV files that begin with an ID3 tag, which is skipped and which other programs may "
+           "not read",
     # from the header and the settings of the features
-    "low_rate": "recordings with a lower sample rate than features.sample_rate, without sound in the upper mel bands",
-    "long": "recordings much longer than features.clip_seconds, of which only the start is used; cut them into clips "
-            "to use all",
+    "low_rate": "recordings with a lower sample rate than features.sample_rate, without sound in "
+                "the upper mel bands",
+    "long": "recordings much longer than features.clip_seconds, of which only the start is used; "
+            "cut them into clips to use all",
     # from the samples
-    "too_loud": "recordings with floating-point samples far above full scale, such as integers that were not divided "
-                "by 32,768; divide them, or the model hears them up to 90 dB too loud",
+    "too_loud": "recordings with floating-point samples far above full scale, such as integers "
+                "that were not divided by 32,768; divide them, or the model hears them up to 90 dB"
+                " too loud",
     "silent": "recordings that are silent or constant as far as they are used",
-    "cancels": "recordings whose channels cancel each other, so that their mean is 30 dB below them; keep one channel",
+    "cancels": "recordings whose channels cancel each other, so that their mean is 30 dB below "
+               "them; keep one channel",
 }
 """What is noted, in the order of the notes."""
 
@@ -40,7 +44,8 @@ _CANCELLATION = 1e-3  # of the power of the channels, 30 dB
 _MUCH_LONGER = 1.5  # of the length of a clip; predict splits longer recordings, too
 
 
-def header_notes(notes: Iterable[str], rate: int, seconds: float, sample_rate: int, clip_seconds: float) -> list[str]:
+def header_notes(notes: Iterable[str], rate: int, seconds: float, sample_rate: int,
+                 clip_seconds: float) -> list[str]:
     """Return notes from the header of a recording, for features of ``sample_rate`` in Hz and
     ``clip_seconds``."""
     found = list(notes)

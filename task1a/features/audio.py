@@ -24,7 +24,8 @@ second at any sample rate, so decoding more would not change a clip."""
 _BLOCK = 1 << 16  # frames decoded at once, which bounds the memory for recordings of many channels
 
 
-def read_clip(source: Path | bytes | BinaryIO, features: FeatureConfig, sound: SoundCheck | None = None) -> np.ndarray:
+def read_clip(source: Path | bytes | BinaryIO, features: FeatureConfig,
+              sound: SoundCheck | None = None) -> np.ndarray:
     """Read one clip.
 
     Args:

@@ -72,11 +72,11 @@ def build(root: Path, filenames: Iterable[str], features: FeatureConfig, cache_d
     names = sorted(set(filenames))
     damaged: dict[str, str] = {}
     with _writing(folder):
-        clips = _check_versions(folder, root, features, cache.read_index(folder, features))
-        outdated = _outdated(root, names, clips, workers, damaged)
+        clips = check_versions(folder, root, features, cache.read_index(folder, features))
+        outdated = outdated_clips(root, names, clips, workers, damaged)
         cache.write_index(folder, clips)  # without the clips whose rows are overwritten next
         if outdated:
-            _compute(root, outdated, features, folder, clips, workers, damaged)
+            compute_clips(root, outdated, features, folder, clips, workers, damaged)
 
     if damaged and (not skip_damaged or len(damaged) == len(names)):
         remedy = "no clip is left" if skip_damaged else "replace them, or leave them out with --skip-damaged"
@@ -123,14 +123,14 @@ def _writing(folder: Path) -> Iterator[None]:
                              ) from None
 
 
-def _check_versions(folder: Path, root: Path, features: FeatureConfig,
+def check_versions(folder: Path, root: Path, features: FeatureConfig,
                     clips: dict[str, Clip]) -> dict[str, Clip]:
     """Describe the cache; return its clips, or none of them if other libraries computed them
     otherwise."""
     stored = _stored_description(folder)
     probe = stored.get("probe")
     if not probe or stored != _describe(root, features, probe):
-        new = _probe(features)
+        new = probe_features(features)
         same = isinstance(probe, list) and len(probe) == len(new)
         for value, now in zip(probe, new, strict=True) if same else ():
             same = same and isinstance(value, float) and abs(value - now) <= _PROBE_TOLERANCE
@@ -146,7 +146,7 @@ def _check_versions(folder: Path, root: Path, features: FeatureConfig,
     return clips
 
 
-def _probe(features: FeatureConfig) -> list[float]:
+def probe_features(features: FeatureConfig) -> list[float]:
     """Compute the features of a second of noise, averaged over 16 bands of mel bins and over 16
     parts of the clip."""
     from task1a.features.log_mel import log_mel
@@ -186,7 +186,7 @@ def _stored_description(folder: Path) -> dict[str, Any]:
     return stored if isinstance(stored, dict) else {}
 
 
-def _outdated(root: Path, names: Sequence[str], clips: dict[str, Clip], workers: int | None,
+def outdated_clips(root: Path, names: Sequence[str], clips: dict[str, Clip], workers: int | None,
               damaged: dict[str, str]) -> list[str]:
     """Return the clips to compute: new ones, and changed ones, which are removed from ``clips``.
 
@@ -205,9 +205,9 @@ def _outdated(root: Path, names: Sequence[str], clips: dict[str, Clip], workers:
         elif clips[name].file != FileIdentity.of(status):
             touched.append(name)
 
-    identify = functools.partial(_identify, root)
+    identify_clip = functools.partial(identify, root)
     with (parallel_map(len(touched), _MIN_CLIPS, _CHUNK, workers) as mapped,
-          progress(mapped(identify, touched), "compare", len(touched), " clips") as results):
+          progress(mapped(identify_clip, touched), "compare", len(touched), " clips") as results):
         for name, found in zip(touched, results, strict=True):
             if isinstance(found, str):
                 damaged[name] = found
@@ -219,7 +219,7 @@ def _outdated(root: Path, names: Sequence[str], clips: dict[str, Clip], workers:
     return sorted(new)
 
 
-def _identify(root: Path, name: str) -> tuple[FileIdentity, str] | str:
+def identify(root: Path, name: str) -> tuple[FileIdentity, str] | str:
     """Return identity and digest of a clip's file, or the reason why it cannot be read."""
     try:
         with open_regular(root / name) as file:
@@ -237,7 +237,7 @@ def _file_digest(file: BinaryIO) -> tuple[FileIdentity, str]:
     return identity, digest.hexdigest()
 
 
-def _compute(root: Path, names: Sequence[str], features: FeatureConfig, folder: Path,
+def compute_clips(root: Path, names: Sequence[str], features: FeatureConfig, folder: Path,
              clips: dict[str, Clip], workers: int | None, damaged: dict[str, str]) -> None:
     """Compute clips, in order, into the rows that no other clip has; those that fail go to
     ``damaged``."""
@@ -250,14 +250,14 @@ def _compute(root: Path, names: Sequence[str], features: FeatureConfig, folder: 
     free = (row for row in itertools.count() if row not in taken)
     tasks = list(zip(names, free))  # noqa: B905 - the rows are endless
     rows = 1 + max(taken | {tasks[-1][1]})
-    _make_room(folder / cache.ARRAY, rows * cache.row_bytes(features), len(names))
+    make_room(folder / cache.ARRAY, rows * cache.row_bytes(features), len(names))
 
-    extract = functools.partial(_extract, root, features, folder / cache.ARRAY)
+    extract_clip = functools.partial(extract, root, features, folder / cache.ARRAY)
     threads, next_save = torch.get_num_threads(), time.monotonic() + _SAVE_SECONDS
     torch.set_num_threads(1)
     try:
         with (parallel_map(len(names), _MIN_CLIPS, _CHUNK, workers) as mapped,
-              progress(mapped(extract, tasks), "log-mel", len(names), " clips") as results):
+              progress(mapped(extract_clip, tasks), "log-mel", len(names), " clips") as results):
             # Results come in the order of the names, also from several workers. So the clips of an
             # interrupted build are the first ones, and the rest gets the rows that it would have
             # had.
@@ -275,7 +275,7 @@ def _compute(root: Path, names: Sequence[str], features: FeatureConfig, folder: 
         cache.write_index(folder, clips)
 
 
-def _extract(root: Path, features: FeatureConfig, array: Path, task: tuple[str, int]) -> Clip | str:
+def extract(root: Path, features: FeatureConfig, array: Path, task: tuple[str, int]) -> Clip | str:
     """Compute one clip and write its row, or return why it cannot be read."""
     import torch
 
@@ -303,7 +303,7 @@ def _extract(root: Path, features: FeatureConfig, array: Path, task: tuple[str, 
     return Clip(identity, file_digest, row, cache.crc32(stored), ",".join(sound.notes()))
 
 
-def _make_room(array: Path, size: int, clips: int) -> None:
+def make_room(array: Path, size: int, clips: int) -> None:
     """Extend the array to ``size`` bytes if the disk has room for them."""
     array.touch()
     status = array.stat()

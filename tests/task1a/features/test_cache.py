@@ -63,12 +63,12 @@ def contents(folder: Path) -> dict[str, bytes]:
 @pytest.fixture
 def computed(monkeypatch):
     """Names of the clips that a build in this process computes."""
-    seen, extract = [], build_module._extract
+    seen, extract = [], build_module.extract
 
     def note(root, features, array, task):
         seen.append(task[0])
         return extract(root, features, array, task)
-    monkeypatch.setattr(build_module, "_extract", note)
+    monkeypatch.setattr(build_module, "extract", note)
     return seen
 
 
@@ -399,7 +399,7 @@ def test_a_cache_without_one_of_its_files_is_not_whole(root, cache_dir, missing)
 
 
 def interrupt_build(monkeypatch, root, cache_dir, at, then=lambda: None):
-    extract = build_module._extract
+    extract = build_module.extract
 
     def interrupted(root, features, array, task):
         if task[0] == at:
@@ -407,7 +407,7 @@ def interrupt_build(monkeypatch, root, cache_dir, at, then=lambda: None):
             raise KeyboardInterrupt
         return extract(root, features, array, task)
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(build_module, "_extract", interrupted)
+        patch.setattr(build_module, "extract", interrupted)
         build(root, names(root), TINY, cache_dir)
 
 
@@ -440,7 +440,7 @@ import sys, time
 from pathlib import Path
 from task1a.config import FeatureConfig
 from task1a.features import build as build_module
-extract = build_module._extract
+extract = build_module.extract
 
 def wait_and_extract(root, features, array, task):
     while task[0] == "audio/30.wav" and (root / "wait").exists():
@@ -448,7 +448,7 @@ def wait_and_extract(root, features, array, task):
     return extract(root, features, array, task)
 
 if __name__ == "__main__":
-    build_module._extract = wait_and_extract
+    build_module.extract = wait_and_extract
     build_module._MIN_CLIPS, build_module._SAVE_SECONDS, build_module._SAVE_TIMES, build_module._CHUNK = 2, 0, 0, 3
     root = Path(sys.argv[1])
     clips = [f"audio/{{path.name}}" for path in (root / "audio").iterdir()]
@@ -508,7 +508,7 @@ def test_full_disk_is_told_beforehand(root, cache_dir, monkeypatch):
 def test_write_error_is_one_line(root, cache_dir, monkeypatch):
     def full(*args):
         raise OSError(28, "No space left on device")
-    monkeypatch.setattr(build_module, "_extract", full)
+    monkeypatch.setattr(build_module, "extract", full)
     with pytest.raises(InputError, match=r"cannot be written \(No space left on device\).*data.cache_dir"):
         build(root, names(root), TINY, cache_dir)
     (cache_dir.parent / "a file").write_text("")
