@@ -12,7 +12,7 @@ from submission import schema
 from submission.metadata import nest, to_text
 from submission.rules import Rules
 from submission.validation import fields
-from submission.validation.findings import Finding
+from submission.validation.findings import Finding, with_level
 from submission.validation.metadata import at, check_authors
 from task1a.errors import InputError, shown
 from task1a.files import parse_yaml, read_yaml
@@ -59,18 +59,22 @@ def read(path: Path | None, rules: Rules) -> dict[str, Any]:
         value = at(tree, place)
         values[place] = _EMPTY.get(place) if value is None else value
     # the file is checked as it is, then for what this edition requires
-    findings = [*fields.check(schema.authors_file(None), {} if tree is None else tree, file, unknown="error"),
-                *fields.check(model, nest(values), file, unknown="error"),
-                *check_authors(values["authors"], file, "authors")]
-    _refuse([finding for finding in findings if finding.level == "error"])
+    findings = fields.check(schema.authors_file(None), {} if tree is None else tree, file, unknown="error")
+    findings += fields.check(model, nest(values), file, unknown="error")
+    findings += check_authors(values["authors"], file, "authors")
+    _refuse(with_level(findings, "error"))
 
     corresponding = _corresponding(values["authors"])
-    _refuse([Finding("error", file, field, shown(text), "at least one Latin letter or digit, for the label")
-             for field, text in (("lastname", corresponding["lastname"]),
-                                 ("affiliation.abbreviation", corresponding["affiliation"]["abbreviation"]))
-             if not _label_part(text)])
+    unusable = []
+    for field, text in (("lastname", corresponding["lastname"]),
+                        ("affiliation.abbreviation", corresponding["affiliation"]["abbreviation"])):
+        if not _label_part(text):
+            unusable.append(Finding("error", file, field, shown(text),
+                                    "at least one Latin letter or digit, for the label"))
+    _refuse(unusable)
     authors = []
     for author in values.pop("authors"):
+        # in the order of the example, with one mark
         marked = {**author, "corresponding": True if author is corresponding else None}
         ordered = {key: marked[key] for key in _EXAMPLES[0] if marked[key] is not None}
         ordered["affiliation"] = {key: author["affiliation"].get(key) for key in _EXAMPLES[0]["affiliation"]}
@@ -79,14 +83,13 @@ def read(path: Path | None, rules: Rules) -> dict[str, Any]:
 
 
 def team(authors: Sequence[Mapping[str, Any]]) -> str:
-    """The first two parts of a label, ``<Lastname>_<Institute>`` of the corresponding author, in
-    plain letters."""
+    """Return the first parts of a label, ``<Lastname>_<Institute>`` of the corresponding author."""
     author = _corresponding(authors)
     return f"{_label_part(author['lastname'])}_{_label_part(author['affiliation']['abbreviation'])}"
 
 
 def template(rules: Rules) -> str:
-    """The authors' file of an edition, to be filled in: example authors, and no other values."""
+    """Return the authors' file of an edition, to be filled in, with example authors."""
     model = schema.authors_file(rules.year)
     comments, values = schema.comments(model), {}
     for path, field in schema.leaves(model):

@@ -13,7 +13,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from evaluation.per_device import DEMO_NOTE
-from submission import metadata as meta_yaml
+from submission import metadata
 from submission.authors import INIT
 from submission.metadata import Records
 from submission.package import package
@@ -24,19 +24,19 @@ from task1a.errors import CommandParser, run_command
 
 
 def sizes(records: Sequence[Records], rules: Rules) -> Iterator[str]:
-    """One line for every limit of the edition: the size of the system, and the margin.
+    """Yield a line for every limit of the edition: the size of the system, and the margin.
 
     Args:
         records: records of the system's run, or of one run for each split, of which the largest
             counts.
         rules: the edition.
     """
-    counted = meta_yaml.sizes(records, rules)
+    counts = metadata.sizes(records, rules)
     for limit in rules.limits:
-        if None in counted[limit.path]:
+        if None in counts[limit.path]:
             yield f"unknown, of {limit.max:,} {limit.unit}: the model's architecture is not one of this project's"
             continue
-        value = round(max(counted[limit.path]) * limit.unit_per_field)
+        value = round(max(counts[limit.path]) * limit.unit_per_field)
         line = f"{value:,} of {limit.max:,} {limit.unit}: "
         if value > limit.max:
             line += f"OVER THE LIMIT by {value - limit.max:,}"
@@ -78,7 +78,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                         help="year of the challenge (default: 2021)")
     arguments = parser.parse_args(argv)
     rules = EDITIONS[arguments.edition]
-    systems = [[meta_yaml.read_records(part) for part in rules.runs_of(run)] for run in arguments.runs]
+    systems = [[metadata.read_records(part) for part in rules.runs_of(run)] for run in arguments.runs]
     with TemporaryDirectory() as folder:
         made = package(arguments.runs, arguments.authors, Path(folder), rules, arguments.report)
         # the folder has the files of the zip and, in some editions, the inference package
@@ -88,8 +88,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         own = records[-1].config["submission"]
         print(f"system {number}: {own['name']} ({own['abbreviation']}), {run}")
         sections = [("size", sizes(records, rules))]
-        for block, judged in meta_yaml.results(records, rules).items():
-            lines = results(judged.evaluation) if judged else ["none"]
+        for block, record in metadata.results(records, rules).items():
+            lines = results(record.evaluation) if record else ["none"]
             sections.append((block.removeprefix(RESULTS).removeprefix(".") or "results", lines))
         width = max(len(title) for title, _ in sections)
         for title, lines in sections:

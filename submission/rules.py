@@ -23,8 +23,6 @@ INFERENCE_SUFFIX = f"_{FOLDER}_inference"
 """end of the name of an inference package's folder"""
 INFERENCE_MARK = ".task1a"
 """file that marks an inference package written by this project, which may be replaced"""
-
-
 INSTALLERS = ("pyproject.toml", "setup.py")
 """files that make a folder a package that pip can install"""
 
@@ -107,8 +105,8 @@ class Rules:
         return tuple(f"{RESULTS}.{name}" for name in names) or (RESULTS,)
 
     def runs_of(self, run: Path) -> tuple[Path, ...]:
-        """Run folders of a system, one for each split, whose name replaces ``{split}`` in the
-        path."""
+        """Return the run folders of a system, one for each split, whose name replaces ``{split}``
+        in the path."""
         return tuple(Path(str(run).replace("{split}", split)) for split in self.splits) or (Path(run),)
 
     @property
@@ -116,7 +114,6 @@ class Rules:
         """Pattern of a whole submission label."""
         # a dot would end the stem for the organisers' validator
         return re.compile(rf"[A-Za-z0-9-]+_[A-Za-z0-9-]+_{self.task}_[1-{self.systems}]", re.ASCII)
-
 
     @property
     def label_format(self) -> str:

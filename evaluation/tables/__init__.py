@@ -1,1 +1,1 @@
-"""Tables of the paper with the results of our runs beside the published ones."""
+"""Tables of the paper with the results of our runs next to the published ones."""

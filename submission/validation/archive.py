@@ -26,7 +26,8 @@ from task1a.errors import InputError, shown
 from task1a.files import BoundedFile
 
 MAX_MEMBERS = 1000
-_MAX_DEPTH = 20  # of nested folders
+# of nested folders
+_MAX_DEPTH = 20
 
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 _BROKEN = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, NotImplementedError, RuntimeError, ValueError,
@@ -99,15 +100,16 @@ def opened(path: Path, max_bytes: int,
     """
     path = Path(path)
     if path.is_dir():
-        yield _folder_members(path, max_bytes, without)
+        yield read_folder(path, max_bytes, without)
     elif not path.is_file():
         raise InputError(f"{path}: no such zip or folder")
     else:
         with BoundedFile(path) as file:
-            yield _zip_members(file, path.name, max_bytes)
+            yield read_zip(file, path.name, max_bytes)
 
 
-def _zip_members(file: BinaryIO, name: str, max_bytes: int) -> tuple[dict[str, Member], list[Finding]]:
+def read_zip(file: BinaryIO, name: str, max_bytes: int) -> tuple[dict[str, Member], list[Finding]]:
+    """Return the members of a zip that are safe to read, and findings about the others."""
     try:
         archive = zipfile.ZipFile(file)
     except _BROKEN as error:
@@ -119,13 +121,13 @@ def _zip_members(file: BinaryIO, name: str, max_bytes: int) -> tuple[dict[str, M
 
     if not _end_agrees(file, archive):
         return {}, [Finding("error", name, "", "an end that contradicts the table of contents", _ALIKE)]
-    ordered = sorted(infos, key=lambda info: info.header_offset)
-    starts = [*(info.header_offset for info in ordered), archive.start_dir]
-    next_starts = {}
-    for info, next_start in zip(ordered, starts[1:], strict=True):
+    next_starts, next_start = {}, archive.start_dir
+    for info in sorted(infos, key=lambda info: info.header_offset, reverse=True):
         if info.header_offset + _LOCAL_HEADER.size + info.compress_size > next_start:
-            return {}, [Finding("error", name, "", "members that share their bytes, as in a zip bomb", "each its own")]
+            return {}, [Finding("error", name, "", "overlapping members, as in a zip bomb",
+                                "members that do not overlap")]
         next_starts[info.header_offset] = next_start
+        next_start = info.header_offset
 
     members, findings, seen = {}, [], set()
     for info in infos:
@@ -151,7 +153,7 @@ def _too_large(name: str, files: int, size: int, max_bytes: int) -> Finding:
 
 
 def _end_agrees(file: BinaryIO, archive: zipfile.ZipFile) -> bool:
-    """Whether the end of a zip describes its table of contents, of which zipfile only reads the
+    """Return whether the end of a zip describes its table of contents, of which zipfile only reads the
     size there."""
     try:
         end = file.seek(-_END.size - len(archive.comment), os.SEEK_END)
@@ -170,7 +172,7 @@ def _end_agrees(file: BinaryIO, archive: zipfile.ZipFile) -> bool:
 
 
 def _header_agrees(file: BinaryIO, info: zipfile.ZipInfo, next_start: int) -> bool:
-    """Whether the header before a member agrees with the table of contents, and nothing is hidden
+    """Return whether the header before a member agrees with the table of contents, and nothing is hidden
     behind the member."""
     try:
         file.seek(info.header_offset)
@@ -190,7 +192,7 @@ def _header_agrees(file: BinaryIO, info: zipfile.ZipInfo, next_start: int) -> bo
 
 
 def _unicode_paths(extra: bytes) -> Iterator[bytes]:
-    """Other names of a member in its extra fields, which some programs prefer."""
+    """Yield other names of a member, in its extra fields, which some programs prefer."""
     while len(extra) >= 4:
         kind, length = struct.unpack_from("<HH", extra)
         if kind == 0x7075:
@@ -219,8 +221,9 @@ def _unsafe(info: zipfile.ZipInfo) -> Iterator[tuple[str, str]]:
         yield f"compression method {info.compress_type}", "stored or deflated members"
 
 
-def _folder_members(folder: Path, max_bytes: int,
-                    without: Collection[Path]) -> tuple[dict[str, Member], list[Finding]]:
+def read_folder(folder: Path, max_bytes: int,
+                without: Collection[Path]) -> tuple[dict[str, Member], list[Finding]]:
+    """Return the files below a folder that are safe to read, and findings about the others."""
     members, findings, folders, listed, size = {}, [], [folder], 0, 0
     while folders:
         with os.scandir(folders.pop()) as entries:

@@ -56,7 +56,7 @@ def check(meta: Mapping[str, Any], file: str, label: str, labels: Sequence[str],
         meta: content of the file.
         file: its name in findings.
         label: name of its folder.
-        labels: labels of the system output beside it; empty if they are not known.
+        labels: labels of the system output next to it; empty if they are not known.
         rules: the edition.
     """
     meta, texts = fields.normalize(rules.metadata, meta)

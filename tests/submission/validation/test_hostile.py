@@ -88,9 +88,9 @@ def patched(path, offset, value, size):
     (10, 99, 2, "compression method 99"),
     (24, 0xFFFFFFFE, 4, "3 files of 4,294,9"),
     (16, 0, 4, "a header that contradicts the table of contents"),
-    (20, 0x7FFFFFFF, 4, "members that share their bytes"),
-    (42, 0, 4, "members that share their bytes"),
-    (42, 0x7FFFFFFF, 4, "members that share their bytes"),
+    (20, 0x7FFFFFFF, 4, "overlapping members"),
+    (42, 0, 4, "overlapping members"),
+    (42, 0x7FFFFFFF, 4, "overlapping members"),
     (6, 0xFFFF, 2, "zip file version"),
 ])
 def test_what_a_header_claims(hostile, tmp_path, golden, offset, value, size, told):
@@ -250,7 +250,7 @@ def test_overlapping_members(tmp_path, golden, write_zip):
             opened.filelist.append(again)
             opened._didModify = True
     [finding] = validate(path, golden().rules)
-    assert finding.found == "members that share their bytes, as in a zip bomb"
+    assert finding.found == "overlapping members, as in a zip bomb"
 
 
 def test_more_members_than_a_package_has(tmp_path, golden, write_zip):
