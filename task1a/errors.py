@@ -106,6 +106,7 @@ def run_command(main: Callable[[], int]) -> int:
         _report(f"unexpected error in {activity}: {_summary(error)}")
         return 3
     finally:
+        # what is still in a buffer, e.g. after a full disk, is tried once more and then given up
         for stream in (sys.stdout, sys.stderr):
             try:
                 stream.flush()
@@ -156,8 +157,8 @@ def _prepare_streams() -> None:
 
 @contextmanager
 def _interrupted_by_signals() -> Iterator[None]:
-    def terminate(*received: object) -> NoReturn:
-        raise Terminated(*received)
+    def terminate(number: int, _: object) -> NoReturn:
+        raise Terminated(number)
 
     before = {}
     if threading.current_thread() is threading.main_thread():
@@ -185,7 +186,7 @@ def during(activity: str) -> Iterator[None]:
         yield
     except Exception as error:
         if not hasattr(error, "activity"):
-            error.activity = activity
+            vars(error)["activity"] = activity
         raise
 
 

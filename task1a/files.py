@@ -52,6 +52,7 @@ def replacing(path: Path) -> Iterator[Path]:
     if path.is_dir():
         raise InputError(f"{path}: is a folder where a file belongs; remove it")
     path.parent.mkdir(parents=True, exist_ok=True)
+    # in the same folder, because a rename is atomic only within a file system
     part = path.with_name(f".task1a-{secrets.token_hex(8)}.part")
     try:
         with open(part, "xb") as created:
@@ -185,11 +186,11 @@ def check_outputs(outputs: Mapping[str, Path | None], inputs: Iterable[Path]) ->
         InputError: an output is a folder, or the same file as an input or another output, by
             whatever name.
     """
-    seen = {}
-    for path in inputs:
+    seen: dict[object, str] = {}
+    for read in inputs:
         with suppress(OSError):  # whoever reads it reports it
-            status = path.stat()
-            seen[status.st_dev, status.st_ino] = f"is also an input, {path},"
+            status = read.stat()
+            seen[status.st_dev, status.st_ino] = f"is also an input, {read},"
     for option, path in outputs.items():
         if path is None:
             continue
@@ -197,8 +198,9 @@ def check_outputs(outputs: Mapping[str, Path | None], inputs: Iterable[Path]) ->
             raise InputError(f"{option} {path}: is a folder; give the name of a file")
         if path.exists() and not path.is_file():
             continue  # /dev/null, a pipe or a terminal takes everything
-        status = path.stat() if path.exists() else None
-        identity = (status.st_dev, status.st_ino) if status else os.path.realpath(path)
+        identity: object = os.path.realpath(path)
+        if path.exists():
+            identity = path.stat().st_dev, path.stat().st_ino
         if identity in seen:
             raise InputError(f"{option} {path}: {seen[identity]} and would be overwritten; give another name")
         seen[identity] = f"is the file of {option}, too,"
@@ -254,12 +256,12 @@ def parse_yaml(content: bytes | str) -> Any:
     try:
         text = content.decode("utf-8-sig") if isinstance(content, bytes) else content
         text.encode("utf-8")
-    except UnicodeError as error:
+    except (UnicodeDecodeError, UnicodeEncodeError) as error:
         raise YAMLError(f"not UTF-8 text ({error.reason})", None) from None
     # line ends in YAML 1.1, but ordinary characters in YAML 1.2, editors and other programs
     if found := re.search("[\x85\u2028\u2029]", text):
-        line = text.count("\n", 0, found.start()) + 1
-        raise YAMLError(f"the line separator {found[0]!a}; end lines with LF", line)
+        raise YAMLError(f"the line separator {found[0]!a}; end lines with LF",
+                        text.count("\n", 0, found.start()) + 1)
     try:
         return yaml.load(text, _StrictLoader)
     except yaml.MarkedYAMLError as error:

@@ -84,15 +84,16 @@ def opened(path: Path) -> Iterator[SafetensorsFile]:
     if not path.is_file():
         raise InputError(f"{path}: no such model file")
     with path.open("rb") as stored:
-        compressed = path.suffix.lower() == ".xz"
-        file = io.BytesIO(_unpacked(path, stored)) if compressed else stored
+        file = io.BytesIO(_unpacked(path, stored)) if path.suffix.lower() == ".xz" else stored
         length = int.from_bytes(file.read(8), "little")
         file_bytes = file.seek(0, io.SEEK_END)
         if MAX_HEADER_BYTES < length <= file_bytes:
             raise InputError(f"{path}: not a readable safetensors file (its header has {length:,} bytes; the maximum "
                              f"is {MAX_HEADER_BYTES:,}, enough for 10,000 tensors)")
+        # the library checks offsets, shapes and types; the header is parsed again because it gives no
+        # tensors of types that numpy and torch lack
         try:
-            if compressed:
+            if isinstance(file, io.BytesIO):
                 deserialize(file.getvalue())
             else:
                 with safe_open(path, "numpy"):

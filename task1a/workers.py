@@ -55,7 +55,8 @@ def parallel_map(count: int, min_items: int, chunksize: int,
 def _start_worker() -> None:
     """Leave signals to all processes, from a terminal or a batch system, to the parent."""
     def end_with_parent() -> None:
-        multiprocessing.parent_process().join()
+        if parent := multiprocessing.parent_process():
+            parent.join()
         os._exit(1)
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)

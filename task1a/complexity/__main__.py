@@ -35,9 +35,12 @@ def format_report(complexity: Mapping[str, Any]) -> str:
 
     lines.append(_TOTAL_ROW.format("policy", "values", "non-zero", "B", "kB", "KiB"))
     for policy, total in complexity["policies"].items():
-        for name, part in {policy: total, **{f"  {bits} bit": part for bits, part in total["by_bits"].items()}}.items():
-            lines.append(_TOTAL_ROW.format(name, f"{part['parameters']:,}", f"{part['non_zero']:,}",
-                                           f"{part['bytes']:,}", f"{part['kB']:.2f}", f"{part['KiB']:.2f}"))
+        rows = [(policy, total)]
+        for bits, part in total["by_bits"].items():
+            rows.append((f"  {bits} bit", part))
+        for name, row in rows:
+            lines.append(_TOTAL_ROW.format(name, f"{row['parameters']:,}", f"{row['non_zero']:,}",
+                                           f"{row['bytes']:,}", f"{row['kB']:.2f}", f"{row['KiB']:.2f}"))
     lines.append("")
 
     for index, model in enumerate(models):

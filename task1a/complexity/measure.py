@@ -80,7 +80,8 @@ def measure_file(path: Path, passes: int, key: str | None) -> "tuple[dict[str, A
     from task1a.complexity.model_files import stored_tensors
     from task1a.safetensors_file import printable
 
-    kept, by_reason = [], {}
+    kept: list[TensorSize] = []
+    by_reason: dict[str, list[TensorSize]] = {}
     for tensor in stored_tensors(path, key):
         if tensor.excluded:
             by_reason.setdefault(tensor.excluded, []).append(tensor)
@@ -93,6 +94,7 @@ def measure_file(path: Path, passes: int, key: str | None) -> "tuple[dict[str, A
         from task1a.model_file import stated_spec  # imports torch
 
         spec = stated_spec(path)
+    # what a file of this project says about its network; of other files only the values are known
     cost = spec.cost() if spec else None
     compressed = path.with_name(path.name + ".xz")
     return {
@@ -114,12 +116,13 @@ def largest_device_model(tensors: "list[TensorSize]") -> "tuple[list[TensorSize]
     """
     from task1a.complexity.tensors import device_of
 
-    by_device: dict[str | None, list[TensorSize]] = {}
+    shared: list[TensorSize] = []
+    by_device: dict[str, list[TensorSize]] = {}
     for tensor in tensors:
-        by_device.setdefault(device_of(tensor.name), []).append(tensor)
-    if not by_device.keys() - {None, "base_model"}:
+        device = device_of(tensor.name)
+        (shared if device is None else by_device.setdefault(device, [])).append(tensor)
+    if not by_device.keys() - {"base_model"}:
         return tensors, {}
-    shared = by_device.pop(None, [])
     sizes = {}
     for device in sorted(by_device):
         sizes[device] = sum(tensor.bytes for tensor in shared + by_device[device])
@@ -148,4 +151,5 @@ def _by_bits(tensors: "Sequence[TensorSize]") -> dict[str, Any]:
 
 def _sum(numbers: Sequence[int | None]) -> int | None:
     """Return the sum, or None if a number is unknown."""
-    return None if None in numbers else sum(numbers)
+    known = [number for number in numbers if number is not None]
+    return sum(known) if len(known) == len(numbers) else None

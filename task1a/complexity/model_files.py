@@ -89,7 +89,8 @@ def read_tensors(path: Path, key: str | None = None) -> list[TensorSize]:
     except ImportError as error:
         raise InputError(f"{path}: the package {error.name} is needed to read it: pip install -e '.[{extra}]'"
                          ) from None
-    sizes, stored_bytes = [], 0
+    sizes: list[TensorSize] = []
+    stored_bytes = 0
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # whatever is wrong is reported as an error
@@ -192,7 +193,7 @@ def _main(folder: str, path: str, key: str) -> None:
     os.chdir(folder)
     print(flush=True)
     try:
-        found = {"tensors": [asdict(tensor) for tensor in read_tensors(Path(path), key or None)]}
+        found = json.dumps({"tensors": [asdict(tensor) for tensor in read_tensors(Path(path), key or None)]})
     except InputError as error:
-        found = {"error": str(error)}
-    print(json.dumps(found))
+        found = json.dumps({"error": str(error)})
+    print(found)

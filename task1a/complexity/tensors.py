@@ -83,7 +83,7 @@ def count_non_zero(content: bytes | np.ndarray, dtype: str, values: int | None =
         found = block.view(f"<u{bits // (16 if 'complex' in dtype else 8)}")
         found = found << 1 if signed_zero else found
         if "complex" in dtype:
-            found = found.reshape(-1, 2).any(axis=1)
+            found = found[::2] | found[1::2]
         non_zero += int(np.count_nonzero(found))
     return non_zero
 

@@ -93,7 +93,8 @@ def read_state_dict(path: Path, key: str | None = None) -> Iterator[TensorSize]:
             len(part.keys) > 2 and _DEVICES.fullmatch(part.keys[1]) for part in models[chosen])
         # Every tensor of the file is listed, in its order. What is inside the chosen model counts,
         # unless it belongs to an optimizer; an object of a class may compute something else.
-        counted, seen = set(map(id, models[chosen])), set()
+        counted = set(map(id, models[chosen]))
+        seen: set[object] = set()
         for part in found:
             name, excluded = part.name, ""
             if id(part) in counted and part.inside in ("", _ARRAY):
@@ -114,18 +115,19 @@ def load_tensors(path: Path) -> Any:
     with path.open("rb") as file:
         is_zip = file.read(4) == b"PK\x03\x04"
         file.seek(0)
-        names = set()
+        names: set[str] = set()
         for _ in range(0 if is_zip else _PICKLES):
             names |= torch._weights_only_unpickler.get_globals_in_pkl(file)
     if is_zip:
-        with BoundedFile(path) as file, zipfile.ZipFile(file) as archive:
+        with BoundedFile(path) as bounded, zipfile.ZipFile(bounded) as archive:
             if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
                 raise InputError(f"{path}: its content is compressed, as in a program of TorchScript; {_SAVE}")
             if damaged := archive.testzip():
                 raise InputError(f"{path}: damaged: {damaged} does not have its checksum")
-        names = torch.serialization.get_unsafe_globals_in_checkpoint(path)
+        names = set(torch.serialization.get_unsafe_globals_in_checkpoint(path))
 
-    stand_ins = []
+    stand_ins: list[Any] = []
+    methods: dict[str, Any]
     for name in names:
         if name.startswith(("numpy.", "functools.")):
             methods = {}
@@ -138,9 +140,9 @@ def load_tensors(path: Path) -> Any:
         return torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
 
 
-def _counter(cls: type, *arguments: object) -> Counter:
+def _counter(cls: type, *arguments: object) -> "Counter[str]":
     """Return an object of any class, whose items and attributes torch sets as the file says."""
-    counter = Counter()
+    counter: Counter[str] = Counter()
     counter.__dict__.update(class_name=cls.__name__, arguments=arguments)
     return counter
 
@@ -149,7 +151,9 @@ def find_tensors(content: Any) -> list[_Found]:
     """List every tensor of a checkpoint, in the order of the file."""
     # a stack instead of recursion, because a file can nest as deeply as it likes; its last item is
     # taken next, so what a container holds is pushed in reverse
-    found, parts, visited = [], [((), content, "")], set()
+    found: list[_Found] = []
+    parts: list[tuple[tuple[str, ...], Any, str]] = [((), content, "")]
+    visited: set[int] = set()
     while parts:
         keys, value, inside = parts.pop()
         if isinstance(value, _Inert):
@@ -172,7 +176,7 @@ def find_tensors(content: Any) -> list[_Found]:
         attributes = vars(value) if isinstance(value, Counter) else {}
         of_object = inside or f"object of the class {attributes.get('class_name')}"
         parts += [((*keys, str(name)), part, of_object) for name, part in reversed(attributes.items())]
-        parts += [((*keys, str(name)), part, inside) for name, part in reversed(value.items())]
+        parts += [((*keys, str(name)), part, inside) for name, part in reversed(list(value.items()))]
     return found
 
 
@@ -182,7 +186,8 @@ def group_models(found: list[_Found]) -> dict[str, list[_Found]]:
     groups: dict[str, list[_Found]] = {}
     for part in found:
         groups.setdefault(part.keys[0] if len(part.keys) > 1 else ".", []).append(part)
-    models, others = {}, {}
+    models: dict[str, list[_Found]] = {}
+    others: dict[str, list[_Found]] = {}
     for name, parts in groups.items():
         for part in parts:
             if not part.inside and part.tensor.ndim:
@@ -202,7 +207,8 @@ def group_models(found: list[_Found]) -> dict[str, list[_Found]]:
     return roles if len(models) == 1 and len(roles) > 1 else models
 
 
-def tensor_sizes(path: Path, seen: set, name: str, tensor: Tensor, excluded: str) -> Iterator[TensorSize]:
+def tensor_sizes(path: Path, seen: set[object], name: str, tensor: Tensor,
+                 excluded: str) -> Iterator[TensorSize]:
     """Yield the size of a tensor and of its scales, unless ``seen`` says that its values are
     counted already."""
     dtype = str(tensor.dtype).removeprefix("torch.").removesuffix("_x2")  # two values in a byte
@@ -232,7 +238,8 @@ def tensor_sizes(path: Path, seen: set, name: str, tensor: Tensor, excluded: str
         scales = {".scale": values.q_per_channel_scales(), ".zero_point": values.q_per_channel_zero_points()}
     numbers = 8 * values.element_size() * values.numel() // TYPES[dtype]
     non_zero = 0
-    for block in (values.int_repr() if scales else values).reshape(-1).split(1 << 20):
+    # in blocks, because making a tensor contiguous copies it
+    for block in torch.split((values.int_repr() if scales else values).reshape(-1), 1 << 20):
         non_zero += count_non_zero(block.contiguous().view(torch.uint8).numpy(), dtype)
     yield TensorSize(name, tuple(tensor.shape), dtype, TYPES[dtype], numbers, non_zero, excluded)
     for part, setting in scales.items():

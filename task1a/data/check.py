@@ -120,6 +120,8 @@ def content_digest(dataset: Dataset) -> str:
     Raises:
         InputError: a table is missing or malformed.
     """
+    # Tables by content, recordings by identity: reading 23,035 clips takes minutes. Lengths and line
+    # ends keep neighbouring texts apart, so that no other tables have the same bytes in a row.
     digest = hashlib.sha256()
     for name, root in dataset.roots.items():
         clips = dataset.clips if name == "development" else dataset.evaluation_clips
@@ -206,7 +208,8 @@ def note_identical_files(clips: pd.DataFrame, headers: dict[str, Header], report
         if header.inode is not None:
             names_of.setdefault(header.inode, []).append(name)
 
-    across, within = [], []
+    across: list[str] = []
+    within: list[str] = []
     for names in names_of.values():
         if len(names) > 1:
             case = " = ".join(f"{name} ({split_of[name]})" for name in names[:3])
@@ -222,6 +225,7 @@ def note_identical_files(clips: pd.DataFrame, headers: dict[str, Header], report
 def _check_files(which: str, root: Path, headers: dict[str, Header], report: DataReport,
                  skip_damaged: bool) -> None:
     missing = [name for name, header in headers.items() if header.missing]
+    # only the named ones, because each reads folders
     for number, name in enumerate(missing[:NAMED]):
         # the two may look the same, so it is shown in ASCII
         if similar := tau_layout.similar_file(root, name):

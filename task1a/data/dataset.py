@@ -44,6 +44,8 @@ class Dataset:
     @cached_property
     def evaluation_clips(self) -> pd.DataFrame:
         """The clips of the evaluation set."""
+        if self.evaluation is None:
+            raise ValueError("there is no evaluation set")
         return tau_layout.read_evaluation(self.evaluation)
 
     def split(self, name: str) -> pd.DataFrame:

@@ -357,7 +357,7 @@ def record(sound: np.ndarray, device: Device) -> np.ndarray:
     return filtered * 10 ** (over * (1 / device.ratio - 1) / 20)
 
 
-def response(octaves: Sequence[float], hz: np.ndarray) -> np.ndarray:
+def response(octaves: Sequence[float] | np.ndarray, hz: np.ndarray) -> np.ndarray:
     """Return a frequency response in dB at ``hz``, from its values at :data:`OCTAVES`.
 
     It is linear in dB over log frequency between them, and constant beyond them. Shape: that of

@@ -149,14 +149,15 @@ def open_recording(source: Path | bytes | BinaryIO) -> Iterator[Recording]:
     if not size:
         raise InputError("empty file")
     wav = _find_audio(file)
-    opened, notes = wav.corrected(file, size) if wav else (None, ())
+    corrected, notes = wav.corrected(file, size) if wav else (None, ())
+    opened: int | _Corrected | None = corrected
     if opened is None and (os.name == "nt" or isinstance(file, io.BytesIO)):
         opened = _Corrected(b"", file, 0, size)
     elif opened is None:
         # libsndfile reads a descriptor much faster than through Python, but on Windows it may have
         # other descriptors than Python. A buffered file may be elsewhere than it says.
+        os.lseek(file.fileno(), 0, os.SEEK_SET)
         opened = file.fileno()
-        os.lseek(opened, 0, os.SEEK_SET)
     try:
         with Recording(opened, closefd=False) as recording:
             if wav is None:
@@ -216,6 +217,9 @@ class _Wav(NamedTuple):
         # no chunk's name
         audio_goes_on = len(rest) == _CHUNK.size and not re.match(rb"[ -~]{4}", rest)
 
+        # What is declared is believed if it is there. There is more in files beyond 4 GiB, or if the
+        # recorder was stopped before it wrote the length; less if the file was cut off, or if the
+        # length was not known when the header was written.
         length = declared
         # only the lower 32 bits of the length are there
         if short and present - declared >= 1 << 32:
@@ -251,6 +255,7 @@ def _find_audio(file: BinaryIO) -> _Wav | None:
     if form not in (b"RIFF", b"RF64", b"BW64") or head[8:] != b"WAVE":
         return None
 
+    # chunk by chunk up to the audio, which may be followed by others
     position, long_length, kept = origin + 12, 0, b""
     for _ in range(MAX_CHUNKS):
         chunk = _read(file, position, _CHUNK.size)

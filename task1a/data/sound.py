@@ -68,6 +68,8 @@ class SoundCheck:
     def add(self, block: np.ndarray, mono: np.ndarray) -> None:
         """Take the next samples, finite float32 [frames, channels], and their mean over the
         channels, [frames]."""
+        # low and high tell a constant recording, and its level; the powers, of which only the ratio is
+        # used, tell how much of the channels is left in their mean
         self.low, self.high = min(self.low, float(mono.min())), max(self.high, float(mono.max()))
         if block.shape[1] > 1:
             self.mix_power += float(np.vdot(mono, mono))

@@ -42,6 +42,7 @@ def split_validation(clips: pd.DataFrame, fraction: float, seed: int) -> np.ndar
         return held_out
     from sklearn.model_selection import StratifiedGroupKFold
 
+    # one fold is the validation part, so the fraction is rounded to 1 / (a whole number)
     check_validation(clips, fraction)
     folds = StratifiedGroupKFold(round(1 / fraction), shuffle=True, random_state=seed)
     with warnings.catch_warnings():

@@ -53,6 +53,8 @@ def read_table(path: Path, columns: Sequence[str], expected: str) -> pd.DataFram
 
     if not lines:
         raise InputError(f"{path}: lists no clip")
+    # every line is checked before the fields are joined: one that is too long and one that is too
+    # short would cancel, and shift all fields between them into other columns
     for number, line in enumerate(lines, start=2):
         found = line.count("\t") + 1
         if found != len(header):

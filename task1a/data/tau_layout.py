@@ -66,6 +66,7 @@ def read_development(root: Path, allow_overlap: bool = False) -> pd.DataFrame:
     train = _read_table(root / SETUP / "fold1_train.csv", ("filename", "scene_label"))
     test = _read_table(root / SETUP / "fold1_test.csv", ("filename",))
     evaluate = _read_table(root / SETUP / "fold1_evaluate.csv", ("filename", "scene_label"))
+    # the same clips in both, one table without labels for the prediction, one with them for the scores
     other = sorted(set(test.filename) ^ set(evaluate.filename))
     if other:
         raise InputError(f"{root / SETUP}: fold1_test.csv and fold1_evaluate.csv list different clips "
@@ -191,6 +192,7 @@ def _simulated(path: Path, meta: pd.DataFrame) -> Sequence[bool]:
             like_tau = like_tau and name.removeprefix(CLIP_FOLDER).startswith(f"{label}-{location}-")
             like_tau = like_tau and name.endswith(f"-{device}.wav")
         return meta.device.isin(SIMULATED_DEVICES) if like_tau else [False] * len(meta)
+    # results are reported by device, so a device is simulated on all lines or on none
     values: dict[str, str] = {}
     for line, (device, value) in enumerate(zip(meta.device, meta[SIMULATED], strict=True), start=2):
         if value not in ("yes", "no"):
@@ -213,6 +215,7 @@ def _read_table(path: Path, columns: Sequence[str], optional: Sequence[str] = ()
         if name == "." or filename.endswith(("/", "\\")):
             raise InputError(f"{path}: line {line}: {filename!r} is the name of a folder, not of a recording")
 
+    # audio/x.wav and x.wav are one clip, because tables give the folder or omit it
     line_of: dict[str, int] = {}
     twice = []
     for line, name in enumerate(names, start=2):

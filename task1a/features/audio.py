@@ -47,6 +47,7 @@ def read_clip(source: Path | bytes | BinaryIO, features: FeatureConfig,
         rate = recording.samplerate
         expected = min(recording.frames, math.ceil((features.clip_seconds + MARGIN_SECONDS) * rate))
         mono = np.concatenate(list(_mono_blocks(recording, expected, features, sound)))
+    # mixed before it is resampled, which is linear, so that one channel is resampled instead of all
     if rate != features.sample_rate:
         mono = soxr.resample(mono, rate, features.sample_rate, quality="HQ")
     if not len(mono):
@@ -82,6 +83,8 @@ def read_windows(source: Path | bytes, features: FeatureConfig, window: float | 
         if seconds < 1.5 * window and window == features.clip_seconds:
             yield 0.0, min(seconds, window), read_clip(source, features, sound)
             return
+        # A stream resamples block by block as if the recording were in one piece. Its blocks do not end
+        # where windows do, so what belongs to the next window waits.
         resampler = soxr.ResampleStream(rate, features.sample_rate, 1, dtype="float32", quality="HQ")
         size = round(window * features.sample_rate)
         step = max(1, round(size * (1 - overlap)))
@@ -97,6 +100,7 @@ def read_windows(source: Path | bytes, features: FeatureConfig, window: float | 
                 waiting, start = waiting[step:], start + step
     if start == 0 and not len(waiting):
         raise InputError("is shorter than one sample of the features")
+    # of the rest, size - step samples were in the last window already
     if start == 0 or len(waiting) - (size - step) >= size / 2:
         begin = start / features.sample_rate
         yield begin, begin + len(waiting) / features.sample_rate, np.resize(waiting, features.clip_samples)

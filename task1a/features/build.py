@@ -132,8 +132,9 @@ def check_versions(folder: Path, root: Path, features: FeatureConfig,
     if not probe or stored != _describe(root, features, probe):
         new = probe_features(features)
         same = isinstance(probe, list) and len(probe) == len(new)
-        for value, now in zip(probe, new, strict=True) if same else ():
-            same = same and isinstance(value, float) and abs(value - now) <= _PROBE_TOLERANCE
+        if isinstance(probe, list) and same:
+            for value, now in zip(probe, new, strict=True):
+                same = same and isinstance(value, float) and abs(value - now) <= _PROBE_TOLERANCE
         if clips and not same:
             print("features: the installed libraries compute other features than those that are stored; all "
                   "are computed again", file=sys.stderr, flush=True)

@@ -103,6 +103,7 @@ class FeatureCache:
         Raises:
             InputError: a clip is not in the cache, or the checksum of its row is wrong.
         """
+        # training draws clips by row, many times, and looks their rows up once
         rows = clips if isinstance(clips, np.ndarray) and clips.dtype.kind in "iu" else self.rows(clips)
         energies = self.array[rows]
         for row, content in zip(rows.tolist(), energies, strict=True):
@@ -139,6 +140,7 @@ def crc32(content: bytes) -> str:
 
 def write_index(folder: Path, clips: Mapping[str, Clip]) -> None:
     """Write an index, sorted by row, once the rows are on disk."""
+    # the rows reach the disk before the index that lists them, also if the power fails in between
     if (folder / ARRAY).exists():
         with open(folder / ARRAY, "rb+") as array:
             os.fsync(array.fileno())
@@ -155,6 +157,8 @@ def read_index(folder: Path, features: FeatureConfig) -> dict[str, Clip]:
     if not (folder / INDEX).is_file() or not (folder / ARRAY).is_file():
         return {}
     content, rows = (folder / INDEX).read_bytes(), (folder / ARRAY).stat().st_size // row_bytes(features)
+    # A line that was changed, lost or written twice makes the whole index worthless: it may give a
+    # clip the row of another one, which no checksum of a row would show.
     lines, _, checksum = content.rpartition(_END.encode())
     if not lines.startswith(HEADER.encode()) or checksum != f"{crc32(lines)}\n".encode():
         return {}

@@ -51,6 +51,7 @@ class LogMel:
             block = padded[start:start + (_BLOCK - 1) * hop + n_fft]
             spectrum = torch.stft(block, n_fft, hop, self.features.window, self.window, center=False,
                                   return_complex=True)
+            # |x|^2 = re^2 + im^2, in place, where abs() would take a root to be squared again
             squares = torch.view_as_real(spectrum).square_()
             # contiguous, unlike the spectrum: the product reads rows
             power = torch.empty(spectrum.shape)
@@ -81,6 +82,7 @@ def mel_filters(features: FeatureConfig) -> np.ndarray:
     Raises:
         InputError: a filter is so narrow that it contains no FFT bin.
     """
+    # torchaudio computes the triangles; librosa's HTK filters are the same ones
     f_max = features.sample_rate / 2 if features.f_max is None else features.f_max
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # about empty filters, which are an error here
