@@ -2,6 +2,7 @@
 import multiprocessing
 import os
 import runpy
+import shutil
 import signal
 import sys
 import tempfile
@@ -102,6 +103,7 @@ def once(tmp_path_factory) -> Callable[[str, Callable[[Path], object]], Path]:
     def made(name: str, make: Callable[[Path], object]) -> Path:
         with FileLock(common / f"{name}.lock"):
             if not (common / f"{name}.made").exists():
+                shutil.rmtree(common / name, ignore_errors=True)  # of a failure
                 (common / name).mkdir()
                 make(common / name)
                 (common / f"{name}.made").touch()

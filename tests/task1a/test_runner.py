@@ -25,7 +25,7 @@ from task1a.features.log_mel import log_mel
 from task1a.files import exclusive, read_json
 from task1a.pipeline import runner
 from task1a.predict import clips, predictions
-from task1a.training.calibrate import temperature
+from task1a.training.calibrate import best_temperature
 
 pytestmark = pytest.mark.usefixtures("blank_figures")
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -188,7 +188,7 @@ def of_pilots(again, toy_data):
             with torch.no_grad():
                 probabilities.append(torch.softmax(model(torch.from_numpy(features)[:, None]), dim=1).numpy())
         targets = np.array([spec.labels.index(label) for label in held_out.scene_label])
-        return temperature(np.log(np.mean(probabilities, axis=0)), targets, held_out.source_label.to_numpy(str),
+        return best_temperature(np.log(np.mean(probabilities, axis=0)), targets, held_out.source_label.to_numpy(str),
                            held_out.identifier.to_numpy(str))
     return compute
 
@@ -223,8 +223,9 @@ def test_a_pilot_calibrates_a_system_that_learns_from_all_clips(system, argument
 
 
 def test_pilots_calibrate_an_ensemble_as_a_whole(system, arguments, again, of_pilots, capsys):
-    system("one", training={"calibrate": False, "validation_fraction": 0.0})
-    system("other", training={"calibrate": False, "validation_fraction": 0.0}, features={"f_max": 6000.0})
+    member = {"training": {"calibrate": False, "validation_fraction": 0.0, "epochs": 1}, "compression": {"epochs": 1}}
+    system("one", **member)
+    system("other", **member, features={"f_max": 6000.0})
     given = ["--system", system("both", ensemble=["one", "other"], training=PILOT), *arguments[2:]]
     runner.main(given)
     runs = {name: again / "runs" / name / "seed0" for name in ("one", "other", "both")}
@@ -398,9 +399,9 @@ def test_each_clip_is_predicted_by_the_model_of_its_device(again, system, argume
     names = pd.read_csv(table).filename.tolist()
     devices = [("b", "unknown", "s1")[number % 3] for number in range(len(names))]
     # with a learning rate of almost 0, fine-tuning changes the running statistics only
-    training = {"init_from": "toy", "learning_rate": 1e-30, "weight_decay": 0.0, "calibrate": False}
+    training = {"init_from": "toy", "learning_rate": 1e-30, "weight_decay": 0.0, "calibrate": False, "epochs": 1}
     tuned = system("tuned", device_models=["b", "s1"], evaluation={"batch_size": 7}, training=training,
-                   compression={"ratio": 0.0})
+                   compression={"ratio": 0.0, "epochs": 1})
     given = ["--system", tuned, "--data-root", str(toy_data[0]), "--eval-root", str(evaluation)]
 
     with pytest.raises(InputError, match=r"device_models needs .* device_id"):
