@@ -26,7 +26,8 @@ from task1a.compression.packed import Packing, packed_form, stored_state, unpack
 from task1a.config import FeatureConfig, Network
 from task1a.errors import InputError, shown
 from task1a.files import replacing
-from task1a.models import cost, networks
+from task1a.models import networks
+from task1a.models.cost import Cost, estimate
 from task1a.models.cpu.inference_form import inference_form
 from task1a.safetensors_file import SafetensorsFile, opened, printable
 
@@ -79,10 +80,9 @@ class ModelSpec:
         model = _outline(replace(self, packing=None))
         return stored_state(model) if self.packing is None else packed_form(model, self.packing)
 
-    def cost(self) -> cost.Cost:
-        """Return parameters, multiply-accumulates for a clip, and memory of a training step of two
-        clips."""
-        return _cost(replace(self, packing=None))
+    def cost(self, batch_size: int = 2) -> Cost:
+        """Return parameters, multiply-accumulates for a clip, and memory of a training step."""
+        return _cost(replace(self, packing=None), batch_size)
 
     def activation_bytes(self) -> int:
         """Estimate the memory for one clip: all activations together, although not all are needed
@@ -104,8 +104,8 @@ def _outline(spec: ModelSpec) -> nn.Module:
 
 
 @lru_cache(maxsize=8)
-def _cost(spec: ModelSpec) -> cost.Cost:
-    return cost.estimate(_outline(spec), spec.input_shape)
+def _cost(spec: ModelSpec, batch_size: int) -> Cost:
+    return estimate(_outline(spec), spec.input_shape, batch_size)
 
 
 _SPEC = TypeAdapter(ModelSpec)

@@ -29,7 +29,6 @@ from task1a.errors import InputError, counted
 from task1a.files import replacing, write_text
 from task1a.machine import device_of, keep_freed_memory
 from task1a.model_file import ModelSpec
-from task1a.models import cost
 from task1a.predict.clips import logits
 from task1a.training.augment import Augmentation, Draws
 from task1a.training.examples import Examples
@@ -74,10 +73,8 @@ def check_memory(spec: ModelSpec, config: TrainingConfig, device: str) -> None:
     Raises:
         InputError: a lower bound of the memory of a step exceeds the memory of the device.
     """
-    with torch.device("meta"):
-        model = spec.build()
     # a lower bound: the workspace of the operations and the data are not counted
-    needed = cost.estimate(model, spec.input_shape, config.batch_size).training_bytes
+    needed = spec.cost(config.batch_size).training_bytes
     if config.precision != "32-true":
         needed //= 2
     if device_of(device) == "cuda":
@@ -149,10 +146,6 @@ def fit(job: Job, fabric: lightning_fabric.Fabric, model: nn.Module, loss: Loss,
     for epoch in range(len(history), config.epochs):
         started = time.monotonic()
         before_epoch(epoch)
-        # For the dropout and Freq-MixStyle. The factor is a prime that is larger than usual seeds and
-        # numbers of processes, so that no two of seed, epoch and rank share a stream. An epoch does not
-        # depend on how many were computed before it in this process.
-        torch.manual_seed(job.seed + 1_000_003 * (epoch + 1) + rank)
         steps = draw_steps(epoch, job.seed, len(clips), augmentation, fabric)
         wrapped.train()
         epoch_loss = train_epoch(epoch, steps, clips, targets, augmentation, fabric, wrapped,
@@ -205,14 +198,17 @@ def set_up(job: Job, fabric: lightning_fabric.Fabric, model: nn.Module) -> tuple
 
 def draw_steps(epoch: int, seed: int, clips: int, augmentation: Augmentation,
                fabric: lightning_fabric.Fabric) -> list[tuple[Tensor, Draws]]:
-    """Draw everything random about an epoch but the dropout: the order of the clips and their
-    augmentation.
+    """Draw the order of the clips of an epoch and their augmentation, and seed torch, which draws the
+    rest in its steps: dropout and Freq-MixStyle.
 
     Returns:
         For each step of this process, the indices of its clips and their draws. They are on the
         device before the first step, so that no step waits for the host.
     """
     rank, world = fabric.global_rank, fabric.world_size
+    # The factor is a prime that is larger than usual seeds and numbers of processes, so that no two of
+    # seed, epoch and rank share a stream; and none depends on the epochs before in this process.
+    torch.manual_seed(seed + 1_000_003 * (epoch + 1) + rank)
     order = np.random.default_rng((seed, epoch)).permutation(clips)  # the same in every process, which take turns
     rng = np.random.default_rng((seed, epoch, 1 + rank))
     steps = []
