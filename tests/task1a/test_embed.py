@@ -18,7 +18,7 @@ def test_statistics_are_those_of_numpy():
         np.testing.assert_allclose(found, expected, rtol=1e-12)
 
 
-def test_statistics_of_a_layer_are_collected_over_all_batches():
+def test_layer_statistics():
     model = nn.Sequential(nn.Conv2d(1, 2, 1), nn.ReLU()).eval()
     clips = np.random.default_rng(0).normal(size=(7, 3, 4)).astype(np.float32)
     found = embed.layer_statistics(model, model[0], lambda indices: clips[indices], 7, batch_size=3)
@@ -33,7 +33,7 @@ def clips(locations=10, devices=("a", "b", "c")):
                            location=np.repeat([f"place-{k}" for k in range(locations)], len(devices)))
 
 
-def test_the_probe_finds_devices_in_features_that_depend_on_them_and_not_in_noise():
+def test_probe_of_devices_and_noise():
     rng, some = np.random.default_rng(0), clips(40)
     noise = rng.normal(size=(len(some.device), 6))
     dependent = noise + 5 * np.eye(6)[[some.device.index(device) for device in some.device]]
@@ -43,7 +43,7 @@ def test_the_probe_finds_devices_in_features_that_depend_on_them_and_not_in_nois
     assert abs(by_chance["accuracy"] - by_chance["chance"]) < 15
 
 
-def test_the_probe_is_tested_on_unseen_locations():
+def test_probe_on_unseen_locations():
     """Features that identify each clip reveal nothing about clips from other locations."""
     some = clips(20)
     names = np.eye(len(some.device))
@@ -51,7 +51,7 @@ def test_the_probe_is_tested_on_unseen_locations():
 
 
 @pytest.mark.parametrize("some", [clips(4), clips(10, ["a"])])
-def test_too_few_locations_or_devices_are_named(some):
+def test_too_few_locations_or_devices(some):
     with pytest.raises(InputError, match="too few to tell devices apart"):
         embed.probe(np.zeros((len(some.device), 2)), some.device, some.location)
 

@@ -67,14 +67,14 @@ def sound_card(monkeypatch):
     return install
 
 
-def test_a_window_holds_the_newest_samples_in_order(sound_card):
+def test_newest_samples(sound_card):
     sound_card(at_once=[30, 30, 30, 30])
     recorded, rate = next(microphone.windows(seconds=1.0, step=0.5))
     assert rate == RATE
     assert recorded.tolist() == SIGNAL[20:120].tolist()
 
 
-def test_windows_follow_each_other_by_the_step_and_the_first_are_shorter(sound_card):
+def test_steps_of_windows(sound_card):
     state = sound_card(later=[30] * 6)
     seen = []
     with pytest.raises(InputError, match="has sent nothing"):
@@ -115,7 +115,7 @@ def model(tmp_path_factory):
     return path
 
 
-def test_the_command_predicts_what_is_heard_until_ctrl_c(sound_card, model, capsys):
+def test_command_until_ctrl_c(sound_card, model, capsys):
     noise = np.random.default_rng(0).uniform(-0.5, 0.5, 32000).astype(np.float32)
     sound_card(at_once=[1000] * 16, later=[1000] * 16, end=KeyboardInterrupt, rate=16000, signal=noise)
     assert run_command(lambda: main([str(model), "--microphone", "--overlap", "0.5"])) == 0

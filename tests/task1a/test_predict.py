@@ -15,7 +15,7 @@ NAMES = ["audio/b.wav", "audio/a.wav", "audio/c.wav"]
 LABELS = ("bus", "metro", "tram")
 
 
-def test_every_clip_once_in_order_and_the_mode_is_kept(network):
+def test_every_clip_once(network):
     model = network(classes=3, tau=0.2)
     clips = np.random.default_rng(0).normal(size=(7, 32, 40)).astype(np.float32)
     outputs = logits(model, lambda indices: clips[indices], 7, 3, torch.device("cpu"))
@@ -24,7 +24,7 @@ def test_every_clip_once_in_order_and_the_mode_is_kept(network):
         torch.testing.assert_close(outputs, model.eval()(torch.from_numpy(clips)[:, None]), atol=1e-5, rtol=1e-5)
 
 
-def test_time_rolls_average_the_probabilities_of_shifted_clips(tmp_path):
+def test_time_rolls(tmp_path):
     torch.manual_seed(0)
     spec = ModelSpec(BCResNetASCConfig(tau=0.4), FeatureConfig(n_mels=32, clip_seconds=1.0), LABELS)
     model, frames = spec.build().eval(), spec.features.frames
@@ -47,7 +47,7 @@ def test_table_has_the_most_probable_label():
     assert list(table.scene_label) == ["metro", "bus", "tram"] and list(table.filename) == NAMES
 
 
-def test_file_has_the_official_columns_and_is_read_by_others(tmp_path):
+def test_official_columns(tmp_path):
     probabilities = softmax([[0.0, 1.0, -2.0], [50.0, 0.0, 0.0], [-1.0, -1.0, 2.0]], axis=1)
     table = predictions.table(NAMES, probabilities, LABELS)
     predictions.write(tmp_path / "p.csv", table)

@@ -67,7 +67,7 @@ def test_a_clip_is_predicted_as_in_a_run(tmp_path, model):
     ("short.wav", 16000, 1, 0.01, "PCM_16"),
     ("eight.wav", 8000, 6, 1.0, "PCM_16"),
 ])
-def test_recordings_of_every_kind_are_predicted(tmp_path, model, name, rate, channels, seconds, subtype):
+def test_recordings_of_every_kind(tmp_path, model, name, rate, channels, seconds, subtype):
     soundfile.write(tmp_path / name, noise(seconds, rate, channels), rate, subtype=subtype)
     windows = list(predict.Predictor(model, "cpu").windows(tmp_path / name))
     assert windows and all(sum(window.probabilities.values()) == pytest.approx(1) for window in windows)
@@ -80,7 +80,7 @@ def test_silence_is_predicted(tmp_path, model):
     assert sum(window.probabilities.values()) == pytest.approx(1)
 
 
-def test_windows_are_consecutive_parts_of_the_recording(tmp_path):
+def test_windows_are_consecutive(tmp_path):
     samples = noise(3.6).astype(np.float32)
     soundfile.write(tmp_path / "x.wav", samples, RATE, subtype="FLOAT")
     windows = list(read_windows(tmp_path / "x.wav", FEATURES))
@@ -97,7 +97,7 @@ def test_windows_are_consecutive_parts_of_the_recording(tmp_path):
     np.testing.assert_array_equal(quarters[1][2], np.tile(samples[4000:8000], 4))
 
 
-def test_windows_of_another_rate_are_those_of_the_whole_recording_resampled(tmp_path):
+def test_windows_of_another_rate(tmp_path):
     samples = noise(5.0, 44100).astype(np.float32)
     soundfile.write(tmp_path / "x.wav", samples, 44100, subtype="FLOAT")
     windows = [part for _, _, part in read_windows(tmp_path / "x.wav", FEATURES)]
@@ -105,7 +105,7 @@ def test_windows_of_another_rate_are_those_of_the_whole_recording_resampled(tmp_
     np.testing.assert_allclose(np.concatenate(windows), expected[:5 * RATE], atol=1e-4)
 
 
-def test_the_prediction_of_a_recording_is_the_mean_of_its_windows(tmp_path, model, capsys):
+def test_mean_of_windows(tmp_path, model, capsys):
     soundfile.write(tmp_path / "long.wav", noise(3.0), RATE)
     soundfile.write(tmp_path / "short.flac", noise(1.0, seed=1), RATE)
     assert main([str(model), str(tmp_path), "--csv", str(tmp_path / "p.csv"), "--json",
@@ -123,7 +123,7 @@ def test_the_prediction_of_a_recording_is_the_mean_of_its_windows(tmp_path, mode
     assert len(printed) == 5 and printed[1].startswith("  0.0 to 1.0 s ")
 
 
-def test_a_damaged_recording_is_named_and_the_others_go_on(tmp_path, model, capsys):
+def test_damaged_recording(tmp_path, model, capsys):
     for name in ("a.wav", "b.wav", "c.wav"):
         soundfile.write(tmp_path / name, noise(1.0), RATE)
     (tmp_path / "b.wav").write_bytes((tmp_path / "b.wav").read_bytes()[:20000])
@@ -187,7 +187,7 @@ def test_names_on_any_terminal(tmp_path, model, monkeypatch, encoding):
     assert set(pd.read_csv(tmp_path / "p.csv").file.str.rpartition("/")[2]) == set(NAMES.values())
 
 
-def test_files_are_written_although_nobody_reads_the_lines(tmp_path, model, monkeypatch):
+def test_files_without_a_reader(tmp_path, model, monkeypatch):
     soundfile.write(tmp_path / "x.wav", noise(1.0), RATE)
     reader, writer = os.pipe()
     os.close(reader)
@@ -197,7 +197,7 @@ def test_files_are_written_although_nobody_reads_the_lines(tmp_path, model, monk
 
 
 @pytest.mark.parametrize(("error", "status"), [(KeyboardInterrupt(), 130), (Terminated(15), 143), (KeyError(), 3)])
-def test_what_is_predicted_before_the_end_is_kept(tmp_path, model, monkeypatch, capsys, error, status):
+def test_interrupted_prediction(tmp_path, model, monkeypatch, capsys, error, status):
     for name in "abc":
         soundfile.write(tmp_path / f"{name}.wav", noise(1.0), RATE)
     windows = predict.Predictor.windows
@@ -216,7 +216,7 @@ def test_what_is_predicted_before_the_end_is_kept(tmp_path, model, monkeypatch, 
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no full device")
-def test_lines_are_printed_although_the_file_cannot_be_written(tmp_path, model, capsys):
+def test_lines_without_a_file(tmp_path, model, capsys):
     soundfile.write(tmp_path / "x.wav", noise(1.0), RATE)
     assert run_command(lambda: main([str(model), str(tmp_path), "--csv", "/dev/full"])) == 2
     shown = capsys.readouterr()

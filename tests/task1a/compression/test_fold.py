@@ -22,7 +22,7 @@ def names_of(model, kind):
 @pytest.mark.parametrize("dtype, tolerance", [(torch.float64, DOUBLE), (torch.float32, SINGLE)])
 @pytest.mark.parametrize("settings", [{}, {"residual_norm": "none"}, {"sub_bands": 2, "residual_norm": "input"}])
 @torch.no_grad()
-def test_the_changed_model_computes_what_it_did(network, as_trained, settings, dtype, tolerance, change):
+def test_changed_model_computes_the_same(network, as_trained, settings, dtype, tolerance, change):
     model, x = as_trained(network(**settings)).to(dtype), torch.randn(3, *SHAPE, dtype=dtype)
     expected = model(x)
     changed = change(model.train())
@@ -56,13 +56,13 @@ def test_weight_and_bias_by_the_formula(as_trained, biased):
     assert isinstance(folded[1], nn.Identity)
 
 
-def test_norms_of_anything_but_a_convolutions_own_output_stay(as_trained):
+def test_norms_that_stay(as_trained):
     model = nn.Sequential(nn.BatchNorm2d(2), nn.Conv2d(2, 3, 1), nn.ReLU(), nn.BatchNorm2d(3), nn.Conv2d(3, 4, 1),
                           nn.BatchNorm2d(4), nn.BatchNorm2d(4))
     assert names_of(fold_batch_norms(as_trained(model), (2, 5, 5)), ScaleShift) == {"0", "3", "6"}
 
 
-def test_folded_are_the_norms_of_stem_expansion_and_time_and_no_others(network):
+def test_folded_norms_of_bcresnet_asc(network):
     model = network()
     expected = {"stem.1"}
     for stage, blocks in enumerate((2, 2, 2, 3)):

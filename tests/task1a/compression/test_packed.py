@@ -79,7 +79,7 @@ def test_asc_8_has_the_published_size(tmp_path):
     assert size == 62_335 + 4 * 33 == 62_467 and f"{size / 1024:.2f}" == "61.00"
 
 
-def test_asc_8_as_it_is_drawn_keeps_as_many_weights(tmp_path):
+def test_kept_weights_of_asc_8(tmp_path):
     """The wide layers start with small weights, and all of some may go; their scale is 0 then, and not counted."""
     tensors = stored(tmp_path, *of_default_settings(), spec=ASC_8)
     assert counted(tensors, torch.int8)[0] == 33_035
@@ -96,7 +96,7 @@ def test_asc_8_with_scales_a_channel_by_hand(tmp_path):
 
 
 @pytest.mark.parametrize("scope, packing", [("global", BY_TENSOR), ("layer", BY_CHANNEL)])
-def test_pruned_for_a_size_the_file_counts_that_many_bytes(tmp_path, scope, packing):
+def test_pruned_for_a_size(tmp_path, scope, packing):
     source = vanilla(tmp_path / "vanilla.safetensors", spread=0.5)
     for room in (300, 301, 1_234):
         model, spec = compress.load_prepared(source, packing)
@@ -118,7 +118,7 @@ def test_pruned_for_a_size_the_file_counts_that_many_bytes(tmp_path, scope, pack
 
 @pytest.mark.parametrize("packing", ALL_PACKINGS)
 @torch.no_grad()
-def test_a_model_read_back_computes_the_same_bit_for_bit(tmp_path, packing):
+def test_read_back_bit_for_bit(tmp_path, packing):
     model, spec = compressed(tmp_path, packing)
     path = tmp_path / "packed.safetensors"
     model_file.save(path, packed.pack(model, packing), spec)
@@ -138,7 +138,7 @@ def test_a_model_read_back_computes_the_same_bit_for_bit(tmp_path, packing):
 
 
 @pytest.mark.parametrize("packing", ALL_PACKINGS)
-def test_types_and_zeros_of_a_file_are_those_of_the_model(tmp_path, packing):
+def test_types_and_zeros(tmp_path, packing):
     model, spec = compressed(tmp_path, packing, 0.7, "layer")
     model_file.save(tmp_path / "packed.safetensors", packed.pack(model, packing), spec)
     tensors = load_file(tmp_path / "packed.safetensors")
@@ -176,7 +176,7 @@ def test_unpacked_values_by_hand():
 
 
 @torch.no_grad()
-def test_values_that_cannot_be_stored_are_named(tmp_path):
+def test_values_that_cannot_be_stored(tmp_path):
     model, _ = compressed(tmp_path, BY_TENSOR)
     norm = "stages.2.1.frequency_norm.norm"
     for tensor, value, named in (("head.bias", -65_520, "head.bias"), ("head.bias", math.nan, "head.bias"),
@@ -195,7 +195,7 @@ def test_values_that_cannot_be_stored_are_named(tmp_path):
             packed.pack(model, BY_TENSOR)
 
 
-def test_a_file_is_the_same_byte_for_byte_whoever_writes_it(tmp_path):
+def test_file_byte_for_byte(tmp_path):
     files = []
     for name in ("a", "b"):
         (tmp_path / name).mkdir()

@@ -34,7 +34,7 @@ def test_the_smallest_magnitudes_go_by_hand():
     assert all(mask.dtype == torch.bool for mask in (*together.values(), *each.values()))
 
 
-def test_among_equal_magnitudes_the_earlier_goes_first():
+def test_equal_magnitudes():
     weights = {"a": torch.tensor([2.0, -2.0]), "b": torch.tensor([2.0, -2.0, 1.0])}
     kept = magnitude_masks(weights, all_kept(weights), 3 / 5, "global")
     assert kept["a"].tolist() == [False, False] and kept["b"].tolist() == [True, True, False]
@@ -43,7 +43,7 @@ def test_among_equal_magnitudes_the_earlier_goes_first():
 @pytest.mark.parametrize("weights, ratio, expected", [
     (10, 0.89, 9), (100, 0.89, 89), (300_320, 0.89, 267_285), (100, 0.07, 7), (100, 0.0701, 8), (3, 1 / 3, 1),
     (49, 1 - 1 / 49, 48), (7, 0.0, 0), (5, 0.999, 5), (1, 0.01, 1), (4, 1.0, 4)])
-def test_exactly_the_ratio_rounded_up_is_pruned(weights, ratio, expected):
+def test_pruned_number(weights, ratio, expected):
     one = {"w": torch.rand(weights)}
     for scope in ("global", "layer", "lamp"):
         assert pruned(magnitude_masks(one, all_kept(one), ratio, scope)) == expected
@@ -59,7 +59,7 @@ def test_layer_adaptive_scores_by_hand():
     assert gone[2] == {"a": [False, False, True], "b": [False, True]}
 
 
-def test_layer_adaptive_pruning_does_not_see_the_scale_of_a_layer_and_empties_none():
+def test_layer_adaptive_pruning():
     weights = drawn()
     scaled = {name: weight * 10 ** k for k, (name, weight) in enumerate(weights.items())}
     kept, other = (magnitude_masks(some, all_kept(some), 0.98, "lamp") for some in (weights, scaled))
@@ -84,7 +84,7 @@ def test_the_masks_are_those_of_torch(ratio):
         assert torch.equal(kept[name], layer.weight_mask.bool())
 
 
-def test_what_was_pruned_stays_pruned_even_beside_a_kept_zero():
+def test_pruned_stays_pruned():
     weights = {"a": torch.tensor([9.0, 0.0, -0.0, 1.0]), "b": torch.tensor([8.0, 0.0])}
     before = {"a": torch.tensor([False, True, True, True]), "b": torch.tensor([False, True])}
     for scope, ratio in (("global", 2 / 6), ("layer", 1 / 4)):
@@ -96,7 +96,7 @@ def test_what_was_pruned_stays_pruned_even_beside_a_kept_zero():
 
 @pytest.mark.parametrize("scope", ["global", "layer", "lamp"])
 @pytest.mark.parametrize("schedule", SCHEDULES)
-def test_pruning_only_grows_while_the_weights_change(scope, schedule):
+def test_pruning_only_grows(scope, schedule):
     kept = all_kept(drawn())
     for epoch in range(6):
         weights = drawn(seed=epoch)  # nothing of the magnitudes that decided before is left
@@ -115,7 +115,7 @@ def test_one_shot_is_the_ratio_from_the_start():
     assert [ratio_at(epoch, 0.89, "one_shot", 3, 5) for epoch in range(5)] == [0.89] * 5
 
 
-def test_iterative_steps_take_the_same_part_of_what_is_left():
+def test_iterative_steps():
     ratios = [ratio_at(epoch, 0.875, "iterative", 6, 3) for epoch in range(8)]
     assert ratios == pytest.approx([0.5, 0.5, 0.75, 0.75, 0.875, 0.875, 0.875, 0.875], abs=1e-12)
     uneven = [ratio_at(epoch, 0.9375, "iterative", 5, 4) for epoch in range(6)]
@@ -132,7 +132,7 @@ def test_gradual_goes_along_the_cubic():
 @pytest.mark.parametrize("schedule", SCHEDULES)
 @pytest.mark.parametrize("epochs", [1, 2, 3, 10])
 @pytest.mark.parametrize("steps", [1, 2, 5, 20])
-def test_a_schedule_never_falls_and_reaches_the_ratio_in_its_last_epoch(schedule, epochs, steps):
+def test_schedule_reaches_the_ratio(schedule, epochs, steps):
     ratios = [ratio_at(epoch, 0.89, schedule, epochs, steps) for epoch in range(epochs + 2)]
     assert 0 < ratios[0] and ratios == sorted(ratios)
     assert ratios[epochs - 1:] == pytest.approx([0.89] * 3, abs=1e-12)
@@ -146,12 +146,12 @@ def test_ratio_for_bytes_by_hand():
 
 
 @pytest.mark.parametrize("target", [99, 100])
-def test_a_size_that_the_rest_alone_takes_is_out_of_reach(target):
+def test_size_out_of_reach(target):
     with pytest.raises(ValueError, match="100 B are taken"):
         ratio_for_bytes(target, 1000, 100)
 
 
-def test_the_ratio_for_bytes_leaves_as_many_weights_as_there_is_room_for():
+def test_ratio_for_bytes():
     weights = drawn()
     for room in range(1, 375):
         ratio = ratio_for_bytes(1234 + room, 375, 1234)

@@ -59,7 +59,7 @@ def test_the_rounding_is_that_of_torch():
 
 @pytest.mark.parametrize("per", ["tensor", "channel"])
 @pytest.mark.parametrize("seed", range(5))
-def test_symmetric_within_half_a_step_and_zero_exactly_where_pruned(per, seed):
+def test_rounding_of_codes(per, seed):
     weight, kept = drawn(seed)
     weight[:, 0] /= 1000  # these round to 0
     scale = weight_scale(weight, kept, per)
@@ -76,7 +76,7 @@ def test_symmetric_within_half_a_step_and_zero_exactly_where_pruned(per, seed):
 
 
 @pytest.mark.parametrize("per", ["tensor", "channel"])
-def test_nothing_is_left_of_what_is_wholly_pruned(per):
+def test_layer_pruned_completely(per):
     weight, kept = drawn()
     kept[2] = False
     channel = weight_scale(weight, kept, "channel")
@@ -94,14 +94,14 @@ def test_nothing_is_left_of_what_is_wholly_pruned(per):
 
 
 @pytest.mark.parametrize("per", ["tensor", "channel"])
-def test_kept_weights_that_are_all_zero_stay_finite(per):
+def test_kept_weights_of_zero(per):
     weight, kept = torch.zeros(SHAPE), torch.ones(SHAPE, dtype=torch.bool)
     scale = weight_scale(weight, kept, per)
     steps = quantize(weight, kept, scale)
     assert (steps == 1).all() and torch.equal(dequantize(steps, scale), weight)
 
 
-def test_the_gradient_passes_straight_through_what_is_kept():
+def test_straight_through_gradient():
     weight, kept = drawn()
     for per in ("tensor", "channel"):
         layer = PrunedQuantized(weight, per)
@@ -112,7 +112,7 @@ def test_the_gradient_passes_straight_through_what_is_kept():
 
 
 @pytest.mark.parametrize("per", ["tensor", "channel"])
-def test_in_training_a_layer_sees_the_weights_that_will_be_stored(per):
+def test_layer_computes_with_stored_weights(per):
     conv, packing = prepared_conv(per).train(), Packing(per)
     model = nn.Sequential(conv)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
@@ -127,7 +127,7 @@ def test_in_training_a_layer_sees_the_weights_that_will_be_stored(per):
 
 
 @pytest.mark.parametrize("per", ["tensor", "channel"])
-def test_pruned_zeros_stay_exact_zeros_through_momentum_and_weight_decay(per):
+def test_pruned_zeros_stay(per):
     conv = prepared_conv(per, pruned=0)
     parts = conv.parametrizations.weight
     optimizer = torch.optim.SGD(conv.parameters(), lr=0.05, momentum=0.9, weight_decay=0.01)
@@ -149,7 +149,7 @@ def test_pruned_zeros_stay_exact_zeros_through_momentum_and_weight_decay(per):
     assert torch.equal(tensors["0.weight"] != 0, kept)
 
 
-def test_the_parametrization_is_part_of_the_state():
+def test_parametrization_in_the_state():
     conv = prepared_conv()
     assert parametrize.is_parametrized(conv, "weight")
     other = nn.Conv2d(5, 6, 3)

@@ -53,7 +53,7 @@ PUBLIC = """
 """.split("\n")[1:-1]
 
 
-def test_layers_are_those_of_the_public_implementation_but_for_the_last_norm(layers_of, network):
+def test_layers_of_the_public_implementation(layers_of, network):
     with_norm, without = "256x160x1x1 1,1 0,0 1,1 1 - 256 28x334", "256x160x1x1 1,1 0,0 1,1 1 - - 28x334"
     assert with_norm in PUBLIC
     assert layers_of(network("bcresnet"), (1, 256, 334)) == [without if row == with_norm else row for row in PUBLIC]

@@ -23,7 +23,7 @@ def test_published_counts(network, tau, parameters, macs, conv_weights, conv_lay
         assert sum(b.numel() for name, b in model.named_buffers() if "running" in name) == norms
 
 
-def test_residual_norm_adds_no_parameters_and_stands_where_it_is_wanted(network):
+def test_residual_norm_positions(network):
     places = {}
     for where in ("all", "input", "none"):
         model = network(residual_norm=where)

@@ -51,7 +51,7 @@ KERNELS = {
 
 
 @pytest.mark.parametrize("channels, parameters", [(2, 898_580), (1, 896_980)])
-def test_layers_and_counts_are_those_of_the_public_implementation(layers_of, channels, parameters):
+def test_layers_of_the_public_implementation(layers_of, channels, parameters):
     model = CPResNet(10, width=64, rho=5, in_channels=channels)
     assert parameter_count(model) == parameters
     stem = PUBLIC[0].replace("64x2x5x5", f"64x{channels}x5x5")
@@ -64,7 +64,7 @@ def test_kernels_by_rho(network, rho):
     assert [f"{block.conv1.kernel_size[0]}{block.conv2.kernel_size[0]}" for block in blocks] == KERNELS[rho].split()
 
 
-def test_weights_are_drawn_as_fixup_says(network):
+def test_fixup(network):
     """sqrt(2 / fan-out) for shortcuts, a 12th root of 2 of that for the first convolution, 0 for the second."""
     torch.manual_seed(0)
     model = network("cp_resnet")

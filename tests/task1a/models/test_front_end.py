@@ -39,7 +39,7 @@ def test_pcen_is_librosas(bins, frames):
     np.testing.assert_allclose(y.numpy(), librosas(x), rtol=RELATIVE, atol=ABSOLUTE)
 
 
-def test_pcen_in_float64_is_librosas_with_other_parameters_too():
+def test_pcen_parameters():
     x = np.random.default_rng(0).uniform(0, 1e6, (4, 50))
     weight = smoothing_weight(0.06 * 22050 / 512)
     y = pcen(torch.from_numpy(x), weight, gain=0.8, bias=10.0, power=0.25, eps=1e-3)
@@ -47,14 +47,14 @@ def test_pcen_in_float64_is_librosas_with_other_parameters_too():
     np.testing.assert_allclose(y.numpy(), expected, rtol=1e-12)
 
 
-def test_pcen_of_a_lasting_tone_is_the_same_at_any_level_but_for_the_gain_that_is_left():
+def test_pcen_level_of_a_lasting_tone():
     """M = E in the long run, so that P = (E / (E + eps)^0.98 + 2)^0.5 - 2^0.5."""
     energy = torch.tensor([1e3, 1e9], dtype=torch.float64)
     last = pcen(energy[:, None].expand(2, 2000), 0.07)[:, -1]
     torch.testing.assert_close(last, (energy.pow(0.02) + 2).sqrt() - 2 ** 0.5)
 
 
-def test_pcen_of_every_clip_is_its_own_and_causal():
+def test_pcen_is_causal():
     x = log_mel(4, 16, 100)
     front_end = PCEN(RATE, FLOOR)
     y = front_end(x)
@@ -69,7 +69,7 @@ def test_silence_and_masks_stay_finite():
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_half_precision_inputs_are_computed_in_float32(dtype):
+def test_half_precision_inputs(dtype):
     x, front_end = log_mel(2, 8, 40).to(dtype), PCEN(RATE, FLOOR)
     with torch.autocast("cpu", dtype):
         torch.testing.assert_close(front_end(x), front_end(x.float()), rtol=0, atol=0)
@@ -87,7 +87,7 @@ def test_smoothing_is_the_recursion(frames):
     assert np.array_equal(given.numpy(), x)
 
 
-def test_freqnorm_is_numpys_mean_and_deviation_over_all_clips():
+def test_freqnorm_is_numpys():
     x = log_mel(11, 6, 30)
     x[:, :, 5] = -18.421875  # a bin in which there never is anything
     front_end = FreqNorm(6)
@@ -101,7 +101,7 @@ def test_freqnorm_is_numpys_mean_and_deviation_over_all_clips():
     assert not y[5].any()
 
 
-def test_freqnorm_loses_nothing_over_many_clips_far_from_zero():
+def test_freqnorm_far_from_zero():
     """Sums of a million values of 1,000 +- 0.5, which float32 could not hold."""
     front_end = FreqNorm(1)
     front_end.fit(1000 + torch.tensor([0.5, -0.5]).repeat(500).reshape(1, 1, 1, 1000) for _ in range(1000))
@@ -127,14 +127,14 @@ def trained(folder, report=lambda text: None):
     return folder / "model.safetensors"
 
 
-def test_the_statistics_are_those_of_the_training_clips_as_they_are_and_travel_with_the_model(tmp_path):
+def test_freqnorm_is_fitted_to_training_clips(tmp_path):
     model, spec = model_file.load(trained(tmp_path))
     assert spec == SPEC
     np.testing.assert_allclose(model.front_end.running_mean, STORED[:30].mean((0, 2), np.float64), rtol=1e-6)
     np.testing.assert_allclose(model.front_end.running_var, STORED[:30].var((0, 2), np.float64), rtol=1e-6)
 
 
-def test_a_resumed_training_takes_the_statistics_from_the_checkpoint(tmp_path, monkeypatch):
+def test_freqnorm_of_a_resumed_training(tmp_path, monkeypatch):
     whole = trained(tmp_path / "whole").read_bytes()
     learnt, learn = [], FreqNorm.fit
     monkeypatch.setattr(FreqNorm, "fit", lambda self, batches: learnt.append(1) or learn(self, batches))

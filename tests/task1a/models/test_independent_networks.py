@@ -128,7 +128,7 @@ CASES = [
 
 @pytest.mark.parametrize("training", [True, False], ids=["training", "evaluation"])
 @pytest.mark.parametrize("function, settings", CASES)
-def test_outputs_gradients_and_statistics_are_those_of_a_second_implementation(network, as_trained, function, settings,
+def test_second_implementation(network, as_trained, function, settings,
                                                                                training):
     model = as_trained(network(function.__name__, 3, **NARROW[function], **settings)).double().train(training)
     state = {name: value.clone() for name, value in model.state_dict().items()}

@@ -35,7 +35,7 @@ CASES = {
 
 @pytest.mark.parametrize("shape", [(2, 3, 8, 5), (1, 3, 2, 4), (3, 3, 3, 1)])
 @pytest.mark.parametrize("name", CASES)
-def test_values_and_gradients_are_those_of_torch(name, shape):
+def test_values_and_gradients(name, shape):
     ours, plain = CASES[name]
     x, gradient = tensor(*shape), torch.randn_like(ours(tensor(*shape)))
     torch.testing.assert_close(ours(x), plain(x))
@@ -92,7 +92,7 @@ def used(monkeypatch):
 
 @pytest.mark.parametrize(("channels", "expected"), [(10, ["frequency_conv", "pointwise_conv"]),
                                                     (16, ["pointwise_conv"])])
-def test_layers_use_them_where_they_are_faster(used, channels, expected):
+def test_layers_that_use_kernels(used, channels, expected):
     x = torch.randn(2, channels, 8, 5)
     FrequencyConv2d(channels, channels, (3, 1), padding=(1, 0), groups=channels, bias=False)(x)
     PointwiseConv2d(channels, channels, 1, bias=False)(x)
@@ -102,12 +102,12 @@ def test_layers_use_them_where_they_are_faster(used, channels, expected):
 @pytest.mark.parametrize("x", [torch.randn(2, 3, 8, 5).to(memory_format=torch.channels_last),
                                torch.randn(2, 3, 8, 5).half(),
                                torch.empty(2, 3, 8, 5, device="meta")], ids=["channels last", "half", "meta"])
-def test_other_tensors_are_left_to_torch(used, x):
+def test_other_tensors(used, x):
     layer = FrequencyConv2d(3, 3, (3, 1), padding=(1, 0), groups=3, bias=False).to(x.device, x.dtype)
     assert layer(x).shape == x.shape and not used
 
 
-def test_autocast_and_tracing_are_left_to_torch(used):
+def test_autocast_and_tracing(used):
     x, layer = torch.randn(2, 3, 8, 5), PointwiseConv2d(3, 3, 1, bias=False)
     with torch.autocast("cpu", torch.bfloat16):
         assert layer(x).dtype == torch.bfloat16

@@ -17,7 +17,7 @@ def statistics(x):
     return values.mean(axis=2), values.std(axis=2)
 
 
-def test_statistics_are_mixed_with_those_of_the_partner(x):
+def test_mixed_statistics(x):
     weights, partners = np.array([0.2, 0.7, 1.0]), [1, 2, 0]
     means, deviations = statistics(x)
     y = mix_statistics(x, torch.from_numpy(weights), torch.tensor(partners), eps=0)
@@ -27,7 +27,7 @@ def test_statistics_are_mixed_with_those_of_the_partner(x):
     np.testing.assert_allclose(found[1], own * deviations + (1 - own) * deviations[partners])
 
 
-def test_what_is_left_without_statistics_is_that_of_the_clip(x):
+def test_rest_without_statistics(x):
     y = mix_statistics(x, torch.full((3,), 0.3, dtype=torch.float64), torch.tensor([2, 0, 1]), eps=0)
 
     def standardised(values):
@@ -47,7 +47,7 @@ def test_no_gradient_flows_into_the_statistics(x):
     np.testing.assert_allclose(gradient, np.broadcast_to(factor[:, None, :, None], x.shape))
 
 
-def test_batches_are_mixed_in_training_with_the_probability_and_never_in_evaluation():
+def test_mixing_probability():
     x, layer, mixed = torch.randn(32, 1, 2, 3), FreqMixStyle(0.3, 0.4), 0
     torch.manual_seed(0)
     for _ in range(300):

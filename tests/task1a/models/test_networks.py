@@ -47,7 +47,7 @@ def clips(count):
 
 @pytest.mark.parametrize("name, front_end", CASES)
 @torch.no_grad()
-def test_folded_it_computes_what_it_did(trained, name, front_end):
+def test_folded_computes_the_same(trained, name, front_end):
     spec = spec_of(name, front_end)
     model, x = trained(spec).double(), clips(3).double()
     expected = model(x)
@@ -59,7 +59,7 @@ def test_folded_it_computes_what_it_did(trained, name, front_end):
 
 
 @pytest.mark.parametrize("name, front_end", CASES)
-def test_a_front_end_changes_no_count(name, front_end):
+def test_front_end_counts(name, front_end):
     spec, plain = spec_of(name, front_end), spec_of(name)
     ours, theirs = spec.cost(), plain.cost()
     assert (ours.parameters, ours.multiply_accumulates) == (theirs.parameters, theirs.multiply_accumulates)
@@ -67,7 +67,7 @@ def test_a_front_end_changes_no_count(name, front_end):
 
 @pytest.mark.parametrize("name, front_end", CASES)
 @torch.no_grad()
-def test_compressed_and_read_back_it_computes_what_was_trained(tmp_path, trained, name, front_end):
+def test_compressed_and_read_back(tmp_path, trained, name, front_end):
     path, packing = tmp_path / "m.safetensors", Packing("tensor")
     model_file.save(path, packed.stored_state(trained(spec_of(name, front_end))), spec_of(name, front_end))
     model, spec = compress.load_prepared(path, packing)
@@ -81,7 +81,7 @@ def test_compressed_and_read_back_it_computes_what_was_trained(tmp_path, trained
 
 @pytest.mark.parametrize("state", ["vanilla", "prepared"])
 @pytest.mark.parametrize("name", NETWORKS)
-def test_calibration_divides_the_logits_and_changes_nothing_else(tmp_path, trained, name, state):
+def test_calibration_divides_the_logits(tmp_path, trained, name, state):
     spec = spec_of(name, "freqnorm")
     model = trained(spec)
     if state == "prepared":

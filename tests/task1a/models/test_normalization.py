@@ -20,20 +20,20 @@ def equations_1_to_3(x: np.ndarray, shortcut: float, eps: float) -> np.ndarray:
 
 
 @pytest.mark.parametrize("shortcut", [0.1, 0.0, 1.0])
-def test_residual_norm_is_the_papers_equations_in_float64(shortcut):
+def test_residual_norm_by_equation(shortcut):
     x = np.random.default_rng(0).normal(-3, 5, (3, 4, 6, 7))
     y = residual_norm(torch.from_numpy(x), shortcut, 1e-5)
     np.testing.assert_allclose(y.numpy(), equations_1_to_3(x, shortcut, 1e-5), rtol=1e-12, atol=1e-12)
 
 
-def test_without_shortcut_a_devices_frequency_response_disappears():
+def test_frequency_response_disappears():
     x = torch.randn(2, 1, 8, 50, dtype=torch.float64)
     response = torch.linspace(-20, 20, 8, dtype=torch.float64)[:, None]  # additive in the log-mel domain
     torch.testing.assert_close(residual_norm(x + response, 0.0, 1e-5), residual_norm(x, 0.0, 1e-5), atol=1e-10, rtol=0)
     assert not torch.allclose(residual_norm(x + response, 0.1, 1e-5), residual_norm(x, 0.1, 1e-5), atol=0.1)
 
 
-def test_layer_has_no_parameters_and_computes_half_precision_inputs_in_float32():
+def test_half_precision_inputs():
     layer = ResidualNorm(0.1, 1e-5)
     assert not list(layer.parameters()) and not list(layer.buffers())
     x = (1000 + torch.randn(1, 2, 4, 9)).to(torch.bfloat16)
@@ -45,7 +45,7 @@ def test_gradient():
     assert torch.autograd.gradcheck(residual_norm, (x, 0.1, 1e-5))
 
 
-def test_relaxed_norm_is_the_papers_equation_in_float64():
+def test_relaxed_norm_by_equation():
     """Layer norm as torch computes it, and frequency-wise instance norm as equations 1 to 3 do."""
     x = np.random.default_rng(0).normal(-3, 5, (3, 4, 6, 7))
     whole = nn.functional.layer_norm(torch.from_numpy(x), x.shape[1:], eps=1e-5).numpy()
@@ -54,7 +54,7 @@ def test_relaxed_norm_is_the_papers_equation_in_float64():
 
 
 @pytest.mark.parametrize("form", ["residual", "relaxed"])
-def test_a_learned_shortcut_begins_with_the_given_one_and_has_its_gradient(form):
+def test_learned_shortcut(form):
     layer, fixed = ResidualNorm(0.1, 1e-2, form, learned=True).double(), ResidualNorm(0.1, 1e-2, form)
     x = torch.randn(2, 3, 4, 5, dtype=torch.float64)
     torch.testing.assert_close(layer(x), fixed(x), rtol=1e-6, atol=1e-6)
@@ -63,7 +63,7 @@ def test_a_learned_shortcut_begins_with_the_given_one_and_has_its_gradient(form)
 
 
 @pytest.mark.parametrize("training", [True, False])
-def test_sub_spectral_norm_is_a_batch_norm_for_every_band(training):
+def test_sub_spectral_norm_by_band(training):
     channels, bands, height = 3, 4, 5
     norm = SubSpectralNorm(channels, bands).train(training)
     with torch.no_grad():
@@ -81,6 +81,6 @@ def test_sub_spectral_norm_is_a_batch_norm_for_every_band(training):
         torch.testing.assert_close(norm.norm.running_var.reshape(channels, bands)[:, band], other.running_var)
 
 
-def test_sub_spectral_norm_refuses_what_does_not_divide():
+def test_sub_spectral_norm_indivisible():
     with pytest.raises(ValueError, match="10 frequencies do not divide into 4 sub-bands"):
         SubSpectralNorm(2, 4)(torch.zeros(1, 2, 10, 3))

@@ -18,7 +18,7 @@ def test_training_bytes_by_hand():
     assert next(model.parameters()).device.type == "cpu" and model.training
 
 
-def test_training_bytes_are_what_autograd_keeps(network):
+def test_training_bytes_of_autograd(network):
     """The storages that the graph of a real forward pass holds on to."""
     torch.manual_seed(0)
     model, x = network(tau=0.4), torch.randn(3, 1, 32, 40)
@@ -30,12 +30,12 @@ def test_training_bytes_are_what_autograd_keeps(network):
     assert estimate(model, (1, 32, 40), 3).training_bytes == pytest.approx(held + 8 * parameters, rel=0.02)
 
 
-def test_training_bytes_of_a_network_that_mixes_random_batches(network):
+def test_training_bytes_with_mixstyle(network):
     mixing, plain = network(mixstyle_probability=1.0), network()
     assert estimate(mixing, (1, 32, 40), 3) == estimate(plain, (1, 32, 40), 3)
 
 
-def test_a_training_that_does_not_fit_is_refused_beforehand():
+def test_memory_of_a_training():
     wide, narrow = (ModelSpec(BCResNetASCConfig(tau=tau), FeatureConfig(), tuple("abcdefghij")) for tau in (100, 1))
     with pytest.raises(InputError, match="lower training.batch_size=100000"):
         fit.check_memory(wide, TrainingConfig(batch_size=100_000), "cpu")
