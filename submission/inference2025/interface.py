@@ -144,7 +144,7 @@ def predict(file_paths: Sequence[str], device_ids: Sequence[str], model_file_pat
                 outputs[batch] = network(inputs[batch].to(device).float()).cpu()
             if not outputs[rows].isfinite().all():  # the features are finite
                 file = model.files.get(name, model.files[GENERAL])
-                tensor, largest = model_file.largest(file)
+                tensor, largest = model_file.find_largest(file)
                 raise ModelError(f"{file}: its outputs overflow; the largest of its values, {largest:g}, "
                                  f"is in tensor {tensor}")
         logits += list(outputs)

@@ -1,4 +1,5 @@
 import dataclasses
+import hashlib
 import json
 import os
 import shutil
@@ -81,6 +82,22 @@ def test_same_runs_same_bytes(full, authors, tmp_path):
     assert files_below(tmp_path / "out") == files_below(out)
     for name in files_below(out):
         assert (tmp_path / "out" / name).read_bytes() == (out / name).read_bytes()
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_the_runs_own_file_is_copied(tmp_path, make_run, authors, small_rules, own):
+    """Digits that another program would write are kept in the file that the run recorded, and in no other."""
+    run = make_run(tmp_path / "run", clips=12)
+    path = run / "predictions" / "evaluation.csv"
+    path.write_bytes(path.read_bytes().replace(b"\t0.", b"\t+0."))
+    content = hashlib.sha256(path.read_bytes()).hexdigest() if own else "0" * 64
+    (run / "stages").mkdir()
+    (run / "stages" / "predict.json").write_text(json.dumps(
+        {"format": 1, "inputs": {}, "outputs": {"predictions/evaluation.csv": content}}))
+    package([run], authors, tmp_path / "out", small_rules)
+    label = f"{TEAM}_task1a_1"
+    written = (tmp_path / "out" / label / f"{label}.output.csv").read_bytes()
+    assert (written == path.read_bytes()) == own
 
 
 def test_other_data_is_packaged_but_not_submittable(tmp_path, make_run, capsys):
