@@ -64,7 +64,7 @@ class DataConfig:
     """folder of the evaluation set (``--eval-root``); needed for a submission"""
     cache_dir: Folder = "cache"
     """folder of the feature caches and the demo set, shared by all runs"""
-    demo_clip_seconds: Annotated[Real, Field(ge=0.1, le=60)] = 5.0
+    demo_clip_seconds: Annotated[Real, Field(ge=0.1, le=60)] = 3.0
     """length of the clips of the demo set"""
     workers: Annotated[int, Field(ge=1, le=1024)] | None = None
     """number of processes that compute features; default: one per core"""
@@ -396,6 +396,8 @@ class EvaluationConfig:
     time_rolls: Annotated[int, Field(ge=1, le=64)] = 1
     """number of circular shifts along time whose probabilities are averaged; multiplies the
     operations"""
+    compare_with: Annotated[tuple[Name, ...], Field(max_length=10), AfterValidator(_distinct)] = ()
+    """systems that are trained and evaluated as well, and compared with this one at the end"""
 
 
 @dataclass(frozen=True, config=_strict)

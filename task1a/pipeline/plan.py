@@ -18,6 +18,8 @@ from task1a.pipeline.stages import STAGES, trained_model
 from task1a.pipeline.workspace import Workspace
 
 DEFAULT_SYSTEM = "demo"
+COMPARED = "for comparison:"
+"""role of a run that the one of the command is compared with"""
 
 _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}")
 
@@ -29,7 +31,8 @@ class Step:
     run: Run
     stages: tuple[str, ...]
     role: str = ""
-    """what the run is to that of the command: ``member``, ``general model``, ``hold-out model``, or nothing"""
+    """what the run is to that of the command: ``member``, ``general model``, ``hold-out model``, :data:`COMPARED`, or
+    nothing"""
 
 
 @dataclass(frozen=True)
@@ -168,11 +171,19 @@ def _plan(arguments: argparse.Namespace, wanted: tuple[str, ...]) -> Plan:
             hold_outs.append(Run(folder(f"{model}_pilot"), model_config.hold_out(config.training)))
     before = tuple(name for name in wanted if name in ("data", "features", "train", "compress"))
     steps = [Step(run, before, "hold-out model") for run in hold_outs]
+    without_package = tuple(name for name in wanted if name != "package")
+
+    if "evaluate" in wanted:
+        for name in config.evaluation.compare_with:
+            compared = other_system(name)
+            if not Run(folder(name), compared).is_single or compared.training.has_hold_out or name == config.system:
+                raise InputError(f"{file}: evaluation.compare_with: {name} must be another system of a single model, "
+                                 "without hold-out models")
+            steps.append(Step(Run(folder(alone.partner_name(name)), compared), without_package, COMPARED))
 
     models: list[Run] = []
     if not alone.is_single:
         models = [Run(folder(model), model_config) for model, model_config in zip(names, trained, strict=True)]
-        without_package = tuple(name for name in wanted if name != "package")
         if config.device_models:
             name = alone.model_names[0]
             general = alone.sibling(f"{name}/{alone.folder.name}")

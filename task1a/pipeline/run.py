@@ -124,9 +124,12 @@ class Run:
             general = config.training.init_from or ""  # the configuration makes sure that there is one
             return general, *(f"{self.name}_{device}" for device in config.device_models)
         if config.ensemble:
-            prefix = "" if self.name == config.system else f"{self.name}_"
-            return tuple(f"{prefix}{member}" for member in config.ensemble)
+            return tuple(self.partner_name(member) for member in config.ensemble)
         return (self.name,)
+
+    def partner_name(self, system: str) -> str:
+        """Return the name of the run of another system that is made for this one, a member or one to compare with."""
+        return system if self.name == self.config.system else f"{self.name}_{system}"
 
     @property
     def models(self) -> "tuple[Run, ...]":

@@ -11,7 +11,7 @@ from task1a.config import fingerprint
 from task1a.errors import FallsShort, InputError, during
 from task1a.machine import keep_freed_memory, processes, rank
 from task1a.pipeline import drafts
-from task1a.pipeline.plan import DEFAULT_SYSTEM, Plan, check_memory, check_plan, parse_arguments
+from task1a.pipeline.plan import COMPARED, DEFAULT_SYSTEM, Plan, check_memory, check_plan, parse_arguments
 from task1a.pipeline.run import Run
 from task1a.pipeline.stages import STAGES, Inputs, Stage
 from task1a.pipeline.uptodate import only_one, outdated, present_inputs, refuse_to_replace, restore_config, run_stage
@@ -51,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             workspace.log(f"{step.role} {step.run}")
         with only_one(step.run):
             _run_stages(workspace, step.run, step.stages)
-    workspace.log(_closing_summary(plan.run))
+    workspace.log(_closing_summary(plan))
     if over := over_limit(plan.run, plan.wanted):
         raise FallsShort(over)
     return 0
@@ -196,9 +196,9 @@ def _end_draft(workspace: Workspace, draft: Run, trained: bool) -> None:
         drafts.drop(draft)
 
 
-def _closing_summary(run: Run) -> str:
-    """Return accuracy and log loss by device, the size of the model, and the paths of the run and the zip."""
-    lines = [""]
+def _closing_summary(plan: Plan) -> str:
+    """Return accuracy and log loss by device, comparisons, the size of the model, and what was written where."""
+    run, lines = plan.run, [""]
     try:
         if run.evaluation.is_file():
             from evaluation import records
@@ -210,10 +210,31 @@ def _closing_summary(run: Run) -> str:
             if results["data"]["demo"]:
                 lines.append(DEMO_NOTE)
             lines.append(summary(results))
+            lines += _comparison([run, *(step.run for step in plan.steps if step.role == COMPARED)])
         if run.complexity.is_file():
-            lines.append(f"size  {size_verdict(run.read('complexity'))}")
+            lines.append(f"size    {size_verdict(run.read('complexity'))}")
     except InputError as error:  # of a stage that was not asked for
         lines.append(f"note: {error}")
-    lines.append(f"run   {run.folder}")
-    lines += [f"zip   {path}" for path in sorted(run.submission.glob("*.zip"))]
+    lines.append(f"run     {run.folder}")
+    if run.report.is_file():
+        lines.append(f"report  {run.report}")
+    lines += [f"zip     {path}" for path in sorted(run.submission.glob("*.zip"))]
     return "\n".join(lines)
+
+
+def _comparison(runs: Sequence[Run]) -> list[str]:
+    """Return a table of the accuracy of runs, and how to test the difference; nothing for a single run."""
+    from evaluation import records
+
+    if len(runs) < 2:
+        return []
+    lines = [f"{'accuracy':<26}  overall  seen devices  unseen devices"]
+    for run in runs:
+        results = records.read(run, "evaluation")
+        groups = results["device_groups"]
+        line = f"{run.name:<26}  {results['overall']['accuracy']:6.1f}%"
+        for name, width in (("seen", 11), ("unseen", 13)):
+            line += f"  {groups[name]['accuracy']:{width}.1f}%" if name in groups else ""
+        lines.append(line)
+    first, second = runs[0].folder.parent, runs[1].folder.parent
+    return [*lines, f"to test the difference: task1a compare {first} {second}", ""]

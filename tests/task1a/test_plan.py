@@ -6,6 +6,7 @@ import pytest
 from task1a.data import check, tau_layout
 from task1a.errors import InputError
 from task1a.features.cache import FeatureCache
+from task1a.files import read_json
 from task1a.pipeline import runner
 from task1a.pipeline.plan import parse_arguments, system_file
 
@@ -74,3 +75,28 @@ def test_data_set_is_opened_once_a_command(again, system, arguments, monkeypatch
     for name in ("read_development", "read_evaluation", "check", "content_digest"):
         assert calls.count(name) == 1, name
     assert calls.count("open") <= 4  # a build may open what it has written
+
+
+def test_systems_are_compared_at_the_end(again, system, arguments, capsys):
+    """The other system is trained first, under a name of its own beside a named run, and never packaged."""
+    system("plain", training={"epochs": 1}, compression={"enabled": False}, model={"residual_norm": "none"})
+    own = system("own", evaluation={"compare_with": ["plain"]}, training={"epochs": 1}, compression={"enabled": False})
+    given = ["--system", own, *arguments[2:]]
+    assert [str(step.run) for step in parse_arguments([*given, "--name", "x"]).steps] == ["x_plain/seed0", "x/seed0"]
+    assert len(parse_arguments([*given, "--until", "predict"]).steps) == 1
+    runner.main(given)
+    said = capsys.readouterr().out
+    assert said.startswith("for comparison: plain/seed0\n")
+    lines = said[said.index("overall  seen devices  unseen devices"):].splitlines()
+    for line, name in zip(lines[1:3], ("own", "plain"), strict=True):
+        record = read_json(Path("runs") / name / "seed0" / "evaluation.json")
+        accuracies = [record["overall"]["accuracy"], *(record["device_groups"][group]["accuracy"]
+                                                       for group in ("seen", "unseen"))]
+        assert line.split() == [name, *(f"{accuracy:.1f}%" for accuracy in accuracies)]
+    assert lines[3] == f"to test the difference: task1a compare {Path('runs/own')} {Path('runs/plain')}"
+    assert not list(Path("runs/plain").rglob("*.zip"))
+
+
+def test_demo_package_is_named_for_what_it_is(undisturbed):
+    said = (undisturbed / "said.txt").read_text(encoding="utf-8")
+    assert said.count("demo data cannot be submitted") == 1 and "NOT SUBMITTABLE" not in said
