@@ -57,7 +57,7 @@ class LogMel(nn.Module):
         between = _turns(self.kept, b, features.n_fft)
         second = _turns(b, b, b)
         self.register_buffer("window", torch.hann_window(features.window))
-        # float64, because quiet frequencies beside loud ones are small differences of large numbers
+        # float64, because quiet frequencies next to loud ones are small differences of large numbers
         self.register_buffer("first", torch.cat([first.real, first.imag]))
         self.register_buffer("between_real", between.real.clone())
         self.register_buffer("between_imag", between.imag.clone())

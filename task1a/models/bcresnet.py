@@ -62,7 +62,7 @@ class BCResNet(nn.Module):
     2.5c channels for c = 8 tau, the second and the third with stride 2 over frequency, dilation 1,
     2, 4 and 8 over time; then a 5x5 depthwise and a 1x1 convolution to 4c channels, ReLU, the mean
     over frequency and time, and a 1x1 convolution to the classes. The batch norm before the last
-    ReLU in the authors' code is left out: with ten classes and 4 sub-bands, BC-ResNet-8 has 317,610
+    ReLU in the authors' code is omitted: with ten classes and 4 sub-bands, BC-ResNet-8 has 317,610
     parameters with it and 317,098, the published 317k, without it.
 
     Shape: log-mel energies [N, 1, F, T] -> logits [N, classes]. F is a multiple of 8 ``sub_bands``

@@ -1,4 +1,4 @@
-"""Tables of predictions: tab-separated, one row per clip, with its decided label and the
+"""Tables of predictions: tab-separated, one row per clip, with its predicted label and the
 probability of each label.
 
 The columns are those of DCASE 2021 Task 1A: ``filename``, ``scene_label``, then one per scene
@@ -23,7 +23,7 @@ _NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 
 
 def table(filenames: Sequence[str], probabilities: np.ndarray, labels: Sequence[str]) -> pd.DataFrame:
-    """A table of predictions, which decide for the most probable label.
+    """Build a table of predictions; ``scene_label`` is the most probable label.
 
     Shape:
         probabilities: (clips, labels).
@@ -35,7 +35,7 @@ def table(filenames: Sequence[str], probabilities: np.ndarray, labels: Sequence[
 
 
 def label_columns(predictions: pd.DataFrame) -> list[str]:
-    """Scene labels with a column of probabilities, in alphabetical order."""
+    """Return the scene labels with a column of probabilities, in alphabetical order."""
     return sorted(column for column in predictions.columns if column not in KEY_COLUMNS)
 
 
@@ -79,7 +79,7 @@ def read(path: Path) -> pd.DataFrame:
 
 
 def to_text(predictions: pd.DataFrame) -> str:
-    """The table in the format of the challenge."""
+    """Return the table in the format of the challenge."""
     return predictions.to_csv(sep="\t", index=False, lineterminator="\n", float_format="%.9g")
 
 
@@ -89,10 +89,10 @@ def write(path: Path, predictions: pd.DataFrame) -> None:
 
 
 def check_probabilities(predictions: pd.DataFrame) -> None:
-    """Check the decided labels and the probabilities of a table.
+    """Check the predicted labels and the probabilities of a table.
 
     Raises:
-        InputError: a decided label has no column; a probability is not finite or not in [0, 1]; or
+        InputError: a predicted label has no column; a probability is not finite or not in [0, 1]; or
             the probabilities of a clip do not sum to 1 within ``SUM_TOLERANCE``.
     """
     labels = label_columns(predictions)
