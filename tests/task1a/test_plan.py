@@ -19,8 +19,10 @@ def planned(printed: str) -> dict[str, str]:
 
 def test_dry_run_of_a_new_run_writes_nothing(tmp_path, capsys):
     assert runner.main(["--dry-run"]) == 0
-    said = capsys.readouterr().out
-    assert said.splitlines()[0] == str(Path("runs/demo/seed0")) and list(planned(said)) == DEMO_STAGES
+    compared, said = capsys.readouterr().out.split(f"\n{Path('runs/demo/seed0')}\n")
+    assert compared.startswith(f"for comparison: {Path('runs/demo_plain/seed0')}\n")
+    assert list(planned(compared)) == [name for name in DEMO_STAGES if name != "package"]
+    assert list(planned(said)) == DEMO_STAGES
     assert planned(said)["data"] == "would run: not done yet"
     assert planned(said)["features"] == "would run: data runs"
     assert list(tmp_path.iterdir()) == []
@@ -56,12 +58,16 @@ def test_systems_are_given_by_name_or_file(tmp_path):
 def test_data_set_is_opened_once_a_command(again, system, arguments, monkeypatch):
     """An ensemble of two systems with other features reads the tables and checks the recordings once."""
     calls = []
-    for module, name in ((tau_layout, "read_development"), (tau_layout, "read_evaluation"), (check, "check"),
-                         (check, "content_digest")):
-        def counted(*given, called=getattr(module, name), name=name, **settings):
+
+    def counted(name, called):
+        def call(*given, **settings):
             calls.append(name)
             return called(*given, **settings)
-        monkeypatch.setattr(module, name, counted)
+        return call
+
+    for module, name in ((tau_layout, "read_development"), (tau_layout, "read_evaluation"), (check, "check"),
+                         (check, "content_digest")):
+        monkeypatch.setattr(module, name, counted(name, getattr(module, name)))
     opened = FeatureCache.open.__func__
 
     def open_cache(cls, *given):
