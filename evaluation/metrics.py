@@ -136,6 +136,7 @@ def clip_log_losses(labels_true: Sequence[str], probabilities: np.ndarray,
     probabilities = np.asarray(probabilities, dtype=np.float64)
     truth = np.asarray(labels_true, dtype=object)
     columns = pd.Index(labels).get_indexer(truth)
+    # -1: no such column
     if (columns < 0).any():
         raise InputError(f"the true label {truth[columns < 0][0]!r} is none of the labels "
                          f"{', '.join(labels)}")
@@ -271,7 +272,7 @@ def evaluate(reference: pd.DataFrame, predictions: pd.DataFrame,
 
     clips_of = subsets(reference, labels, devices, seen_devices)
     rows, columns = np.arange(len(truth)), pd.Index(labels)
-    true_column, predicted_column = columns.get_indexer(truth), columns.get_indexer(predicted)
+    true_column, predicted_column = map(columns.get_indexer, (truth, predicted))
     confusion = np.zeros((len(labels), len(labels)), dtype=int)
     np.add.at(confusion, (true_column, predicted_column), 1)
     clips = pd.DataFrame({
@@ -280,8 +281,7 @@ def evaluate(reference: pd.DataFrame, predictions: pd.DataFrame,
         "logloss": losses})
     highest = np.argsort(-losses, kind="stable")[:HIGHEST_LOSSES]
     return {
-        "labels": labels, "devices": devices,
-        **_apply(score, clips_of),
+        "labels": labels, "devices": devices, **_apply(score, clips_of),
         "intervals": _apply(interval, clips_of),
         "calibration": reliability(predicted, truth, probabilities[rows, predicted_column]),
         "confusion": pd.DataFrame(confusion, labels, labels).to_dict("index"),

@@ -29,7 +29,8 @@ def format_table(results: Mapping[str, Any]) -> str:
     first = len("Accuracy")
     for label in results["labels"]:
         first = max(first, len(printable(label)))
-    widths = [max(7, len(printable(device))) for device in devices]  # the largest log loss is 36.044
+    # the largest log loss is 36.044
+    widths = [max(7, len(printable(device))) for device in devices]
 
     def line(name: str, log_loss: str, device_cells: Sequence[str], accuracy: str) -> str:
         cells = [f"{name:<{first}}", f"{log_loss:>7}"]
@@ -149,6 +150,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from task1a.data.tau_layout import META, SETUP, is_demo, read_development
     from task1a.predict import predictions
 
+    # an output must not replace what is read
     tables = [arguments.data_root / META, *(arguments.data_root / SETUP).glob("*.csv")]
     check_outputs({"--json": arguments.json}, [arguments.predictions, *tables])
     clips = read_development(arguments.data_root)

@@ -20,10 +20,9 @@ from pathlib import Path
 from typing import Any
 
 from evaluation import records
-from evaluation.tables.table_file import SYSTEMS
 from task1a.challenge import DEVICES, LABELS, clip_key
 from task1a.config import Config
-from task1a.config_file import load
+from task1a.config_file import SYSTEMS, load
 from task1a.errors import InputError
 from task1a.pipeline.run import Run
 
@@ -212,6 +211,7 @@ def read_systems(runs: Path, systems: Collection[str]) -> dict[str, tuple[list[R
         InputError: a record of one of these runs is damaged or incomplete.
     """
     found: dict[str, list[Run]] = {system: [] for system in systems}
+    # the folder of a trial has another name than its system
     for folder in sorted(runs.iterdir()):
         for run in _seeds(folder):
             try:
@@ -279,6 +279,7 @@ def read_result(run: Run) -> Result:
 
         names = excluded | set(predictions.read(run.test_predictions).filename.map(clip_key))
     found = settings(config)
+    # a system of several models differs if one of them does
     if not run.is_single:
         for model in run.models:
             if model.config_file.is_file():
@@ -313,6 +314,7 @@ def _read_all(runs: Sequence[Run]) -> tuple[list[Result], list[str]]:
 
 
 def _same_clips(one: Result, other: Result) -> bool:
+    # without predictions only the number of clips is known
     if one.names is None or other.names is None:
         return one.clips == other.clips
     return one.names == other.names
@@ -321,6 +323,7 @@ def _same_clips(one: Result, other: Result) -> bool:
 def _are_folds(one: Result, other: Result) -> bool:
     """Return whether the paths of two data sets differ in numbers alone, by as much as the seeds
     do."""
+    # sets/fold1/x: numbers and the text between them
     parts = re.findall(r"[0-9]+|[^0-9]+", str(one.run.data_root))
     others = re.findall(r"[0-9]+|[^0-9]+", str(other.run.data_root))
     if parts == others or len(parts) != len(others):

@@ -28,7 +28,7 @@ _EXAMPLES = [
                      "location": "City, Country"}},
 ]
 _EXAMPLE_VALUES = {"system.inference_code": "https://example.org/Lastname_INST_task1_inference"}
-_EMPTY = {"system.external_datasets": []}  # the other fields are null if nothing is given
+_EMPTY: dict[str, Any] = {"system.external_datasets": []}  # the other fields are null if nothing is given
 # letters that Unicode does not decompose into a Latin letter and an accent
 _LATIN = str.maketrans({"ß": "ss", "ø": "o", "Ø": "O", "ł": "l", "Ł": "L", "æ": "ae", "Æ": "Ae", "œ": "oe", "Œ": "Oe",
                         "đ": "d", "Đ": "D", "ð": "d", "Ð": "D", "þ": "th", "Þ": "Th", "ı": "i"})

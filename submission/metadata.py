@@ -81,6 +81,7 @@ def build(label: str, given: Mapping[str, Any], runs: Sequence[Records], rules: 
     for key, value in _describe(last.config).items():
         values[f"system.description.{key}"] = value
     for path, found in sizes(runs, rules).items():
+        # one system is stated, so the largest of its splits counts
         values[path] = None if None in found else max(found)
     for block, record in results(runs, rules).items():
         if record is None:
@@ -94,6 +95,7 @@ def build(label: str, given: Mapping[str, Any], runs: Sequence[Records], rules: 
                 # classes and devices without clips in the test split have no scores
                 if score:
                     scores[name] = _scores(score)
+    # what the authors state comes before what the run says
     for path, value in given.items():
         if value is not None or path not in values:
             values[path] = value

@@ -92,6 +92,7 @@ def package(runs: Sequence[Path], authors: Path | None, out: Path, rules: Rules 
             report is no PDF.
     """
     out, runs = Path(out), [Path(run) for run in runs]
+    # first of all, so that no older package is taken for the one that could not be made
     clear(out)
     if not 1 <= len(runs) <= rules.systems:
         raise InputError(f"{len(runs)} runs given; a team hands in 1 to {rules.systems} systems")
@@ -118,6 +119,7 @@ def package(runs: Sequence[Path], authors: Path | None, out: Path, rules: Rules 
             findings += check.check(code, rules)
         if pdf is not None:
             members[f"{above}/{target.stem}.technical_report.pdf"] = pdf
+        # only what is well-formed gets the name of the package
         with replacing(target) as unchecked:
             write_zip(unchecked, members)
             findings += validate(unchecked, rules)

@@ -27,7 +27,7 @@ from submission.rules import EDITIONS, FOLDER, INSTALLERS, META_SUFFIX, TASK1A_2
 from submission.validation import metadata as check_meta
 from submission.validation import output as check_output
 from submission.validation.archive import Member, opened
-from submission.validation.findings import Finding, as_json, format_findings, verdict, with_level
+from submission.validation.findings import Finding, Level, as_json, format_findings, verdict, with_level
 from task1a.errors import CommandParser, InputError, counted, run_command, shown
 
 _REPORT = ".pdf"
@@ -93,6 +93,7 @@ def check_systems(path: Path, rules: Rules, runs: Sequence[Path], code: Collecti
     system_bytes = len(rules.output_suffixes) * check_output.max_bytes(rules) + check_meta.MAX_BYTES
     max_bytes = rules.systems * system_bytes + _REPORT_BYTES
     with opened(path, max_bytes, without=code) as (members, findings):
+        # a package of another year would break nearly every rule; it is named instead
         systems, misplaced = sort_members(members, is_folder, rules)
         if not _has_outputs(systems, rules):
             others = {}
@@ -118,7 +119,8 @@ def check_systems(path: Path, rules: Rules, runs: Sequence[Path], code: Collecti
                              f"{counted(len(labels), 'system')}; give it once for each, in this order: "
                              f"{shown(' '.join(labels))}")
         outputs: dict[bytes, str] = {}
-        for label, run in zip(labels, runs or [None] * len(labels), strict=True):
+        compared: Sequence[Path | None] = runs or [None] * len(labels)
+        for label, run in zip(labels, compared, strict=True):
             files = [members[name] for name in systems[label]]
             findings += check_system(label, files, rules, run, outputs)
         for name in sorted(members):
@@ -198,7 +200,11 @@ def _is_clutter(member: str) -> bool:
 
 
 def _has_outputs(systems: Mapping[str, Sequence[str]], rules: Rules) -> bool:
-    return any(name.endswith(rules.output_suffixes) for name in sum(systems.values(), []))
+    for names in systems.values():
+        for name in names:
+            if name.endswith(rules.output_suffixes):
+                return True
+    return False
 
 
 def check_system(label: str, members: Sequence[Member], rules: Rules, run: Path | None,
@@ -232,6 +238,7 @@ def check_system(label: str, members: Sequence[Member], rules: Rules, run: Path 
         if table is None:
             continue
         labels = labels or table.labels
+        # five copies are no five shares, and two systems are hardly alike on purpose
         first = outputs.setdefault(sha256(table.text.encode("utf-8", "replace")).digest(), name)
         same_names.setdefault(first, []).append(name)
         if first not in same_names[first]:  # it is of another system
@@ -285,7 +292,7 @@ def pick_files(label: str, members: Sequence[Member],
             findings.append(Finding("warning" if is_read else "error", member.name, "",
                                     f"the name {shown(member.base)}", f"the name {name}, as its folder"))
         elif not name:
-            level = "error" if any(suffix in member.base for suffix in suffixes) else "warning"
+            level: Level = "error" if any(suffix in member.base for suffix in suffixes) else "warning"
             expected = " and ".join(label + suffix for suffix in suffixes)
             findings.append(Finding(level, member.name, "", "an extra file", f"{expected} only"))
     for suffix in suffixes:

@@ -91,14 +91,15 @@ def compare(first: Path, second: Path, data_root: str | None = None) -> dict[str
             "difference": test.difference, "interval": _interval(test),
             "p_locations": test.p_locations, "p_with_seeds": test.p_seeds, "by_seed": by_seed,
             "within_noise": not test.significant, "verdict": format_verdict(metric, test, *names)}
-    comparison["device_wise"] = by_device = {}
+    # by device over locations alone: no verdict is drawn from so many tests
+    by_device: dict[str, dict[str, Any]] = {}
     for device in sorted(set(clips.device)):
         by_device[device] = {}
         for metric in METRICS:
             test = _test(clips[clips.device == device], metric)
             by_device[device][metric] = {"difference": test.difference, "interval": _interval(test),
                                          "p_locations": test.p_locations}
-    return comparison
+    return comparison | {"device_wise": by_device}
 
 
 def format_markdown(comparison: Mapping[str, Any]) -> str:
@@ -204,6 +205,7 @@ def subtract_scores(one: Result, other: Result, data_root: str | None) -> "pd.Da
                          "again")
     root = one.run.data_root if data_root is None else Path(data_root.replace("{seed}", str(one.seed)))
     reference = read_development(root)
+    # damaged clips have no prediction
     keep = (reference.split == "test") & ~reference.filename.map(clip_key).isin(one.excluded)
     reference = reference[keep].reset_index(drop=True)
     clips = pd.DataFrame({"seed": one.seed, "location": reference.identifier, "device": reference.device,
@@ -234,6 +236,7 @@ def clip_scores(run: Result, reference: "pd.DataFrame", root: Path) -> dict[str,
     scores = {
         "accuracy": 100.0 * (matched.scene_label.to_numpy(object) == truth.to_numpy(object)),
         "logloss": metrics.clip_log_losses(truth, matched[labels].to_numpy(), labels)}
+    # the scores of the record show that neither the data set nor the predictions were exchanged
     for metric, values in scores.items():
         found, recorded = values @ _weights(metric, truth), run.scores["overall"][metric]
         if not math.isclose(found, recorded, rel_tol=1e-6, abs_tol=1e-6):

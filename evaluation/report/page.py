@@ -53,6 +53,7 @@ def page(runs: Sequence[Run]) -> str:
 
     if len({run.folder.resolve() for run in runs}) < len(runs):
         raise InputError(f"{', '.join(map(str, runs))}: a run is given twice")
+    # <system>/seed<N>, or the whole path where that is not enough
     names = list(map(str, runs))
     if len(set(names)) < len(names):
         names = [run.folder.as_posix() for run in runs]
@@ -83,6 +84,7 @@ def page(runs: Sequence[Run]) -> str:
                 section.title += f": {name}" if several else ""
                 shown.append(section)
 
+    # everything but our own drawings is escaped
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined,
                                      trim_blocks=True, lstrip_blocks=True, finalize=_printable)
     title = " and ".join(results) if len(results) < 3 else f"{len(results)} runs"

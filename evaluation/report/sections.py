@@ -147,6 +147,7 @@ def classes(record: Mapping[str, Any]) -> Section:
             loss_rows[row].append("-" if score is None else f"{score['logloss']:.3f}")
         confusion[row] = [record["confusion"][label][predicted] for predicted in labels]
         confusion_rows.append([label, *(f"{count:.0f}" for count in confusion[row])])
+    # rows of classes without clips stay 0
     shares = 100 * confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
     return Section("Classes", [
         Figure("Log loss by class and device", figures.heat_map(losses, labels, devices, "Log loss", 1),
@@ -215,6 +216,7 @@ def size(complexity: Mapping[str, Any] | None) -> Section:
     sizes: dict[str, dict[str, float]] = {}
     weights: dict[str, dict[str, float]] = {}
     for tensor in complexity["tensors"]:
+        # stage and block, or the name of a tensor outside of them
         layer, bits = ".".join(tensor["name"].split(".")[:2]), f"{tensor['bits']} bit"
         by_bits = sizes.setdefault(layer, {})
         by_bits[bits] = by_bits.get(bits, 0) + tensor["bytes"]

@@ -37,9 +37,9 @@ from evaluation.tables.table_file import Published, Table
 from task1a.errors import InputError, printable
 
 # [ and * would be read as arguments of the \\ of the line above
-_LATEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$",
+_LATEX = str.maketrans({"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$",
           "<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}", "[": "{[}", "*": "{*}",
-          "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}"}
+          "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}"})
 
 
 @dataclass(frozen=True)
@@ -112,6 +112,7 @@ def choose(system: str, runs: Sequence[Result],
         as_shipped = shipped is not None and not changes(shipped, group[0].settings)
         return 2 * (not as_shipped) + (system not in [run.name for run in group])
 
+    # sorting is stable: among equals, the runs in the system's folder come first
     others = sorted(groups(runs), key=rank)
     row = others.pop(0) if others and rank(others[0]) < 3 else []
     notes = []
@@ -138,6 +139,7 @@ def summarize(runs: Sequence[Result], devices: Sequence[str]) -> dict[str, Any]:
         row[f"kib_{policy}"], _ = spread([run.kib[policy] for run in runs if run.kib])
     for name in (*devices, "overall"):
         scores = [run.scores[name]["accuracy"] for run in runs if name in run.scores]
+        # a mean over fewer seeds than the other columns would mislead
         if len(scores) < len(runs):
             scores = []
         row[f"accuracy_{name}"], row[f"deviation_{name}"] = spread(scores)
@@ -264,4 +266,4 @@ def _fixed(mean: float | None, deviation: float | None, decimals: int) -> str:
 
 
 def _latex(text: str) -> str:
-    return printable(text).translate(str.maketrans(_LATEX))
+    return printable(text).translate(_LATEX)

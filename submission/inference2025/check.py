@@ -93,8 +93,8 @@ def check_package(root: Path, members: Mapping[str, Member], rules: Rules) -> It
     for member in sources:
         problems += check_module(member, package / member.base in modules)
     yield from problems
-    # Models are counted with torch, which takes seconds and memory of its own: not after modules that may
-    # have been made to take as much.
+    # Models are counted with torch, which takes seconds and memory of its own: not after modules
+    # that may have been made to take as much.
     for name in systems if not with_level(problems, "error") else ():
         yield from check_models(package / "ckpts" / name, rules)
     yield from check_installation(root, package, members, inside, rules)
@@ -198,6 +198,7 @@ def not_installed(root: Path, package: Path, inside: Mapping[str, Member], setup
             wanted.add((name, pattern))
             if pattern.count("**") > 1 or len(wanted) > _MAX_LOOKUPS:
                 return []
+    # a pattern counts from the folder of its package, as in package_data
     installed = set()
     for name, pattern in wanted:
         with suppress(ValueError, NotImplementedError):

@@ -137,6 +137,7 @@ def predict(file_paths: Sequence[str], device_ids: Sequence[str], model_file_pat
         devices = np.array(device_ids[start:start + _BLOCK], dtype=object)
         inputs = torch.cat(load_inputs(file_paths[start:start + _BLOCK], devices, model))
         outputs = torch.empty(len(inputs), len(model.labels))
+        # the clips of a device are predicted together by its model
         for name in sorted(set(devices)):
             network, rows = networks.get(name, networks[GENERAL]), np.flatnonzero(devices == name)
             for first in range(0, len(rows), _BATCH):

@@ -88,8 +88,8 @@ def compare_meta(meta: Mapping[str, Any], file: str, runs: Sequence[Path],
     """
     systems = []
     for run in runs:
-        records, findings = recompute(run, file)
-        systems.append(records)
+        recomputed, findings = recompute(run, file)
+        systems.append(recomputed)
         yield from findings
     yield from metadata.wrong_shares(file, systems, rules)
 

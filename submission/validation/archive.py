@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO
+from typing import IO, Any, BinaryIO
 
 from submission.validation.findings import Finding
 from task1a.errors import InputError, shown
@@ -54,7 +54,7 @@ class Member:
     """with forward slashes, below the package"""
     size: int
     """declared size in bytes"""
-    open: Callable[[], BinaryIO]
+    open: Callable[[], IO[Any]]
 
     @property
     def base(self) -> str:
@@ -129,6 +129,7 @@ def read_zip(file: BinaryIO, name: str, max_bytes: int) -> tuple[dict[str, Membe
         next_starts[info.header_offset] = next_start
         next_start = info.header_offset
 
+    # one unsafe member does not hide what is wrong with the others
     members, findings, seen = {}, [], set()
     for info in infos:
         member = info.orig_filename  # zipfile cuts the other name at a NUL
@@ -153,8 +154,8 @@ def _too_large(name: str, files: int, size: int, max_bytes: int) -> Finding:
 
 
 def _end_agrees(file: BinaryIO, archive: zipfile.ZipFile) -> bool:
-    """Return whether the end of a zip describes its table of contents, of which zipfile only reads the
-    size there."""
+    """Return whether the end of a zip describes its table of contents, of which zipfile only reads
+    the size there."""
     try:
         end = file.seek(-_END.size - len(archive.comment), os.SEEK_END)
         signature, *stated, comment = _END.unpack(file.read(_END.size))
@@ -172,8 +173,8 @@ def _end_agrees(file: BinaryIO, archive: zipfile.ZipFile) -> bool:
 
 
 def _header_agrees(file: BinaryIO, info: zipfile.ZipInfo, next_start: int) -> bool:
-    """Return whether the header before a member agrees with the table of contents, and nothing is hidden
-    behind the member."""
+    """Return whether the header before a member agrees with the table of contents, and nothing is
+    hidden behind the member."""
     try:
         file.seek(info.header_offset)
         signature, flags, method, _, crc, packed, size, *lengths = _LOCAL_HEADER.unpack(file.read(_LOCAL_HEADER.size))

@@ -43,7 +43,9 @@ def check(block: type[Block], tree: Any, file: str, unknown: Level) -> list[Find
         problems = error.errors(include_url=False)
     findings = []
     for problem in problems:
-        where, inner, siblings, facts, step = "", block, block.model_fields, {}, None
+        # follow the path of the problem to the innermost field of the schema
+        where, inner, siblings, step = "", block, block.model_fields, None
+        facts: Any = {}
         for step in problem["loc"]:
             siblings = inner.model_fields
             where += f"[{step}]" if isinstance(step, int) else f".{step}"

@@ -60,7 +60,7 @@ def verdict(findings: Iterable[Finding]) -> Verdict:
 
 def format_findings(findings: Sequence[Finding], challenge: str) -> str:
     """Format the findings line by line, the gravest first, with the verdict in the last line."""
-    lines = []
+    lines: list[str] = []
     for level, title in _TITLES.items():
         found = with_level(findings, level)
         lines += map(str, found[:_LINES_SHOWN])

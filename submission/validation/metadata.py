@@ -174,9 +174,9 @@ def check_scores(results: Mapping[str, Any] | None, path: str, file: str,
                  rules: Rules) -> Iterator[Finding]:
     """Check whether scores of the right type can be true together, and name those that are null.
 
-    The organisers' templates allow null for what was not computed, and their validators take null for a
-    whole block; the validator of 2021, where log loss decides, prints each null score without counting it
-    as an error.
+    The organisers' templates allow null for what was not computed, and their validators take null
+    for a whole block; the validator of 2021, where log loss decides, prints each null score without
+    counting it as an error.
     """
     if results is None and rules.device_models:
         return

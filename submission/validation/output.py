@@ -94,8 +94,8 @@ def check(data: bytes, file: str, rules: Rules) -> tuple[Table | None, list[Find
                 rows[index] = number, b"\t".join([cells[place] for place in order])
     if not rows:
         return Table(labels, rows), [*findings, Finding("error", file, "", "no rows", rows_expected)]
-    problems = chain(check_rows(rows, file, labels), check_clips(rows, file, rules))
-    violations = list(_bounded(problems, file))
+    wrong = chain(check_rows(rows, file, labels), check_clips(rows, file, rules))
+    violations = list(_bounded(wrong, file))
     if order and len(violations) > len(rows) // 2:
         findings.pop()  # the note about the order, because the cells are in another one
         violations = [Finding("error", file, "line 1",
@@ -144,7 +144,8 @@ def _bounded(violations: Iterable[Finding], file: str) -> Iterator[Finding]:
 
 def remove_quotes(lines: Rows, file: str) -> tuple[list[tuple[int, bytes]], list[Finding]]:
     """Return the lines without quotes around cells and spaces around numbers, and the findings."""
-    plain, quotes, spaces = [], [], []
+    plain: list[tuple[int, bytes]] = []
+    quotes, spaces = [], []
     for number, line in lines:
         if b'"' in line:
             with suppress(UnicodeDecodeError, csv.Error):
@@ -171,8 +172,8 @@ def check_header(header: bytes, file: str,
     """Check the names of the columns.
 
     Returns:
-        The labels (empty if the columns are wrong), the places of the official columns if they are in
-        another order, and the findings.
+        The labels (empty if the columns are wrong), the places of the official columns if they are
+        in another order, and the findings.
     """
     text = header.decode("utf-8", "replace")
     columns, official = text.split("\t"), " ".join(rules.columns)
