@@ -15,15 +15,18 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 import soundfile
 from tqdm import tqdm
 
 from task1a.data.recording import SUFFIXES, open_recording, read_header
 from task1a.errors import CommandParser, InputError, counted, printable, run_command, shown
 from task1a.files import write_text
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _SHORTEST_REST = 0.5  # of a clip; a shorter rest of a long recording is dropped
 
@@ -44,7 +47,7 @@ class Options:
     """leave unreadable recordings out instead of stopping"""
 
 
-def prepare(source: Path, out: Path, options: Options) -> pd.DataFrame:
+def prepare(source: Path, out: Path, options: Options) -> "pd.DataFrame":
     """Write the data sets, and return the clips.
 
     Returns:
@@ -76,8 +79,10 @@ def prepare(source: Path, out: Path, options: Options) -> pd.DataFrame:
     return clips
 
 
-def _from_folder(folder: Path) -> pd.DataFrame:
+def _from_folder(folder: Path) -> "pd.DataFrame":
     """List ``<scene>/<recording>`` and ``<scene>/<location>/<recording>`` below a folder."""
+    import pandas as pd
+
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder or table")
     rows, loose = [], []
@@ -98,8 +103,10 @@ def _from_folder(folder: Path) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _from_table(path: Path) -> pd.DataFrame:
+def _from_table(path: Path) -> "pd.DataFrame":
     """Read a table ``file,label[,device,location]``, separated by commas, semicolons or tabs."""
+    import pandas as pd
+
     try:
         table = pd.read_csv(path, sep=None, engine="python", dtype=str, keep_default_na=False)
     except (ValueError, UnicodeError, OSError) as error:
@@ -117,7 +124,7 @@ def _from_table(path: Path) -> pd.DataFrame:
     return table[["source", "label", "device", "location"]]
 
 
-def _check_labels(recordings: pd.DataFrame, source: Path) -> None:
+def _check_labels(recordings: "pd.DataFrame", source: Path) -> None:
     labels = sorted(set(recordings.label))
     for label in labels:
         if not re.fullmatch(r"[^\W-][\w ]*", label):
@@ -137,7 +144,7 @@ def _check_labels(recordings: pd.DataFrame, source: Path) -> None:
     recordings["label"] = recordings.label.str.replace(" ", "_")
 
 
-def _readable(recordings: pd.DataFrame) -> tuple[pd.DataFrame, dict[Path, str]]:
+def _readable(recordings: "pd.DataFrame") -> "tuple[pd.DataFrame, dict[Path, str]]":
     """Return the recordings that can be read, with their length in ``seconds``, and the faults of the others."""
     seconds, damaged = [], {}
     for path in tqdm(recordings.source, "reading headers", unit=" files", disable=None):
@@ -150,7 +157,7 @@ def _readable(recordings: pd.DataFrame) -> tuple[pd.DataFrame, dict[Path, str]]:
     return recordings[recordings.seconds > 0].reset_index(drop=True), damaged
 
 
-def split_locations(recordings: pd.DataFrame, options: Options) -> list[str]:
+def split_locations(recordings: "pd.DataFrame", options: Options) -> list[str]:
     """Choose the split of every recording: whole locations, a fraction of those of every scene.
 
     Args:
@@ -191,8 +198,10 @@ def split_locations(recordings: pd.DataFrame, options: Options) -> list[str]:
     return splits
 
 
-def _write_clips(recordings: pd.DataFrame, out: Path, clip_seconds: float) -> pd.DataFrame:
+def _write_clips(recordings: "pd.DataFrame", out: Path, clip_seconds: float) -> "pd.DataFrame":
     """Link, copy or cut the recordings into ``development/audio`` and ``evaluation/audio``."""
+    import pandas as pd
+
     numbers = {location: number for number, location in enumerate(sorted(set(recordings.location)), start=1)}
     rows, evaluated = [], 0
     for number, recording in enumerate(tqdm(recordings.itertuples(), "clips", len(recordings), disable=None), start=1):
@@ -232,9 +241,9 @@ def _cut(source: Path, target: Path, start: float, seconds: float) -> None:
         soundfile.write(target, samples, file.samplerate, subtype)
 
 
-def _write_tables(clips: pd.DataFrame, out: Path) -> None:
+def _write_tables(clips: "pd.DataFrame", out: Path) -> None:
     """Write the tables of the data sets, and the labels of the evaluation set apart."""
-    def write(path: Path, table: pd.DataFrame) -> None:
+    def write(path: Path, table: "pd.DataFrame") -> None:
         write_text(path, table.to_csv(sep="\t", index=False, lineterminator="\n"))
 
     development, evaluation = clips[clips.split != "evaluation"], clips[clips.split == "evaluation"]
@@ -282,7 +291,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _overview(clips: pd.DataFrame, out: Path, options: Options) -> str:
+def _overview(clips: "pd.DataFrame", out: Path, options: Options) -> str:
     """Return the number of clips and locations by scene and split, and the command that comes next."""
     splits = [split for split in ("train", "test", "evaluation") if split in set(clips.split)]
     lines = [f"{'scene':<24}" + "".join(f"{split + ' clips (locations)':>30}" for split in splits)]

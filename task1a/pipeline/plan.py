@@ -128,74 +128,99 @@ def _wanted_stages(text: str, until: str | None) -> tuple[str, ...]:
     return tuple(name for name in known if name in names)
 
 
+@dataclass(frozen=True)
+class _Configs:
+    """The configurations of a command: that of its system, and those of others with the same options and overrides."""
+
+    file: Path
+    overrides: Sequence[str]
+    options: dict[str, Any]
+    runs: Path
+
+    def load(self) -> Config:
+        """Read the configuration of the command's system."""
+        return config_file.load(self.file, self.overrides, self.options)
+
+    def file_of(self, name: str) -> Path:
+        """Return the file of another system: next to this one or, if there is none, of this project."""
+        sibling, shipped = self.file.with_name(f"{name}.yaml"), SYSTEMS / f"{name}.yaml"
+        return shipped if shipped.is_file() and not sibling.is_file() else sibling
+
+    def load_other(self, name: str) -> Config:
+        """Read the configuration of another system."""
+        return config_file.load(self.file_of(name), self.overrides, self.options)
+
+    def run(self, name: str, config: Config) -> Run:
+        """Return the run of a configuration."""
+        return Run(self.runs / name / f"seed{config.seed}", config)
+
+
 def _plan(arguments: argparse.Namespace, wanted: tuple[str, ...]) -> Plan:
     """Return the run of a system, and those that it needs, with the same options and overrides."""
-    file = system_file(arguments.system)
     options: dict[str, Any] = {"data.root": arguments.data_root, "data.evaluation_root": arguments.eval_root,
                                "seed": arguments.seed, "data.skip_damaged": arguments.skip_damaged or None}
     if arguments.data_root or arguments.eval_root:
         # a data set on the command line replaces the demo set
         options["data.source"] = "tau_layout"
     options = {key: value for key, value in options.items() if value is not None}
-    config, download = config_file.load(file, arguments.overrides, options), None
+    configs = _Configs(system_file(arguments.system), arguments.overrides, options, arguments.runs)
+    config, download = configs.load(), None
     if arguments.download and not arguments.dry_run:
         if config.data.source == "demo" or config.data.root is None:
             raise InputError("--download: give the folder of the development set with --data-root DIR")
         download = {"accept_licence": arguments.accept_licence, "keep_archives": arguments.keep_archives}
 
-    runs: Path = arguments.runs
-
-    def folder(name: str) -> Path:
-        return runs / name / f"seed{config.seed}"
-
-    def file_of(name: str) -> Path:
-        sibling, shipped = file.with_name(f"{name}.yaml"), SYSTEMS / f"{name}.yaml"
-        return shipped if shipped.is_file() and not sibling.is_file() else sibling
-
-    def other_system(name: str) -> Config:
-        return config_file.load(file_of(name), arguments.overrides, options)
-
-    alone = Run(folder(_run_name(arguments.name, config)), config)
-    if config.device_models:
-        trained = [config.for_device(device) for device in config.device_models]
-        names = alone.model_names[1:]
-    elif config.ensemble:
-        trained = [_member(file, config, member, other_system(member)) for member in config.ensemble]
-        names = alone.model_names
-    else:
-        trained, names = [config], alone.model_names
-
+    alone = configs.run(_run_name(arguments.name, config), config)
+    trained = _trained(configs, alone)
     hold_outs: list[Run] = []
     if config.training.has_hold_out:
-        for model, model_config in zip(names, trained, strict=True):
-            hold_outs.append(Run(folder(f"{model}_pilot"), model_config.hold_out(config.training)))
+        for run in trained:
+            hold_outs.append(configs.run(f"{run.name}_pilot", run.config.hold_out(config.training)))
     before = tuple(name for name in wanted if name in ("data", "features", "train", "compress"))
-    steps = [Step(run, before, "hold-out model") for run in hold_outs]
     without_package = tuple(name for name in wanted if name != "package")
-
+    steps = [Step(run, before, "hold-out model") for run in hold_outs]
     if "evaluate" in wanted:
-        for name in config.evaluation.compare_with:
-            compared = other_system(name)
-            if not Run(folder(name), compared).is_single or compared.training.has_hold_out or name == config.system:
-                raise InputError(f"{file}: evaluation.compare_with: {name} must be another system of a single model, "
-                                 "without hold-out models")
-            steps.append(Step(Run(folder(alone.partner_name(name)), compared), without_package, COMPARED))
-
-    models: list[Run] = []
+        steps += [Step(run, without_package, COMPARED) for run in _compared(configs, alone)]
+    models = [] if alone.is_single else trained
+    if config.device_models:
+        name = alone.model_names[0]
+        general = alone.sibling(f"{name}/{alone.folder.name}")
+        if not general.vanilla.is_file() and configs.file_of(name).is_file():
+            general = configs.run(name, configs.load_other(name))
+            steps.append(Step(general, without_package, "general model"))
+        models = [general, *trained]
     if not alone.is_single:
-        models = [Run(folder(model), model_config) for model, model_config in zip(names, trained, strict=True)]
-        if config.device_models:
-            name = alone.model_names[0]
-            general = alone.sibling(f"{name}/{alone.folder.name}")
-            if not general.vanilla.is_file() and file_of(name).is_file():
-                general = Run(general.folder, other_system(name))
-                steps.append(Step(general, without_package, "general model"))
-        steps += [Step(run, without_package, "member") for run in models]
-        if config.device_models:
-            models.insert(0, general)
+        steps += [Step(run, without_package, "member") for run in trained]
     run = Run(alone.folder, config, tuple(models), tuple(hold_outs))
     workspace = Workspace(arguments.device, arguments.force, _log, download)
     return Plan(workspace, (*steps, Step(run, wanted)), arguments.dry_run)
+
+
+def _trained(configs: _Configs, run: Run) -> list[Run]:
+    """Return the runs that are trained for a system: for its devices, its members, or the run itself."""
+    config = run.config
+    if config.device_models:
+        names = run.model_names[1:]
+        return [configs.run(name, config.for_device(device))
+                for name, device in zip(names, config.device_models, strict=True)]
+    if not config.ensemble:
+        return [run]
+    members = []
+    for name, member in zip(run.model_names, config.ensemble, strict=True):
+        members.append(configs.run(name, _member(configs.file, config, member, configs.load_other(member))))
+    return members
+
+
+def _compared(configs: _Configs, run: Run) -> list[Run]:
+    """Return the runs that a run is compared with, which must be of systems of one model."""
+    runs = []
+    for name in run.config.evaluation.compare_with:
+        compared = configs.run(run.partner_name(name), configs.load_other(name))
+        if not compared.is_single or compared.config.training.has_hold_out or name == run.config.system:
+            raise InputError(f"{configs.file}: evaluation.compare_with: {name} must be another system of a single "
+                             "model, without hold-out models")
+        runs.append(compared)
+    return runs
 
 
 def _member(file: Path, ensemble: Config, name: str, member: Config) -> Config:
