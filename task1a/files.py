@@ -109,7 +109,7 @@ def exclusive(path: Path, waiting: str | None = None) -> Iterator[None]:
             raise InputError(f"{path}: cannot be opened for writing ({error.strerror}); choose a folder that "
                              "you may write in, or ask its owner for the permission") from None
         try:
-            if os.name == "nt":
+            if sys.platform == "win32":  # which a type checker knows, unlike os.name
                 import msvcrt
 
                 msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
