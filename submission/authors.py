@@ -19,7 +19,7 @@ from task1a.files import parse_yaml, read_yaml
 
 INIT = "python -m submission.package --init"
 
-_EXAMPLES = [
+_EXAMPLES: list[dict[str, Any]] = [
     {"lastname": "Lastname", "firstname": "Firstname", "email": "firstname.lastname@example.org", "corresponding": True,
      "affiliation": {"abbreviation": "INST", "institute": "Institute of Examples",
                      "department": "Department of Placeholders", "location": "City, Country"}},
@@ -64,7 +64,8 @@ def read(path: Path | None, rules: Rules) -> dict[str, Any]:
     findings += check_authors(values["authors"], file, "authors")
     _refuse(with_level(findings, "error"))
 
-    corresponding = _corresponding(values["authors"])
+    given: list[dict[str, Any]] = values.pop("authors") or []
+    corresponding = _corresponding(given)
     unusable = []
     for field, text in (("lastname", corresponding["lastname"]),
                         ("affiliation.abbreviation", corresponding["affiliation"]["abbreviation"])):
@@ -73,7 +74,7 @@ def read(path: Path | None, rules: Rules) -> dict[str, Any]:
                                     "at least one Latin letter or digit, for the label"))
     _refuse(unusable)
     authors = []
-    for author in values.pop("authors"):
+    for author in given:
         # in the order of the example, with one mark
         marked = {**author, "corresponding": True if author is corresponding else None}
         ordered = {key: marked[key] for key in _EXAMPLES[0] if marked[key] is not None}

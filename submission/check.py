@@ -7,7 +7,7 @@ for every system the sizes with the limits and the results by device, then the f
 still missing. Exit status 0 only if the package can be uploaded as it is.
 """
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -87,9 +87,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     for number, (run, records) in enumerate(zip(arguments.runs, systems, strict=True), start=1):
         own = records[-1].config["submission"]
         print(f"system {number}: {own['name']} ({own['abbreviation']}), {run}")
-        sections = [("size", sizes(records, rules))]
+        sections: list[tuple[str, Iterable[str]]] = [("size", sizes(records, rules))]
         for block, record in metadata.results(records, rules).items():
-            lines = results(record.evaluation) if record else ["none"]
+            lines: Iterable[str] = results(record.evaluation) if record else ["none"]
             sections.append((block.removeprefix(RESULTS).removeprefix(".") or "results", lines))
         width = max(len(title) for title, _ in sections)
         for title, lines in sections:

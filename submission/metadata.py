@@ -185,6 +185,7 @@ def _describe(config: Mapping[str, Any]) -> dict[str, Any]:
     distillation = compressed and compression["teachers"]
     masks = (training["frequency_masks"] and training["frequency_mask_bins"]
              or training["time_masks"] and training["time_mask_frames"])
+    network: Any = NETWORKS[config["model"]["name"]]
     return {
         "input_sampling_rate": f"{config['features']['sample_rate'] / 1000:g}kHz",
         "acoustic_features": ("mel energies, PCEN" if config["model"]["front_end"] == "pcen"
@@ -192,7 +193,7 @@ def _describe(config: Mapping[str, Any]) -> dict[str, Any]:
         "embeddings": None,
         "data_augmentation": _used({"mixup": training["mixup_alpha"], "SpecAugment": masks,
                                     "time rolling": training["roll_seconds"]}),
-        "machine_learning_method": NETWORKS[config["model"]["name"]].title,
+        "machine_learning_method": network.title,
         "ensemble_method_subsystem_count": len(members) or None,
         "decision_making": "average" if members else "maximum likelihood",
         "complexity_management": _used({"pruning": pruning, "weight quantization": compressed,

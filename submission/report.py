@@ -57,7 +57,7 @@ def draft(meta: Mapping[str, Any], records: Sequence[Records], rules: Rules) -> 
             complexity = record.complexity
             sizes[title] = policy_bytes(complexity["policies"][complexity["limit_policy"]])
     # the tensors of one run are listed: of all splits, or of both choices of models, the largest
-    largest = max(sizes, key=sizes.get)
+    largest = max(sizes, key=lambda title: sizes[title])
     stated = meta["system"]["complexity"]
     limits = [(limit, stated[limit.path.rpartition(".")[2]]) for limit in rules.limits]
     # Text and the results of filters are escaped by finalize; what macros return is Markup already.

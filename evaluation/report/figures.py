@@ -27,7 +27,7 @@ MARKERS = "osD^vP"
 
 # replaced by the text colour of the page
 _INK = "#010203"
-_STYLE = {
+_STYLE: dict[Any, Any] = {
     "svg.fonttype": "none", "svg.hashsalt": "report", "font.size": 8, "font.family": "sans-serif",
     "text.color": _INK, "axes.edgecolor": _INK, "axes.labelcolor": _INK, "xtick.color": _INK,
     "ytick.color": _INK, "axes.spines.top": False, "axes.spines.right": False, "axes.linewidth": 0.6,
@@ -102,7 +102,7 @@ def heat_map(values: np.ndarray, rows: Sequence[str], columns: Sequence[str], la
             axes.text(column, row, f"{values[row, column]:.{decimals}f}", ha="center", va="center",
                       fontsize=7, color="#ffffff" if dark else "#000000")
         across, down = 1 + (len(columns) - 1) // _MOST, 1 + (len(rows) - 1) // _MOST
-        slanted = {"rotation": 45, "ha": "right"} if longest > 4 else {}
+        slanted: dict[str, Any] = {"rotation": 45, "ha": "right"} if longest > 4 else {}
         axes.set_xticks(range(0, len(columns), across), columns[::across], rotation_mode="anchor", **slanted)
         axes.set_yticks(range(0, len(rows), down), rows[::down])
         axes.spines[:].set_visible(False)
@@ -230,7 +230,7 @@ def _svg(figure: "Figure", title: str) -> str:
     # ids that all figures of the page would share
     drawing = re.sub(r'<g id="[^"]*">', "<g>", drawing)
     drawing = re.sub(r"<metadata>.*?</metadata>", "", drawing, flags=re.DOTALL)
-    box = re.search(r'viewBox="[^"]*"', drawing).group()
+    box = re.findall(r'viewBox="[^"]*"', drawing)[0]
     _, body = drawing.split(">", 1)
     title = html.escape(printable(title))
     return (f'<svg role="img" aria-label="{title}" {box} xmlns="http://www.w3.org/2000/svg" '

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from submission.rules import FOLDER, INFERENCE_SUFFIX, INSTALLERS, Rules
 from submission.validation.archive import Member, opened
@@ -155,18 +156,18 @@ def read_setup(root: Path, members: Mapping[str, Member]) -> Setup:
     from setuptools import find_namespace_packages, find_packages
     from setuptools.compat.py310 import tomllib
 
-    texts = {name: members[name].read(_MAX_SETUP_BYTES)[0] for name in INSTALLERS if name in members}
+    texts = {name: members[name].read(_MAX_SETUP_BYTES)[0] or b"" for name in INSTALLERS if name in members}
     try:
         if "pyproject.toml" in texts:
             project = tomllib.loads(texts["pyproject.toml"].decode("utf-8"))
             tool = project.get("tool", {}).get("setuptools", {})
-            name, packages, data = project.get("project", {}).get("name", ""), tool.get("packages"), {}
+            name, packages = project.get("project", {}).get("name", ""), tool.get("packages")
             if isinstance(packages, Mapping):
                 find = packages.get("find", {})
                 packages = (find_namespace_packages if find.get("namespaces", True) else find_packages)(
                     str(root), exclude=find.get("exclude", ()), include=find.get("include", ("*",)))
             if packages is not None or "setup.py" not in texts:
-                return Setup(name, packages, tool.get("package-data", data))
+                return Setup(name, packages, tool.get("package-data", {}))
         given = {}
         for node in ast.walk(ast.parse(texts["setup.py"])):
             if isinstance(node, ast.Call) and getattr(node.func, "attr", getattr(node.func, "id", "")) == "setup":
@@ -232,8 +233,9 @@ def check_module(member: Member, is_system: bool) -> Iterator[Finding]:
             warnings.simplefilter("ignore")
             table = symtable.symtable(text, member.base, "exec")
     except (SyntaxError, ValueError, LookupError, RecursionError, MemoryError) as error:
-        where = f"line {error.lineno}" if getattr(error, "lineno", None) else ""
-        found = f"text that is not {error.encoding}" if isinstance(error, UnicodeError) else "no valid Python"
+        line = getattr(error, "lineno", None)
+        where = f"line {line}" if line else ""
+        found = f"text that is not {error.encoding}" if isinstance(error, UnicodeDecodeError) else "no valid Python"
         yield Finding("error", member.base, where, found, "a module that can be imported")
         return
     symbols = {symbol.get_name(): symbol for symbol in table.get_symbols()}
@@ -242,7 +244,8 @@ def check_module(member: Member, is_system: bool) -> Iterator[Finding]:
         if symbol is None or not (symbol.is_assigned() or symbol.is_imported()):
             yield Finding("error", member.base, name, "no such function", "one that the organisers can call")
         elif symbol.is_namespace() and symbol.get_namespaces()[-1].get_type() == "function":
-            defined = symbol.get_namespaces()[-1].get_parameters()
+            function: Any = symbol.get_namespaces()[-1]
+            defined = function.get_parameters()
             if defined[:len(arguments)] != arguments:
                 yield Finding("error", member.base, name, f"the arguments {shown(', '.join(defined))}",
                               f"{', '.join(arguments)}, in this order")

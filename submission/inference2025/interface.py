@@ -135,7 +135,7 @@ def predict(file_paths: Sequence[str], device_ids: Sequence[str], model_file_pat
     logits: list[Tensor] = []
     for start in range(0, len(file_paths), _BLOCK):
         devices = np.array(device_ids[start:start + _BLOCK], dtype=object)
-        inputs = torch.cat(load_inputs(file_paths[start:start + _BLOCK], devices, model))
+        inputs = torch.cat(load_inputs(file_paths[start:start + _BLOCK], devices.tolist(), model))
         outputs = torch.empty(len(inputs), len(model.labels))
         # the clips of a device are predicted together by its model
         for name in sorted(set(devices)):

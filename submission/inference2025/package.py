@@ -121,7 +121,9 @@ def write_resources(folder: Path, run: Run, model: Path) -> None:
     """Write what the organisers' script measures a model with: a recording, and the test clips."""
     from task1a import model_file
 
-    seconds = model_file.stated_spec(model).features.clip_seconds
+    spec = model_file.stated_spec(model)
+    assert spec is not None  # the model was counted before
+    seconds = spec.features.clip_seconds
     noise = np.random.default_rng(0).uniform(-0.1, 0.1, round(44_100 * seconds))
     soundfile.write(folder / "dummy.wav", noise, 44_100, subtype="PCM_24")
     test = predictions.read(run.test_predictions)[["filename"]]
@@ -160,8 +162,10 @@ def copied_modules() -> dict[str, Path]:
         for folder in PurePosixPath(name).parents[:-1]:
             files[f"{folder}/__init__.py"] = _PROJECT / "task1a" / folder / "__init__.py"
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.ImportFrom) and node.module.split(".")[0] in ("task1a", "submission"):
-                waiting.append(node.module)
-                for alias in node.names:
-                    waiting.append(f"{node.module}.{alias.name}")
+            if not isinstance(node, ast.ImportFrom) or not node.module:
+                continue
+            imported = node.module
+            if imported.split(".")[0] in ("task1a", "submission"):
+                waiting.append(imported)
+                waiting += [f"{imported}.{alias.name}" for alias in node.names]
     return files

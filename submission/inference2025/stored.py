@@ -4,6 +4,7 @@ They give the outputs of the unpacked model. They need as much memory as the pac
 summing ``numel * element_size`` over the parameters gives the stored size.
 """
 from collections.abc import Mapping
+from typing import Any
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -23,7 +24,7 @@ class StoredConv2d(nn.Module):
         super().__init__()
         self.weight, self.scale = _parameter(weight), _parameter(scale)
         self.bias = None if bias is None else _parameter(bias)
-        self.geometry = conv.stride, conv.padding, conv.dilation, conv.groups
+        self.geometry: tuple[Any, ...] = conv.stride, conv.padding, conv.dilation, conv.groups
 
     def forward(self, x: Tensor) -> Tensor:
         bias = None if self.bias is None else self.bias.float()

@@ -21,7 +21,7 @@ def applies(x: Tensor) -> bool:
     They are for single and double precision on a CPU, and for contiguous memory, because they take
     views of it. An exported or compiled model needs torch's operations, which the exporter knows.
     """
-    traced = torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined,no-untyped-call]
+    traced = torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined]
     return (x.device.type == "cpu" and x.is_contiguous() and x.dtype in (torch.float32, torch.float64)
             and not torch.is_autocast_enabled("cpu") and not traced)
 
