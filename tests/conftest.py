@@ -39,6 +39,11 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
             config.option.numprocesses, config.option.dist = min(cores(), 8), "worksteal"
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the longest test, or one process would work on it when the others have nothing left to do."""
+    items.sort(key=lambda item: not item.name.startswith("test_every_command_runs"))
+
+
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # in the background of a shell; the commands under test hear it
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
