@@ -72,7 +72,7 @@ def test_the_summary_is_what_the_files_say(undisturbed):
         assert re.search(rf"^{device} +{score['accuracy']:.1f}% .* {score['logloss']:.3f} ", said, re.MULTILINE)
     assert f"{complexity['policies']['dcase2021']['bytes']:,} B" in said
     assert "demo data: figures say nothing about real recordings" in said
-    assert "NOT SUBMITTABLE" in said and "Lastname_INST_task1.zip" in said
+    assert "demo data cannot be submitted" in said and "Lastname_INST_task1.zip" in said
 
 
 def test_predictions_are_those_of_the_stored_model_for_every_clip(undisturbed, toy_data):
