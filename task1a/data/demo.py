@@ -170,25 +170,34 @@ def build(root: Path, size: DemoSize | None = None, workers: int | None = None) 
     size = size or DemoSize()
     root = Path(root)
     development, evaluation = root / DEVELOPMENT, root / EVALUATION
-    mark = ("Synthesised demo data: nothing in it was recorded, and figures on it say nothing about real "
-            f"recordings.\nMade by task1a.data.demo, version {VERSION}: {size}\n")
     with exclusive(root / ".demo.lock", f"demo: waiting for another process that builds the set in {root}"):
         for remains in root.glob(".demo-building-*"):
             shutil.rmtree(remains)
-        marks = [folder / tau_layout.DEMO_MARK for folder in (development, evaluation)]
-        current = all(path.is_file() and path.read_text(encoding="utf-8") == mark for path in marks)
-        if current and (root / REFERENCE).is_file():
+        if is_current(root, size):
             return development, evaluation
         with tempfile.TemporaryDirectory(prefix=".demo-building-", dir=root) as part:
             print(f"demo: synthesising {len(plan(size)):,} clips in {root}", file=sys.stderr, flush=True)
             _write(Path(part), size, workers)
             for name in (DEVELOPMENT, EVALUATION):
-                write_text(Path(part) / name / tau_layout.DEMO_MARK, mark)
+                write_text(Path(part) / name / tau_layout.DEMO_MARK, _mark(size))
             for name in (DEVELOPMENT, EVALUATION, REFERENCE):
                 if (root / name).exists():
                     os.replace(root / name, Path(part) / f"{name}.old")
                 os.replace(Path(part) / name, root / name)
     return development, evaluation
+
+
+def is_current(root: Path, size: DemoSize) -> bool:
+    """Whether the set below ``root`` is complete, and of this version and size."""
+    marks = [root / name / tau_layout.DEMO_MARK for name in (DEVELOPMENT, EVALUATION)]
+    current = all(path.is_file() and path.read_text(encoding="utf-8") == _mark(size) for path in marks)
+    return current and (root / REFERENCE).is_file()
+
+
+def _mark(size: DemoSize) -> str:
+    """Return the text of the file that marks a set as synthesised."""
+    return ("Synthesised demo data: nothing in it was recorded, and figures on it say nothing about real "
+            f"recordings.\nMade by task1a.data.demo, version {VERSION}: {size}\n")
 
 
 def plan(size: DemoSize) -> pd.DataFrame:

@@ -192,7 +192,7 @@ def _plan(arguments: argparse.Namespace, wanted: tuple[str, ...]) -> Plan:
     if not alone.is_single:
         steps += [Step(run, without_package, "member") for run in trained]
     run = Run(alone.folder, config, tuple(models), tuple(hold_outs))
-    workspace = Workspace(arguments.device, arguments.force, _log, download)
+    workspace = Workspace(arguments.device, arguments.force, _log, download, arguments.dry_run)
     return Plan(workspace, (*steps, Step(run, wanted)), arguments.dry_run)
 
 

@@ -101,7 +101,10 @@ def _print_plan(plan: Plan) -> int:
                 continue
             reason = "--force" if plan.workspace.force else None
             if reason is None and before is None:
-                reason = outdated(plan.workspace, step.run, stage)[0]
+                try:
+                    reason = outdated(plan.workspace, step.run, stage)[0]
+                except InputError as error:
+                    reason = str(error)
             elif reason is None:
                 reason = f"{before} runs"
             print(f"  {stage.name:<11} " + (f"would run: {reason}" if reason else "up to date"))

@@ -35,6 +35,8 @@ class Workspace:
     """receives the messages of the stages"""
     download: dict[str, bool] | None = None
     """settings of :func:`task1a.data.download.download`, if the sets of the challenge may be downloaded"""
+    dry_run: bool = False
+    """whether nothing may be made, not even the demo set"""
     _datasets: "dict[tuple[object, ...], Dataset]" = field(default_factory=dict)
     _digests: "dict[Dataset, str]" = field(default_factory=dict)
     _reports: "dict[tuple[object, ...], DataReport]" = field(default_factory=dict)
@@ -65,17 +67,19 @@ class Workspace:
         if data.source == "demo":
             from task1a.data import demo
 
-            size = demo.DemoSize(clip_seconds=data.demo_clip_seconds)
-            dataset = Dataset(*demo.build(Path(data.cache_dir) / "demo", size, data.workers))
+            root, size = Path(data.cache_dir) / "demo", demo.DemoSize(clip_seconds=data.demo_clip_seconds)
+            if self.dry_run and not demo.is_current(root, size):
+                raise InputError("the demo set is not there")
+            dataset = Dataset(*demo.build(root, size, data.workers))
         elif data.root is None:
             raise InputError("no data set: give its folder with --data-root DIR (and --eval-root DIR)")
         else:
-            root, evaluation = Path(data.root), Path(data.evaluation_root) if data.evaluation_root else None
+            evaluation = Path(data.evaluation_root) if data.evaluation_root else None
             if self.download is not None:
                 from task1a.data import download
 
-                download.download(download.challenge_sets(root, evaluation), **self.download)
-            dataset = Dataset(root, evaluation)
+                download.download(download.challenge_sets(Path(data.root), evaluation), **self.download)
+            dataset = Dataset(Path(data.root), evaluation)
         self._datasets[key] = dataset
         return dataset
 

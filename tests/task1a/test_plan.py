@@ -6,9 +6,10 @@ import pytest
 from task1a.data import check, tau_layout
 from task1a.errors import InputError
 from task1a.features.cache import FeatureCache
-from task1a.files import read_json
+from task1a.files import read_json, write_json
 from task1a.pipeline import runner
 from task1a.pipeline.plan import parse_arguments, system_file
+from task1a.pipeline.run import RECORD_FORMAT
 
 DEMO_STAGES = ["data", "features", "train", "compress", "complexity", "predict", "evaluate", "package"]
 
@@ -26,6 +27,13 @@ def test_dry_run_of_a_new_run_writes_nothing(tmp_path, capsys):
     assert planned(said)["data"] == "would run: not done yet"
     assert planned(said)["features"] == "would run: data runs"
     assert list(tmp_path.iterdir()) == []
+
+
+def test_dry_run_does_not_make_the_demo_set(tmp_path, capsys):
+    write_json(Path("runs/demo/seed0/stages/data.json"), {"format": RECORD_FORMAT, "inputs": {}, "outputs": {}})
+    assert runner.main(["--dry-run"]) == 0
+    said = capsys.readouterr().out
+    assert "  data        would run: the demo set is not there" in said and not (tmp_path / "cache").exists()
 
 
 def test_dry_run_of_a_finished_run(again, arguments, capsys):
