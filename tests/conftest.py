@@ -46,6 +46,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # in the background of a shell; the commands under test hear it
     signal.signal(signal.SIGINT, signal.default_int_handler)
+if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:  # under nohup
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def _stay_out_of_users_folders(event: str, arguments: tuple) -> None:

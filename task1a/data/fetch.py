@@ -272,6 +272,9 @@ def unpack(path: Path, folder: Path, stop: Event) -> dict[str, int]:
                 # the same name each time, so that nothing is left of a killed process
                 above, _, last = name.rpartition("/")
                 info.filename = f"{above}/.{last}.part"
+                # zipfile fails if an archive that is unpacked at the same time makes the folder first
+                inside = [step for step in above.split("/") if step not in ("", ".", "..")]
+                folder.joinpath(*inside).mkdir(parents=True, exist_ok=True)
                 part = Path(archive.extract(info, folder))
                 with open(part, "rb+") as file:
                     os.fsync(file.fileno())

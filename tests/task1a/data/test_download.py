@@ -13,6 +13,7 @@ import threading
 import time
 import zipfile
 from collections import namedtuple
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -452,6 +453,17 @@ def test_nothing_leaves_the_folder(tmp_path, name):
     fetch.unpack(tmp_path / AUDIO, folder, threading.Event())
     written = {path for path in tmp_path.rglob("*") if path.is_file()} - {tmp_path / AUDIO}
     assert len(written) == 2 and all(path.is_relative_to(folder) for path in written)
+
+
+def test_archives_unpacked_at_the_same_time_share_folders(tmp_path):
+    (tmp_path / "set").mkdir()
+    paths = []
+    for number in range(8):
+        paths.append(tmp_path / f"{number}.zip")
+        paths[-1].write_bytes(zip_of(*((f"{NAME}/a/b{level}/c/{number}.wav", b"x") for level in range(30))))
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda path: fetch.unpack(path, tmp_path / "set", threading.Event()), paths))
+    assert len(list((tmp_path / "set").rglob("*.wav"))) == 8 * 30
 
 
 def test_the_top_folder_is_omitted_only_if_there_is_one(server, tmp_path):
