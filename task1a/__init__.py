@@ -57,5 +57,6 @@ def train(system: str | Path = "demo", settings: Mapping[str, object] | None = N
         elif value is not False:
             arguments += [option, str(value)]
     arguments += [f"{key}={value}" for key, value in (settings or {}).items()]
-    runner.main(arguments)
-    return parse_arguments(arguments).run
+    plan = parse_arguments(arguments)
+    runner.run_plan(plan)
+    return plan.run

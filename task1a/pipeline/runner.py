@@ -27,7 +27,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         InputError: the arguments or the configuration are wrong, or a stage could not do its work.
         FallsShort: the model is over the size limit, or the submission is invalid.
     """
-    plan = parse_arguments(argv)
+    return run_plan(parse_arguments(argv))
+
+
+def run_plan(plan: Plan) -> int:
+    """Run what a command line asks for and return the exit status; raises as :func:`main`."""
     workspace, config = plan.workspace, plan.run.config
     if processes() > 1 and plan.wanted not in (("train",), ("compress",)):
         raise InputError("torchrun is for --stage train or --stage compress alone; run the other stages without it")

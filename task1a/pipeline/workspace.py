@@ -41,6 +41,7 @@ class Workspace:
     _digests: "dict[Dataset, str]" = field(default_factory=dict)
     _reports: "dict[tuple[object, ...], DataReport]" = field(default_factory=dict)
     _caches: "dict[tuple[Path, FeatureConfig, str], FeatureCache]" = field(default_factory=dict)
+    _built: "dict[tuple[Path, FeatureConfig, str], FeatureCache]" = field(default_factory=dict)
     _complete: set[tuple[Path, FeatureConfig, str]] = field(default_factory=set)
 
     @property
@@ -109,11 +110,13 @@ class Workspace:
 
         dataset, data = self.dataset(config), config.data
         key = self._cache_key(config, name)
-        if key not in self._complete:
-            self._caches[key] = build(dataset.roots[name], dataset.filenames(name), config.features,
-                                      Path(data.cache_dir), data.workers, data.skip_damaged)
+        # one that was only opened does not know its damaged clips
+        if key not in self._built:
+            self._built[key] = build(dataset.roots[name], dataset.filenames(name), config.features,
+                                     Path(data.cache_dir), data.workers, data.skip_damaged)
+            self._caches[key] = self._built[key]
             self._complete.add(key)
-        return self._caches[key]
+        return self._built[key]
 
     def cache(self, config: Config, name: str) -> "FeatureCache":
         """Return the feature cache of the ``development`` or the ``evaluation`` set."""

@@ -1,4 +1,5 @@
 """The plan of a command: what would run, and what the runs of a command share."""
+import shutil
 from pathlib import Path
 
 import pytest
@@ -114,3 +115,20 @@ def test_systems_are_compared_at_the_end(again, system, arguments, capsys):
 def test_demo_package_is_named_for_what_it_is(undisturbed):
     said = (undisturbed / "said.txt").read_text(encoding="utf-8")
     assert said.count("demo data cannot be submitted") == 1 and "NOT SUBMITTABLE" not in said
+
+
+def test_opened_caches_are_built_again_for_their_damaged_clips(toy_data, toy_system, tmp_path):
+    """A run that is up to date only opens the cache; another one of the same command needs its damaged clips."""
+    root = tmp_path / "data"
+    shutil.copytree(toy_data[0], root)
+    damaged = next((root / "audio").glob("*-a.wav"))
+    damaged.write_bytes(damaged.read_bytes()[:1000])
+    given = ["--system", str(toy_system), "--data-root", str(root), "--device", "cpu", "--skip-damaged"]
+    plan = parse_arguments(given)
+    config = plan.run.config
+    expected = plan.workspace.build_cache(config, "development")
+    workspace = parse_arguments(given).workspace
+    workspace.cache(config, "development")
+    assert workspace.caches_are_complete(config)
+    built = workspace.build_cache(config, "development")
+    assert set(built.damaged) == {f"audio/{damaged.name}"} == set(expected.damaged) and len(built) == len(expected)
