@@ -98,19 +98,15 @@ def _print_plan(plan: Plan) -> int:
         for stage in STAGES:
             if stage.name not in step.stages:
                 continue
-            # whether there is something to submit is known only where the data set is there
-            known = before is None or bool(stage.sections)
-            if known and (skipped := stage.skipped(plan.workspace, step.run)):
-                print(f"  {stage.name:<11} skipped: {skipped}")
-                continue
-            reason = "--force" if plan.workspace.force else None
-            if reason is None and before is None:
-                try:
-                    reason = outdated(plan.workspace, step.run, stage)[0]
-                except InputError as error:
-                    reason = str(error)
-            elif reason is None:
-                reason = f"{before} runs"
+            reason = "--force" if plan.workspace.force else f"{before} runs" if before else None
+            try:
+                # whether there is something to submit is known only where the data set is there
+                if (before is None or stage.sections) and (skipped := stage.skipped(plan.workspace, step.run)):
+                    print(f"  {stage.name:<11} skipped: {skipped}")
+                    continue
+                reason = reason or outdated(plan.workspace, step.run, stage)[0]
+            except InputError as error:
+                reason = str(error)
             print(f"  {stage.name:<11} " + (f"would run: {reason}" if reason else "up to date"))
             before = before or (stage.name if reason else None)
     return 0
